@@ -1,0 +1,58 @@
+"""One-pass relaxation of crystals: unrelaxed structure in, relaxed structure out."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deeprelax_ase.optimizer import (
+        DeepRelaxBFGS,
+        DeepRelaxFIRE,
+        DeepRelaxLBFGS,
+        DeepRelaxOptimizer,
+    )
+    from deeprelax_ase.relax import Relaxer
+    from deeprelax_ase.result import Bonds, RelaxResult
+    from deeprelax_ase.structure import StructureError
+    from deeprelax_ase.transformation import DeepRelaxTransformation
+
+try:
+    __version__ = version("deeprelax-ase")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "Bonds": "result",
+    "DeepRelaxBFGS": "optimizer",
+    "DeepRelaxFIRE": "optimizer",
+    "DeepRelaxLBFGS": "optimizer",
+    "DeepRelaxOptimizer": "optimizer",
+    "DeepRelaxTransformation": "transformation",
+    "RelaxResult": "result",
+    "Relaxer": "relax",
+    "StructureError": "structure",
+}
+
+__all__ = [
+    "Bonds",
+    "DeepRelaxBFGS",
+    "DeepRelaxFIRE",
+    "DeepRelaxLBFGS",
+    "DeepRelaxOptimizer",
+    "DeepRelaxTransformation",
+    "RelaxResult",
+    "Relaxer",
+    "StructureError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, and torch with it, only then."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,91 @@
+"""Every option that a network, a solve or a training run has, as frozen and validated models.
+
+One YAML or JSON file makes one `TrainConfig`; the `NetworkConfig` inside it travels with the
+weights. No defaults live anywhere else.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FUNCTIONALS = ("unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW")
+"""Exchange-correlation functionals a network can be told to relax to; the index is its token."""
+
+MAX_ATOMIC_NUMBER = 118
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(_Frozen):
+    """Architecture of a `PaEGNN` and of the graph and the solve it was trained with."""
+
+    num_features: int = Field(default=96, ge=8, description="F: scalars and vectors an atom")
+    num_layers: int = Field(default=3, ge=1)
+    cutoff: float = Field(default=6.0, gt=0, description="Å")
+    max_neighbors: int = Field(default=20, ge=1, description="whole shells are kept beyond it")
+    num_radial: int = Field(default=32, ge=2, description="Gaussians of the distance")
+    num_relative: int = Field(default=24, ge=0, description="Gaussians of distance / radii")
+    envelope_exponent: int = Field(default=5, ge=2)
+    edge_features: int = Field(default=64, ge=4, description="width of the edge head")
+    ucoe: bool = Field(default=False, description="unit cell offset encoding, Eq. 2-3")
+    solver_steps: int = Field(default=1, ge=0, description="Gauss-Newton steps; 0: heads only")
+
+
+class SourceConfig(_Frozen):
+    """One parquet file of a training mixture.
+
+    `passes` is how often an epoch goes over it: 2 shows it twice, 0.2 a random fifth. A file of
+    relaxed crystals (no `relaxed_cell` column) is turned into denoising pairs on the fly.
+    """
+
+    path: Path
+    passes: float = Field(default=1.0, gt=0)
+
+
+class NoiseConfig(_Frozen):
+    """How crystals are disturbed: denoising pairs of relaxed ones, augmentation of the others."""
+
+    max_rattle: float = Field(default=0.3, ge=0, description="largest root mean square, Å")
+    max_log_volume: float = Field(default=0.25, ge=0)
+    max_strain: float = Field(default=0.08, ge=0, description="largest component of shear")
+    untouched: float = Field(default=0.2, ge=0, le=1, description="share left as it is")
+
+
+class LossConfig(_Frozen):
+    """Weights of the terms of the loss."""
+
+    nll: float = Field(default=0.3, ge=0, description="Laplace likelihood of the heads, Eq. 11-15")
+    beta: float = Field(default=0.5, ge=0, le=1, description="0: plain likelihood, 1: as L1")
+    displacement: float = Field(default=1.0, ge=0, description="after the solve, per Å")
+    strain: float = Field(default=1.5, ge=0, description="after the solve, Frobenius norm")
+    volume: float = Field(default=0.5, ge=0, description="after the solve, log of the volume")
+
+
+class TrainConfig(_Frozen):
+    """One training run."""
+
+    name: str
+    sources: tuple[SourceConfig, ...]
+    network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
+    denoising: NoiseConfig = NoiseConfig()
+    augmentation: NoiseConfig | None = None
+    steps: int = Field(default=20_000, ge=1)
+    edges_per_batch: int = Field(default=9_000, ge=100, description="both directions counted")
+    learning_rate: float = Field(default=1.5e-3, gt=0)
+    final_learning_rate: float = Field(default=1e-5, ge=0)
+    warmup_steps: int = Field(default=300, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    clip_norm: float = Field(default=5.0, gt=0)
+    seed: int = 0
+    validate_every: int = Field(default=2_000, ge=1)
+    validation_limit: int = Field(default=400, ge=1, description="crystals a file")
+    checkpoint_minutes: float = Field(default=3.0, gt=0)
+    threads: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=0, description="processes that build graphs ahead")
+    compile: bool = Field(default=False, description="torch.compile; needs a C++ compiler")
+    device: Literal["cpu", "cuda"] = "cpu"

@@ -1,0 +1,257 @@
+"""The linear algebra of one Gauss-Newton step: assemble and solve the normal equations.
+
+Unknowns are the displacements of a crystal's atoms and the six components of its deformation.
+Small crystals go through one batched Cholesky for each class of size, large ones through
+conjugate gradients on a sparse matrix.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from jaxtyping import Float, Int
+from scipy.sparse.linalg import LinearOperator, cg
+from torch import Tensor
+
+_LARGEST_DENSE = 400
+_GROWTH = 1.3
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """Jacobian, weights and residuals of a batch.
+
+    Attributes:
+        pairs: Atoms i and j of each pair.
+        crystals: Crystal of each pair.
+        num_atoms: Atoms of each crystal.
+        batch: Crystal of each atom.
+        by_displacement: Derivative of a pair's length by the displacement of its j.
+        by_deformation: Derivative of a pair's length by the components of the deformation, Å.
+        weights: Of the pairs.
+        residuals: Of the pairs, Å.
+        atom_weights: Of the displacements.
+        atom_residuals: Of the displacements, Å.
+        crystal_weights: Of the deformations, Å^2.
+        crystal_residuals: Of the deformations.
+    """
+
+    pairs: Int[Tensor, "2 pairs"]
+    crystals: Int[Tensor, " pairs"]
+    num_atoms: Int[Tensor, " crystals"]
+    batch: Int[Tensor, " atoms"]
+    by_displacement: Float[Tensor, "pairs 3"]
+    by_deformation: Float[Tensor, "pairs 6"]
+    weights: Float[Tensor, " pairs"]
+    residuals: Float[Tensor, " pairs"]
+    atom_weights: Float[Tensor, " atoms"]
+    atom_residuals: Float[Tensor, "atoms 3"]
+    crystal_weights: Float[Tensor, " crystals"]
+    crystal_residuals: Float[Tensor, "crystals 6"]
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The pieces of the matrix and of the right-hand side, before they have a place."""
+
+    atom: Tensor  # (atoms, 3, 3)
+    pair: Tensor  # (pairs, 3, 3), the block of row i and column j
+    border: Tensor  # (atoms, 3, 6)
+    corner: Tensor  # (crystals, 6, 6)
+    atom_right: Tensor  # (atoms, 3)
+    corner_right: Tensor  # (crystals, 6)
+
+
+def solve_normal_equations(
+    equations: NormalEquations,
+) -> tuple[Float[Tensor, "atoms 3"], Float[Tensor, "crystals 6"]]:
+    """Change of displacements (Å) and of the deformation's components in one step.
+
+    Differentiable, except for crystals of more than 400 atoms without gradients, which are
+    solved sparse.
+    """
+    blocks = _assemble(equations)
+    sizes = equations.num_atoms.tolist()
+    sparse = set()
+    if not blocks.atom.requires_grad:
+        sparse = {crystal for crystal, size in enumerate(sizes) if size > _LARGEST_DENSE}
+    atoms = torch.zeros_like(blocks.atom_right)
+    corners = torch.zeros_like(blocks.corner_right)
+    groups = _group_by_size([c for c in range(len(sizes)) if c not in sparse], sizes)
+    starts = equations.num_atoms.cumsum(0) - equations.num_atoms
+    if groups:
+        atoms, corners = _solve_dense(equations, blocks, groups, starts)
+    for crystal in sparse:
+        _solve_sparse(equations, blocks, crystal, starts, atoms, corners)
+    return atoms, corners
+
+
+def _assemble(equations: NormalEquations) -> _Blocks:
+    i, j = equations.pairs
+    a, h = equations.by_displacement, equations.by_deformation
+    num_atoms = len(equations.batch)
+    weighted = equations.weights[:, None] * a
+    square = weighted[:, :, None] * a[:, None, :]
+    mixed = weighted[:, :, None] * h[:, None, :]
+    right = weighted * equations.residuals[:, None]
+    identity = torch.eye(3, dtype=a.dtype, device=a.device)
+    atom = equations.atom_weights[:, None, None] * identity
+    atom = atom.index_add(0, torch.cat([i, j]), torch.cat([square, square]))
+    # A pair of an atom and its own image moves as one: its blocks cancel.
+    image = (i == j).to(a.dtype)[:, None, None]
+    atom = atom.index_add(0, i, -2.0 * square * image)
+    both = torch.cat([j, i])
+    border = a.new_zeros(num_atoms, 3, 6).index_add(0, both, torch.cat([mixed, -mixed]))
+    atom_right = equations.atom_weights[:, None] * equations.atom_residuals
+    atom_right = atom_right.index_add(0, both, torch.cat([right, -right]))
+    weighted_h = equations.weights[:, None] * h
+    corner = equations.crystal_weights[:, None, None] * torch.eye(6).to(a)
+    corner = corner.index_add(0, equations.crystals, weighted_h[:, :, None] * h[:, None, :])
+    corner_right = equations.crystal_weights[:, None] * equations.crystal_residuals
+    corner_right = corner_right.index_add(
+        0, equations.crystals, weighted_h * equations.residuals[:, None]
+    )
+    return _Blocks(atom, -square * (1.0 - image), border, corner, atom_right, corner_right)
+
+
+def _group_by_size(crystals: list[int], sizes: list[int]) -> list[list[int]]:
+    """Crystals of similar size together, so that little is padded."""
+    groups: list[list[int]] = []
+    for crystal in sorted(crystals, key=sizes.__getitem__):
+        if groups and sizes[crystal] <= max(_GROWTH * sizes[groups[-1][0]], 8):
+            groups[-1].append(crystal)
+        else:
+            groups.append([crystal])
+    return groups
+
+
+def _solve_dense(
+    equations: NormalEquations, blocks: _Blocks, groups: list[list[int]], starts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Scatter the blocks into one padded matrix for each crystal and solve them in groups."""
+    device = starts.device
+    num_crystals = len(equations.num_atoms)
+    largest = [max(int(equations.num_atoms[c]) for c in group[-1:]) for group in groups]
+    # First place of each crystal among the padded atoms and among the padded blocks.
+    atom_base = torch.zeros(num_crystals, dtype=torch.long)
+    block_base = torch.zeros(num_crystals, dtype=torch.long)
+    width = torch.zeros(num_crystals, dtype=torch.long)
+    num_places = num_blocks = 0
+    for group, size in zip(groups, largest, strict=True):
+        members = torch.tensor(group)
+        order = torch.arange(len(group))
+        atom_base[members] = num_places + order * size
+        block_base[members] = num_blocks + order * size * size
+        width[members] = size
+        num_places += len(group) * size
+        num_blocks += len(group) * size * size
+    atom_base, block_base, width = (t.to(device) for t in (atom_base, block_base, width))
+
+    local = torch.arange(len(equations.batch), device=device) - starts[equations.batch]
+    places = atom_base[equations.batch] + local
+    base, wide = block_base[equations.crystals], width[equations.crystals]
+    i, j = local[equations.pairs[0]], local[equations.pairs[1]]
+    own = block_base[equations.batch] + local * (width[equations.batch] + 1)
+    where = torch.cat([own, base + i * wide + j, base + j * wide + i])
+    matrix = blocks.atom.new_zeros(num_blocks, 3, 3)
+    matrix = matrix.index_add(0, where, torch.cat([blocks.atom, blocks.pair, blocks.pair]))
+    border = blocks.border.new_zeros(num_places, 3, 6).index_add(0, places, blocks.border)
+    right = blocks.atom_right.new_zeros(num_places, 3).index_add(0, places, blocks.atom_right)
+    occupied = torch.zeros(num_places, device=device, dtype=right.dtype)
+    occupied = occupied.index_fill(0, places, 1.0)
+
+    solved_atoms, solved_corners = [], []
+    place = block = 0
+    for group, size in zip(groups, largest, strict=True):
+        count, members = len(group), torch.tensor(group, device=device)
+        inside = slice(place, place + count * size)
+        full = matrix[block : block + count * size * size].view(count, size, size, 3, 3)
+        full = full.transpose(2, 3).reshape(count, 3 * size, 3 * size)
+        empty = (1.0 - occupied[inside]).repeat_interleave(3).view(count, 3 * size)
+        full = full + torch.diag_embed(empty)
+        side = border[inside].view(count, 3 * size, 6)
+        top = torch.cat([full, side], dim=2)
+        bottom = torch.cat([side.transpose(1, 2), blocks.corner[members]], dim=2)
+        rhs = torch.cat([right[inside].view(count, 3 * size), blocks.corner_right[members]], 1)
+        solved: Tensor = _CholeskySolve.apply(  # type: ignore[no-untyped-call]
+            torch.cat([top, bottom], dim=1), rhs
+        )
+        solved_atoms.append(solved[:, :-6].reshape(count * size, 3))
+        solved_corners.append(solved[:, -6:])
+        place, block = place + count * size, block + count * size * size
+    order = torch.tensor([c for group in groups for c in group], device=device)
+    corners = torch.zeros_like(blocks.corner_right).index_add(0, order, torch.cat(solved_corners))
+    return torch.cat(solved_atoms).index_select(0, places), corners
+
+
+class _CholeskySolve(torch.autograd.Function):
+    """Solution of batched symmetric positive definite systems, by implicit differentiation."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, matrix: Float[Tensor, "group n n"], right: Float[Tensor, "group n"]
+    ) -> Float[Tensor, "group n"]:
+        # A matrix that is not positive definite gives NaN, which the check on the result finds.
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        solution = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
+        solution = torch.where((info == 0)[:, None], solution, torch.full_like(solution, torch.nan))
+        ctx.save_for_backward(factor, solution)
+        return solution
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        factor, solution = ctx.saved_tensors
+        by_right = torch.cholesky_solve(gradients[0][:, :, None], factor)[:, :, 0]
+        return -by_right[:, :, None] * solution[:, None, :], by_right
+
+
+def _solve_sparse(
+    equations: NormalEquations,
+    blocks: _Blocks,
+    crystal: int,
+    starts: Tensor,
+    atoms: Tensor,
+    corners: Tensor,
+) -> None:
+    """Solve one large crystal by conjugate gradients and a Schur complement; fill it in."""
+    first, count = int(starts[crystal]), int(equations.num_atoms[crystal])
+    inside = slice(first, first + count)
+    mask = (equations.crystals == crystal).cpu()
+    i, j = (equations.pairs.cpu()[:, mask] - first).numpy()
+    pair = blocks.pair.detach().cpu()[mask].numpy()
+    diagonal = blocks.atom[inside].detach().cpu().numpy()
+    own = np.arange(count)
+    rows, columns = np.concatenate([own, i, j]), np.concatenate([own, j, i])
+    values = np.concatenate([diagonal, pair, pair])
+    axes = np.arange(3)
+    shape = values.shape
+    matrix = scipy.sparse.coo_array(
+        (
+            values.ravel(),
+            (
+                np.broadcast_to(3 * rows[:, None, None] + axes[:, None], shape).ravel(),
+                np.broadcast_to(3 * columns[:, None, None] + axes, shape).ravel(),
+            ),
+        ),
+        shape=(3 * count, 3 * count),
+    ).tocsr()
+    inverses = np.linalg.inv(diagonal)
+
+    def precondition(vector: np.ndarray) -> np.ndarray:
+        return np.einsum("nij,nj->ni", inverses, vector.reshape(count, 3)).ravel()
+
+    preconditioner = LinearOperator(matrix.shape, matvec=precondition, dtype=matrix.dtype)
+    border = blocks.border[inside].detach().cpu().numpy().reshape(3 * count, 6)
+    right = blocks.atom_right[inside].detach().cpu().numpy().ravel()
+    columns_solved = [
+        cg(matrix, column, rtol=1e-10, maxiter=2000, M=preconditioner)[0]
+        for column in (right, *border.T)
+    ]
+    plain, through = columns_solved[0], np.stack(columns_solved[1:], axis=1)
+    corner = blocks.corner[crystal].detach().cpu().numpy()
+    corner_right = blocks.corner_right[crystal].detach().cpu().numpy()
+    components = np.linalg.solve(corner - border.T @ through, corner_right - border.T @ plain)
+    corners[crystal] = torch.from_numpy(components).to(corners)
+    atoms[inside] = torch.from_numpy((plain - through @ components).reshape(count, 3)).to(atoms)

@@ -1,0 +1,86 @@
+"""How far a predicted structure is from the relaxed one (Eq. 25-28), crystal by crystal."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeprelax_ase.data.dataset import Targets
+from deeprelax_ase.graph import CrystalGraph
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of each crystal of a batch.
+
+    Attributes:
+        coordinates: Mean absolute Cartesian component of the difference, Å (Eq. 25).
+        displacement: Mean length of the difference in the affine frame, Å: between fractional
+            coordinates, in the relaxed cell.
+        bonds: Mean absolute error of the lengths of the graph's pairs, Å (Eq. 26).
+        lattice: Mean absolute error of the nine components of the cell, Å (Eq. 27).
+        volume: Absolute error of the volume, Å^3 (Eq. 28).
+        log_volume: Absolute error of the logarithm of the volume.
+    """
+
+    coordinates: Float[np.ndarray, " crystals"]
+    displacement: Float[np.ndarray, " crystals"]
+    bonds: Float[np.ndarray, " crystals"]
+    lattice: Float[np.ndarray, " crystals"]
+    volume: Float[np.ndarray, " crystals"]
+    log_volume: Float[np.ndarray, " crystals"]
+
+
+def compute_errors(
+    graph: CrystalGraph,
+    displacements: Float[Tensor, "atoms 3"],
+    deformations: Float[Tensor, "crystals 3 3"],
+    targets: Targets,
+) -> Errors:
+    """Errors of structures given by displacements and deformations of a graph's crystals."""
+    cells, true_cells = graph.cells @ deformations, graph.cells @ targets.deformations
+    positions = _deform(graph, graph.positions + displacements, deformations)
+    true_positions = _deform(graph, graph.positions + targets.displacements, targets.deformations)
+    apart = _deform(graph, displacements - targets.displacements, targets.deformations)
+    i, j = graph.edge_index
+    vectors = graph.edge_vectors + displacements[j] - displacements[i]
+    lengths = torch.linalg.vector_norm(
+        (vectors[:, None, :] @ deformations[graph.edge_batch])[:, 0], dim=1
+    )
+    pairs = torch.bincount(graph.edge_batch, minlength=graph.num_crystals).clamp_min(1)
+    bonds = lengths.new_zeros(graph.num_crystals)
+    bonds = bonds.index_add(0, graph.edge_batch, (lengths - targets.distances).abs()) / pairs
+    volumes, true_volumes = torch.linalg.det(cells).abs(), torch.linalg.det(true_cells).abs()
+    return Errors(
+        coordinates=graph.mean((positions - true_positions).abs().mean(dim=1)).numpy(),
+        displacement=graph.mean(torch.linalg.vector_norm(apart, dim=1)).numpy(),
+        bonds=bonds.numpy(),
+        lattice=(cells - true_cells).abs().flatten(1).mean(dim=1).numpy(),
+        volume=(volumes - true_volumes).abs().numpy(),
+        log_volume=(volumes / true_volumes).log().abs().numpy(),
+    )
+
+
+def concatenate(parts: list[Errors]) -> Errors:
+    """Errors of several batches as one."""
+    return Errors(
+        **{
+            f.name: np.concatenate([getattr(part, f.name) for part in parts])
+            for f in fields(Errors)
+        }
+    )
+
+
+def improvement(errors: Errors, dummy: Errors) -> dict[str, float]:
+    """By how many per cent each mean error is smaller than that of the unrelaxed input."""
+    return {
+        f.name: 100
+        * (1 - getattr(errors, f.name).mean() / max(getattr(dummy, f.name).mean(), 1e-12))
+        for f in fields(Errors)
+    }
+
+
+def _deform(graph: CrystalGraph, vectors: Tensor, deformations: Tensor) -> Tensor:
+    return (vectors[:, None, :] @ deformations[graph.batch])[:, 0]

@@ -1,0 +1,106 @@
+"""PaEGNN: from a batch of crystal graphs to a `Prediction` (Sec. 4.3, 4.4)."""
+
+import math
+
+import torch
+from e3nn import o3
+from torch import Tensor, nn
+
+from deeprelax_ase.config import FUNCTIONALS, MAX_ATOMIC_NUMBER, NetworkConfig
+from deeprelax_ase.graph import CrystalGraph
+from deeprelax_ase.model.convolution import Message, Update
+from deeprelax_ase.model.heads import DisplacementHead, EdgeHead, StrainHead
+from deeprelax_ase.model.offsets import OffsetEncoding
+from deeprelax_ase.model.radial import RadialBasis
+from deeprelax_ase.prediction import Prediction, certainty, log_scale
+
+_MEAN_PAIRS_PER_ATOM = 11.0
+
+
+class PaEGNN(nn.Module):
+    """Periodicity-aware equivariant graph network with heads for distances, moves and strain.
+
+    Without the offset encoding it is exactly equivariant under rotation, reflection and
+    permutation and does not depend on the choice of cell.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        features = config.num_features
+        self.irreps_in = o3.Irreps(f"{features}x0e")
+        self.irreps_out = o3.Irreps(f"{features}x0e + {features}x1o")
+        num_elements = MAX_ATOMIC_NUMBER + 1
+        self.elements = nn.Embedding(num_elements, features)
+        self.functionals = nn.Embedding(len(FUNCTIONALS), features)
+        self.radial = RadialBasis(
+            config.num_radial,
+            config.num_relative,
+            config.cutoff,
+            config.envelope_exponent,
+            num_elements,
+        )
+        self.offsets = OffsetEncoding() if config.ucoe else None
+        num_codes = self.radial.num_basis
+        num_message_codes = num_codes + (self.offsets.num_channels if self.offsets else 0)
+        self.messages = nn.ModuleList(
+            Message(features, num_message_codes, 2 * _MEAN_PAIRS_PER_ATOM)
+            for _ in range(config.num_layers)
+        )
+        self.updates = nn.ModuleList(Update(features) for _ in range(config.num_layers))
+        self.edge_head = EdgeHead(features, num_codes, config.edge_features)
+        self.displacement_head = DisplacementHead(features)
+        self.strain_head = StrainHead(features)
+
+    def forward(self, graph: CrystalGraph) -> Prediction:
+        """Predict relaxed distances, displacements and strains of every crystal of a batch."""
+        i, j = graph.edge_index
+        numbers_i, numbers_j = graph.numbers.index_select(0, i), graph.numbers.index_select(0, j)
+        directions = graph.edge_vectors / graph.edge_lengths[:, None]
+        codes = self.radial(graph.edge_lengths, numbers_i, numbers_j)
+        envelope = self.radial.envelope(graph.edge_lengths)
+
+        scalars, vectors = self._embed(graph)
+        targets, sources = torch.cat([i, j]), torch.cat([j, i])
+        both_directions = torch.cat([directions, -directions])
+        for message, update in zip(self.messages, self.updates, strict=True):
+            assert isinstance(message, Message)
+            filters = self._filters(message, codes, envelope, graph)
+            new_scalars, new_vectors = message(
+                scalars, vectors, targets, sources, both_directions, filters
+            )
+            scalars = (scalars + new_scalars) / math.sqrt(2.0)
+            scalars, vectors = update(scalars, vectors + new_vectors)
+
+        edges = self.edge_head(graph, scalars, vectors, directions, codes)
+        moves = self.displacement_head(scalars, vectors)
+        pulls = edges.values[:, 1] * envelope / _MEAN_PAIRS_PER_ATOM
+        strain = self.strain_head(graph, scalars, pulls, directions)
+        mean_moves = graph.mean(moves.values)
+        return Prediction(
+            distances=graph.edge_lengths * edges.values[:, 0].clamp(-1.0, 1.0).exp(),
+            distance_log_scales=log_scale(edges.raw_scales),
+            distance_weights=certainty(edges.raw_weights, -3.0) * envelope,
+            displacements=moves.values - mean_moves.index_select(0, graph.batch),
+            displacement_log_scales=log_scale(moves.raw_scales),
+            displacement_weights=certainty(moves.raw_weights, 0.5),
+            strains=strain.values,
+            strain_log_scales=log_scale(strain.raw_scales),
+            strain_weights=certainty(strain.raw_weights, 4.0) * graph.num_atoms,
+        )
+
+    def _embed(self, graph: CrystalGraph) -> tuple[Tensor, Tensor]:
+        functionals = graph.functionals.index_select(0, graph.batch)
+        scalars = self.elements(graph.numbers) + self.functionals(functionals)
+        return scalars, scalars.new_zeros(len(scalars), 3, scalars.shape[1])
+
+    def _filters(
+        self, message: Message, codes: Tensor, envelope: Tensor, graph: CrystalGraph
+    ) -> Tensor:
+        """Filters of both directions; without offsets in the code the two are equal."""
+        if self.offsets is None:
+            filters = message.filters(codes, envelope)
+            return torch.cat([filters, filters])
+        forward = torch.cat([codes, self.offsets(graph.encoded_offsets)], dim=1)
+        backward = torch.cat([codes, self.offsets(-graph.encoded_offsets)], dim=1)
+        return message.filters(torch.cat([forward, backward]), torch.cat([envelope, envelope]))

@@ -1,0 +1,304 @@
+"""ASE optimizers: the one-shot move itself, and the move followed by a stock relaxation."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+from ase import Atoms
+from ase.filters import Filter, StrainFilter, UnitCellFilter
+from ase.optimize import BFGS, FIRE, LBFGS
+from ase.optimize.optimize import Optimizer
+from jaxtyping import Float
+
+from deeprelax_ase.relax import Relaxer, shared_relaxer
+from deeprelax_ase.result import RelaxResult
+from deeprelax_ase.structure import read_structure, set_cell
+
+Relaxable: TypeAlias = Atoms | Filter
+
+
+def apply_move(target: Relaxable, result: RelaxResult) -> None:
+    """Move the atoms, or what a filter shows of them, to where a result puts them, in place.
+
+    Constraints hold. A cell filter decides on the cell: its mask, `hydrostatic_strain` and
+    `constant_volume` are honoured. A plain filter moves its visible atoms in a fixed cell.
+    """
+    atoms = target.atoms if isinstance(target, Filter) else target
+    strain = result.strain
+    if isinstance(target, (UnitCellFilter, StrainFilter)):
+        strain = _filtered_strain(target, strain)
+    elif isinstance(target, Filter):
+        strain = np.zeros((3, 3))
+    displacement = result.displacement
+    if isinstance(target, StrainFilter):
+        displacement = np.zeros_like(displacement)
+    elif isinstance(target, Filter) and not isinstance(target, UnitCellFilter):
+        visible = np.zeros((len(atoms), 1))
+        visible[target.index] = 1.0
+        displacement = displacement * visible
+    stretches, axes = np.linalg.eigh(strain)
+    deformation = (axes * np.exp(stretches)) @ axes.T
+    moved = read_structure(atoms).with_relaxed(displacement, deformation)
+    if isinstance(target, StrainFilter):
+        components = deformation - np.eye(3)
+        shear = 2 * components[(1, 0, 0), (2, 2, 1)]
+        target.set_positions(np.concatenate([components.diagonal(), shear]).reshape(2, 3))
+        return
+    set_cell(atoms, np.array(moved.cell), deformation)
+    atoms.set_positions(moved.positions, apply_constraint=True)
+
+
+def _filtered_strain(
+    target: UnitCellFilter | StrainFilter, strain: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "3 3"]:
+    """What a cell filter lets through of a strain."""
+    mask = np.asarray(target.mask, dtype=float)
+    if mask.shape != (3, 3):
+        xx, yy, zz, yz, xz, xy = mask.ravel()
+        mask = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    strain = strain * mask
+    third = np.trace(strain) / 3 * np.eye(3)
+    if getattr(target, "hydrostatic_strain", False):
+        strain = third
+    if getattr(target, "constant_volume", False):
+        strain = strain - np.trace(strain) / 3 * np.eye(3)
+    return strain
+
+
+def _check_target(target: Any, name: str) -> None:
+    if not isinstance(target, (Atoms, Filter)):
+        msg = (
+            f"{name} cannot relax a {type(target).__name__}: give it one ase.Atoms, or a filter "
+            "such as ase.filters.FrechetCellFilter around one"
+        )
+        raise ValueError(msg)
+    pressure = getattr(target, "scalar_pressure", 0.0)
+    if pressure:
+        msg = (
+            f"{name} predicts relaxation at zero pressure, and the filter asks for "
+            f"scalar_pressure={pressure} eV/Å^3: set it to 0, or use a stock ASE optimizer"
+        )
+        raise ValueError(msg)
+
+
+class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
+    """Relaxes atoms, and their cell, in one step, without a calculator.
+
+    `run()` is True when the prediction was made, solved and passed its sanity checks. Whether
+    forces are small is another question: see `forces_converged`.
+
+    Args:
+        atoms: Atoms, whose positions and cell relax, or a filter around them.
+        restart: JSON file; if it exists, the atoms have been relaxed already.
+        logfile: As in ASE.
+        trajectory: As in ASE; gets the unrelaxed and the relaxed frame.
+        append_trajectory: As in ASE.
+        model: Name of shipped weights or a path.
+        functional: Functional of the relaxation that is predicted.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        relax_cell: False keeps the cell of bare atoms; a filter decides for itself.
+        relaxer: A `Relaxer` to use in place of the options above.
+        **kwargs: For `ase.optimize.optimize.Optimizer`.
+
+    Raises:
+        ValueError: What was given is neither Atoms nor a filter, or asks for pressure.
+    """
+
+    def __init__(
+        self,
+        atoms: Relaxable,
+        restart: str | Path | None = None,
+        logfile: IO[str] | str | Path | None = None,
+        trajectory: Any = None,
+        append_trajectory: bool = False,
+        *,
+        model: str | Path = "default",
+        functional: str = "PBE",
+        device: str = "auto",
+        relax_cell: bool = True,
+        relaxer: Relaxer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _check_target(atoms, type(self).__name__)
+        if not isinstance(atoms, Filter):
+            relax_cell = bool(relax_cell)
+        elif not isinstance(atoms, (UnitCellFilter, StrainFilter)):
+            relax_cell = False
+        self._relaxer = relaxer
+        self._options = (model, functional, device, relax_cell)
+        self.result: RelaxResult | None = None
+        self._already_relaxed = False
+        super().__init__(atoms, restart, logfile, trajectory, append_trajectory, **kwargs)
+        self.fmax = 0.05
+
+    @property
+    def relaxer(self) -> Relaxer:
+        """The relaxer, loaded when first needed and shared by optimizers of equal options."""
+        if self._relaxer is None:
+            self._relaxer = shared_relaxer(*self._options)
+        return self._relaxer
+
+    @property
+    def forces_converged(self) -> bool | None:
+        """Whether the forces are below the last `fmax`; None without a calculator."""
+        target = self.atoms
+        atoms = target.atoms if isinstance(target, Filter) else target
+        if atoms.calc is None:
+            return None
+        forces = target.get_forces()
+        return bool((np.linalg.norm(forces, axis=1) < self.fmax).all())
+
+    def read(self) -> None:
+        """Take over from a restart file: the atoms have been relaxed already."""
+        self._already_relaxed = bool(self.load()["relaxed"])
+
+    def todict(self) -> dict[str, Any]:
+        """Description of the run, as trajectories store it."""
+        model, functional, _, relax_cell = self._options
+        if self._relaxer is not None:
+            model, functional = self._relaxer.weights.name, self._relaxer.functional
+        own = {"model": str(model), "functional": functional, "relax_cell": relax_cell}
+        return super().todict() | own
+
+    def converged(self, *_args: Any, **_kwargs: Any) -> bool:
+        """Whether the one step has been made and passed its checks; forces play no part."""
+        if self.result is None:
+            return self._already_relaxed
+        return self.result.status == "relaxed"
+
+    def step(self, *_args: Any, **_kwargs: Any) -> None:
+        """Predict the relaxed structure and move the atoms there."""
+        target = self.atoms
+        self.result = self.relaxer.relax(target.atoms if isinstance(target, Filter) else target)
+        if self.result.status == "relaxed":
+            apply_move(target, self.result)
+        self.dump({"relaxed": self.converged(), "weights": list(self.result.weights)})
+
+    def irun(self, fmax: float = 0.05, steps: int = 1) -> Iterator[bool]:
+        """Yield before and after the step, as ASE's optimizers do."""
+        self.fmax = fmax
+        if self.nsteps == 0:
+            self.log()
+            self.call_observers()
+        yield self.converged()
+        if steps > 0 and self.result is None and not self._already_relaxed:
+            self.step()
+            self.nsteps += 1
+            self.log()
+            self.call_observers()
+            yield self.converged()
+
+    def run(self, fmax: float = 0.05, steps: int = 1) -> bool:
+        """Relax in one step; a second call does nothing.
+
+        Args:
+            fmax: eV/Å; only for `forces_converged`.
+            steps: 0 moves nothing.
+
+        Returns:
+            Whether the prediction was made, solved and sound.
+        """
+        converged = False
+        for converged in self.irun(fmax, steps):  # noqa: B007 - the last one counts
+            pass
+        return converged
+
+    def log(self, *_args: Any, **_kwargs: Any) -> None:
+        """One line a frame: change of volume, largest move, expected error, status."""
+        if self.logfile is None:
+            return
+        name = type(self).__name__
+        if self.nsteps == 0:
+            columns = f"{'Step':>4} {'Volume':>9} {'Move[A]':>9} {'Error[A]':>9}  Status"
+            self.logfile.write(f"{' ' * len(name)}  {columns}\n")
+        row = f"{name}: {self.nsteps:4d}"
+        if self.result is None:
+            self.logfile.write(f"{row} {'-':>9} {'-':>9} {'-':>9}  unrelaxed\n")
+            return
+        result = self.result
+        status = f"{result.status} {result.message}".strip()
+        self.logfile.write(
+            f"{row} {100 * result.volume_change:+8.2f}% {result.largest_displacement:9.4f} "
+            f"{result.expected_error:9.4f}  {status}\n"
+        )
+
+
+class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
+    """The one-shot move in front of a stock ASE optimizer.
+
+    Follows ASE's rule that bare Atoms mean a fixed cell; give a cell filter to relax the cell.
+    The atoms need a calculator. A prediction that fails its checks leaves them where they were.
+
+    Args:
+        atoms: Atoms or a filter around them.
+        restart: As in ASE; with an existing file no new move is made.
+        *args: Further positional arguments of the stock optimizer.
+        model: Name of shipped weights or a path.
+        functional: Functional of the relaxation that is predicted.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        relaxer: A `Relaxer` to use in place of the three options above.
+        **kwargs: For the stock optimizer.
+
+    Raises:
+        ValueError: What was given is neither Atoms nor a filter, or asks for pressure; on
+            running, the atoms have no calculator.
+    """
+
+    def __init__(
+        self,
+        atoms: Relaxable,
+        restart: str | Path | None = None,
+        *args: Any,
+        model: str | Path = "default",
+        functional: str = "PBE",
+        device: str = "auto",
+        relaxer: Relaxer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _check_target(atoms, type(self).__name__)
+        self.result: RelaxResult | None = None
+        self._move_made = restart is not None and Path(restart).is_file()
+        self._relaxer = relaxer
+        has_cell = isinstance(atoms, (UnitCellFilter, StrainFilter))
+        self._options = (model, functional, device, has_cell)
+        super().__init__(atoms, restart, *args, **kwargs)
+
+    def irun(self, *args: Any, **kwargs: Any) -> Iterator[bool]:
+        """Make the move, then iterate as the stock optimizer does."""
+        target = self.atoms
+        atoms = target.atoms if isinstance(target, Filter) else target
+        if atoms.calc is None:
+            name = type(self).__name__
+            msg = (
+                f"{name} goes on with forces after its first move, and the atoms have no "
+                "calculator: set atoms.calc, or use DeepRelaxOptimizer, which needs none"
+            )
+            raise ValueError(msg)
+        steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)
+        if not self._move_made and steps > 0:
+            relaxer = self._relaxer or shared_relaxer(*self._options)
+            self.result = relaxer.relax(atoms)
+            if self.result.status == "relaxed":
+                apply_move(target, self.result)
+            self._move_made = True
+        yield from super().irun(*args, **kwargs)
+
+    def run(self, *args: Any, **kwargs: Any) -> bool:
+        """Make the move, then relax to `fmax`; True if the forces converged."""
+        converged = False
+        for converged in self.irun(*args, **kwargs):  # noqa: B007 - the last one counts
+            pass
+        return bool(converged)
+
+
+class DeepRelaxBFGS(_DeepRelaxFirst, BFGS):  # type: ignore[misc]
+    """The one-shot move, then `ase.optimize.BFGS`."""
+
+
+class DeepRelaxLBFGS(_DeepRelaxFirst, LBFGS):  # type: ignore[misc]
+    """The one-shot move, then `ase.optimize.LBFGS`."""
+
+
+class DeepRelaxFIRE(_DeepRelaxFirst, FIRE):  # type: ignore[misc]
+    """The one-shot move, then `ase.optimize.FIRE`."""

@@ -1,0 +1,327 @@
+"""`Relaxer`: unrelaxed structures in, relaxed structures out, one or many.
+
+The front-ends (optimizer, transformation, command line) know only this module.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from jaxtyping import Float, Int
+
+from deeprelax_ase import edg
+from deeprelax_ase.checkpoint import Weights, load_weights
+from deeprelax_ase.config import FUNCTIONALS
+from deeprelax_ase.crystal import Crystal, nearest_pair
+from deeprelax_ase.graph import CrystalGraph, build_graph
+from deeprelax_ase.prediction import Prediction
+from deeprelax_ase.result import Bonds, RelaxResult, WeightsName
+from deeprelax_ase.structure import StructureError, StructureInput, Vacuum, read_structure
+from deeprelax_ase.symmetry import find_space_group, symmetrise
+from deeprelax_ase.uncertainty import Calibration, system_uncertainty
+
+LARGEST_DISPLACEMENT = 4.0
+"""A move further than this (Å) is refused."""
+LARGEST_LOG_VOLUME = 1.0
+"""A change of the logarithm of the volume larger than this is refused."""
+
+
+class Relaxer:
+    """Relaxes crystals in one pass.
+
+    Args:
+        model: Name of shipped weights, a path to a weights file, or loaded `Weights`.
+        functional: Exchange-correlation functional of the relaxation that is predicted.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        relax_cell: False keeps the cell and moves the atoms only.
+        vacuum: `auto` never strains an axis with a gap of more than 8 Å in the atoms; `none`
+            strains every periodic axis.
+        keep_symmetry: Average the result over the space group of the input.
+        allow_unseen: Go on with elements the weights never saw.
+        method: `joint`, or `bed` for the paper's own solver.
+        edges_per_batch: How much `relax_many` computes at once, in directed edges.
+
+    Raises:
+        ValueError: Unknown weights, functional, device or method; see the message.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Weights = "default",
+        functional: str = "PBE",
+        device: str = "auto",
+        *,
+        relax_cell: bool = True,
+        vacuum: Vacuum = "auto",
+        keep_symmetry: bool = True,
+        allow_unseen: bool = False,
+        method: Literal["joint", "bed"] = "joint",
+        edges_per_batch: int = 8_000,
+    ) -> None:
+        if functional not in FUNCTIONALS:
+            msg = f"unknown functional {functional!r}: choose from {', '.join(FUNCTIONALS)}"
+            raise ValueError(msg)
+        if method not in ("joint", "bed"):
+            msg = f"unknown method {method!r}: choose 'joint' or 'bed'"
+            raise ValueError(msg)
+        if edges_per_batch < 1:
+            msg = f"edges_per_batch is {edges_per_batch}: it has to be positive"
+            raise ValueError(msg)
+        self.device = _device(device)
+        self.functional = functional
+        self.relax_cell = relax_cell
+        self.vacuum = vacuum
+        self.keep_symmetry = keep_symmetry
+        self.allow_unseen = allow_unseen
+        self.method = method
+        self.edges_per_batch = edges_per_batch
+        loaded = model if isinstance(model, Weights) else load_weights(model)
+        self.network = loaded.network.to(self.device)
+        self.weights = WeightsName(loaded.name, loaded.sha256)
+        self._calibration = Calibration.from_metadata(loaded.calibration)
+        self._seen = frozenset(loaded.provenance.get("elements", ()))
+
+    def relax(self, structure: Any) -> RelaxResult:
+        """Relax one ASE Atoms or pymatgen Structure.
+
+        Raises:
+            ValueError: It cannot be read as a crystal, or holds elements the weights never saw.
+        """
+        return self._relax_batch([self._read(structure)])[0]
+
+    def relax_many(self, structures: Iterable[Any]) -> Iterator[RelaxResult]:
+        """Relax any number of structures, lazily, in order, in batches packed by edge count.
+
+        A structure that cannot be read gives a result with status `failed`; the rest go on.
+        """
+        waiting: list[StructureInput | RelaxResult] = []
+        edges = 0
+        for structure in structures:
+            try:
+                entry: StructureInput | RelaxResult = self._read(structure)
+            except ValueError as error:
+                entry = self._failed(structure, str(error))
+            size = self._estimated_edges(entry)
+            if waiting and edges + size > self.edges_per_batch:
+                yield from self._flush(waiting)
+                waiting, edges = [], 0
+            waiting.append(entry)
+            edges += size
+        yield from self._flush(waiting)
+
+    def _flush(self, waiting: Sequence[StructureInput | RelaxResult]) -> Iterator[RelaxResult]:
+        inputs = [entry for entry in waiting if isinstance(entry, StructureInput)]
+        relaxed = iter(self._relax_batch(inputs)) if inputs else iter(())
+        for entry in waiting:
+            yield next(relaxed) if isinstance(entry, StructureInput) else entry
+
+    def _estimated_edges(self, entry: StructureInput | RelaxResult) -> int:
+        if isinstance(entry, RelaxResult):
+            return 0
+        return len(entry.crystal) * (self.network.config.max_neighbors + 2)
+
+    def _read(self, structure: Any) -> StructureInput:
+        read = read_structure(structure, self.vacuum)
+        unseen = set(read.crystal.numbers.tolist()) - self._seen if self._seen else set()
+        if unseen and not self.allow_unseen:
+            names = ", ".join(chemical_symbols[z] for z in sorted(unseen))
+            msg = (
+                f"the weights {self.weights.name!r} never saw {names}: "
+                "pass allow_unseen=True to go on all the same, or train on it"
+            )
+            raise StructureError(msg)
+        return read
+
+    def _relax_batch(self, inputs: Sequence[StructureInput]) -> list[RelaxResult]:
+        started = time.perf_counter()
+        config = self.network.config
+        crystals = [entry.crystal for entry in inputs]
+        graph = build_graph(crystals, [self.functional] * len(inputs), config)
+        if not self.relax_cell:
+            graph = replace(graph, strain_projectors=torch.zeros_like(graph.strain_projectors))
+        prediction = self._predict(graph)
+        solution = edg.solve(graph, prediction, self.method, max_steps=config.solver_steps)
+        parts = _split(graph, prediction, solution)
+        share = time.perf_counter() - started
+        results = []
+        for entry, part in zip(inputs, parts, strict=True):
+            own = time.perf_counter()
+            result = self._result(entry, part)
+            seconds = share / len(inputs) + time.perf_counter() - own
+            results.append(replace(result, seconds=seconds))
+        return results
+
+    def _predict(self, graph: CrystalGraph) -> Prediction:
+        with torch.inference_mode():
+            prediction: Prediction = self.network(graph.to(torch.float32, self.device))
+            return prediction.to(torch.float64, "cpu")
+
+    def _result(self, entry: StructureInput, part: "_Part") -> RelaxResult:
+        displacement, deformation = part.displacements, part.deformation
+        if self.keep_symmetry:
+            group = find_space_group(entry.crystal)
+            if group is not None:
+                displacement, deformation = symmetrise(
+                    entry.crystal, group, displacement, deformation
+                )
+        if not self.relax_cell:
+            deformation = np.eye(3)
+        reason = _reason_to_refuse(entry.crystal, displacement, deformation, part.status)
+        shifts = entry.shifts
+        i, j = part.edge_index
+        uncertainties = self._calibration.distance * part.distance_scales
+        site_errors = self._calibration.displacement * part.displacement_scales
+        bonds = Bonds(
+            part.edge_index, part.offsets + shifts[j] - shifts[i], part.distances, uncertainties
+        )
+        result = RelaxResult(
+            structure=entry.source,
+            status="refused",
+            message="; ".join((*entry.notes, reason or "")),
+            formula=entry.formula,
+            num_atoms=len(entry.crystal),
+            expected_error=float(site_errors.mean()),
+            uncertainty=system_uncertainty(uncertainties),
+            site_errors=site_errors,
+            bonds=bonds,
+            strain=np.zeros((3, 3)),
+            displacement=np.zeros_like(displacement),
+            seconds=0.0,
+            weights=self.weights,
+        )
+        if reason is not None:
+            return result
+        return replace(
+            result,
+            structure=entry.with_relaxed(displacement, deformation),
+            status="relaxed",
+            message="; ".join(entry.notes),
+            strain=_logarithm(deformation),
+            displacement=displacement,
+        )
+
+    def _failed(self, structure: Any, message: str) -> RelaxResult:
+        return RelaxResult(
+            structure=structure,
+            status="failed",
+            message=message,
+            formula="",
+            num_atoms=len(structure) if hasattr(structure, "__len__") else 0,
+            expected_error=float("nan"),
+            uncertainty=float("nan"),
+            site_errors=np.zeros(0),
+            bonds=None,
+            strain=np.zeros((3, 3)),
+            displacement=np.zeros((0, 3)),
+            seconds=0.0,
+            weights=self.weights,
+        )
+
+
+@lru_cache(maxsize=8)
+def shared_relaxer(
+    model: str | Path = "default",
+    functional: str = "PBE",
+    device: str = "auto",
+    relax_cell: bool = True,
+    vacuum: Vacuum = "auto",
+    allow_unseen: bool = False,
+) -> Relaxer:
+    """A relaxer with these options, loaded once in a process."""
+    return Relaxer(
+        model,
+        functional,
+        device,
+        relax_cell=relax_cell,
+        vacuum=vacuum,
+        allow_unseen=allow_unseen,
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One crystal's share of a solved batch, in numpy."""
+
+    displacements: Float[np.ndarray, "atoms 3"]
+    deformation: Float[np.ndarray, "3 3"]
+    status: edg.SolveStatus
+    displacement_scales: Float[np.ndarray, " atoms"]
+    edge_index: Int[np.ndarray, "2 bonds"]
+    offsets: Int[np.ndarray, "bonds 3"]
+    distances: Float[np.ndarray, " bonds"]
+    distance_scales: Float[np.ndarray, " bonds"]
+
+
+def _split(graph: CrystalGraph, prediction: Prediction, solution: edg.Solution) -> Iterator[_Part]:
+    """Parts of a batch in order; `build_graph` lists the pairs of a crystal together."""
+    num_atoms = graph.num_atoms.numpy()
+    num_pairs = np.bincount(graph.edge_batch.numpy(), minlength=len(num_atoms))
+    last_atoms, last_pairs = np.cumsum(num_atoms), np.cumsum(num_pairs)
+    displacement_scales = prediction.displacement_log_scales.exp().numpy()
+    distance_scales = prediction.distance_log_scales.exp().numpy()
+    for crystal, (last_atom, last_pair) in enumerate(zip(last_atoms, last_pairs, strict=True)):
+        atoms = slice(last_atom - num_atoms[crystal], last_atom)
+        pairs = slice(last_pair - num_pairs[crystal], last_pair)
+        yield _Part(
+            displacements=solution.displacements[atoms].numpy(),
+            deformation=solution.deformations[crystal].numpy(),
+            status=edg.SolveStatus(int(solution.status[crystal])),
+            displacement_scales=displacement_scales[atoms],
+            edge_index=graph.edge_index[:, pairs].numpy() - atoms.start,
+            offsets=graph.offsets[pairs].numpy(),
+            distances=prediction.distances[pairs].numpy(),
+            distance_scales=distance_scales[pairs],
+        )
+
+
+def _reason_to_refuse(
+    crystal: Crystal,
+    displacement: Float[np.ndarray, "atoms 3"],
+    deformation: Float[np.ndarray, "3 3"],
+    status: edg.SolveStatus,
+) -> str | None:
+    """Why a prediction is not to be trusted at all, or None."""
+    if status != edg.SolveStatus.SOLVED:
+        return f"input kept: {status.sentence}"
+    furthest = float(np.linalg.norm(displacement, axis=1).max())
+    if furthest > LARGEST_DISPLACEMENT:
+        return f"input kept: an atom would move by {furthest:.1f} Å, over {LARGEST_DISPLACEMENT} Å"
+    log_volume = float(np.log(np.linalg.det(deformation)))
+    if abs(log_volume) > LARGEST_LOG_VOLUME:
+        return f"input kept: the volume would change by a factor of {np.exp(log_volume):.2f}"
+    cell = crystal.cell.copy()
+    cell[crystal.pbc] = cell[crystal.pbc] @ deformation
+    moved = replace(crystal, positions=(crystal.positions + displacement) @ deformation, cell=cell)
+    if nearest_pair(moved, edg.LEAST_DISTANCE) is not None:
+        return f"input kept: {edg.SolveStatus.ATOMS_OVERLAP.sentence}"
+    return None
+
+
+def _logarithm(deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+    stretches, axes = np.linalg.eigh(deformation)
+    return (axes * np.log(stretches)) @ axes.T
+
+
+def _device(name: str) -> torch.device:
+    choices = "'auto', 'cpu', 'cuda' or 'cuda:N'"
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        msg = f"unknown device {name!r}: choose {choices}"
+        raise ValueError(msg) from error
+    if device.type not in ("cpu", "cuda"):
+        msg = f"unknown device {name!r}: choose {choices}"
+        raise ValueError(msg)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        msg = f"no device {name!r}: torch sees {count} CUDA devices; choose 'auto' or 'cpu'"
+        raise ValueError(msg)
+    return device

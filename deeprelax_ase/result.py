@@ -1,0 +1,80 @@
+"""What comes of a relaxation: the result a user sees."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Status = Literal["relaxed", "refused", "failed"]
+
+
+class WeightsName(NamedTuple):
+    """Which weights made a result."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Bonds:
+    """Predicted bonds of a crystal, each pair of atoms once.
+
+    Attributes:
+        edge_index: Atoms i (row 0) and j (row 1).
+        offsets: Cells of the input between i and j.
+        lengths: Predicted relaxed length, Å.
+        uncertainties: Expected error of that length, Å.
+    """
+
+    edge_index: Int[np.ndarray, "2 bonds"]
+    offsets: Int[np.ndarray, "bonds 3"]
+    lengths: Float[np.ndarray, " bonds"]
+    uncertainties: Float[np.ndarray, " bonds"]
+
+
+@dataclass(frozen=True)
+class RelaxResult:
+    """What came of one structure.
+
+    Attributes:
+        structure: Relaxed, of the type that came in; the input itself unless `relaxed`.
+        status: `relaxed`; `refused`: the prediction failed a sanity check and the input is
+            returned; `failed`: the input could not be read as a crystal.
+        message: What a person should know.
+        formula: Reduced formula of the input, empty if it failed.
+        num_atoms: Atoms of the input.
+        expected_error: Expected mean distance of an atom from its relaxed place, Å.
+        uncertainty: Mean expected error of the bond lengths, Å (Eq. 24).
+        site_errors: Expected error of every atom's place, Å.
+        bonds: Predicted bonds; None if it failed.
+        strain: Symmetric; `relaxed_cell = cell @ expm(strain)` on the periodic axes.
+        displacement: Of every atom, Å, in the frame of the input cell.
+        seconds: Time it took; in a batch, its share.
+        weights: Name and SHA-256 of the weights.
+    """
+
+    structure: Any
+    status: Status
+    message: str
+    formula: str
+    num_atoms: int
+    expected_error: float
+    uncertainty: float
+    site_errors: Float[np.ndarray, " atoms"]
+    bonds: Bonds | None
+    strain: Float[np.ndarray, "3 3"]
+    displacement: Float[np.ndarray, "atoms 3"]
+    seconds: float
+    weights: WeightsName
+
+    @property
+    def volume_change(self) -> float:
+        """Relative change of the volume (of the area, of a sheet)."""
+        return float(np.exp(np.trace(self.strain)) - 1)
+
+    @property
+    def largest_displacement(self) -> float:
+        """Å."""
+        lengths = np.linalg.norm(self.displacement, axis=1)
+        return float(lengths.max()) if len(lengths) else 0.0

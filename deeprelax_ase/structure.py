@@ -1,0 +1,319 @@
+"""ASE `Atoms` and pymatgen `Structure` to a `Crystal` and back, losing nothing.
+
+The only module that knows both libraries. It checks what comes in, finds the axes that are
+vacuum, and puts relaxed positions and cell into a copy of the input: labels, site properties,
+constraints, charge, tags, info and calculator stay.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.constraints import FixAtoms
+from jaxtyping import Bool, Float, Int
+from pymatgen.core import IStructure, Lattice
+
+from deeprelax_ase.config import MAX_ATOMIC_NUMBER
+from deeprelax_ase.crystal import Crystal, complete_cell, nearest_pair
+
+VACUUM_GAP = 8.0
+"""A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
+LEAST_DISTANCE = 0.5
+"""Atoms nearer than this (Å) share a site."""
+LONGEST_VECTOR = 1000.0
+"""A longer cell vector (Å) is taken for a mistake of units."""
+_LARGEST_STRAIN_STEP = 0.1
+_FULL = 1e-3
+_FLAT = 1e-4
+
+Vacuum = Literal["auto", "none"]
+
+
+class StructureError(ValueError):
+    """The input cannot be read as a crystal; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class StructureInput:
+    """A checked input.
+
+    Attributes:
+        source: What came in, untouched.
+        crystal: What is computed with; atoms are shifted so that no sheet is cut by a boundary.
+        shifts: Cells each atom was shifted by: `crystal position = position + shift @ cell`.
+        free: Which fractional coordinates of each atom may change.
+        notes: What the user should be told.
+    """
+
+    source: Any
+    crystal: Crystal
+    shifts: Int[np.ndarray, "atoms 3"]
+    free: Bool[np.ndarray, "atoms 3"]
+    notes: tuple[str, ...]
+
+    @property
+    def formula(self) -> str:
+        """Reduced chemical formula."""
+        if isinstance(self.source, Atoms):
+            return str(self.source.get_chemical_formula(empirical=True))
+        return str(self.source.composition.reduced_formula)
+
+    def with_relaxed(
+        self, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
+    ) -> Any:
+        """A copy of the source, of its type, with its atoms moved and its cell deformed.
+
+        Args:
+            displacements: Å, in the frame of the input cell.
+            deformation: Symmetric; acts on the periodic rows of the cell.
+        """
+        moved = self._hold_still(displacements)
+        positions = (self.crystal.positions + moved) @ deformation
+        cell = self.crystal.cell.copy()
+        cell[self.crystal.pbc] = cell[self.crystal.pbc] @ deformation
+        positions = positions - self.shifts @ cell
+        if isinstance(self.source, Atoms):
+            return _relaxed_atoms(self.source, positions, cell, deformation)
+        return _relaxed_structure(self.source, positions, cell)
+
+    def _hold_still(
+        self, displacements: Float[np.ndarray, "atoms 3"]
+    ) -> Float[np.ndarray, "atoms 3"]:
+        """Displacements without the fractional components that are held.
+
+        The crystal as a whole may be anywhere, so it is first shifted to where its held atoms
+        move least.
+        """
+        held = ~self.free.any(axis=1)
+        if self.free.all():
+            return displacements
+        if held.any():
+            displacements = displacements - displacements[held].mean(axis=0)
+        cell = self.crystal.cell
+        return (displacements @ np.linalg.inv(cell) * self.free) @ cell
+
+
+def read_structure(structure: Any, vacuum: Vacuum = "auto") -> StructureInput:
+    """Check an ASE Atoms or a pymatgen Structure and read it as a crystal.
+
+    Args:
+        structure: The input; it is never changed.
+        vacuum: `auto` treats periodic axes with a gap of more than 8 Å in the atoms as vacuum,
+            which is never strained; `none` strains every periodic axis.
+
+    Raises:
+        StructureError: It is no crystal, or one that cannot be relaxed; see the message.
+    """
+    if vacuum not in ("auto", "none"):
+        msg = f"unknown vacuum {vacuum!r}: choose 'auto' or 'none'"
+        raise ValueError(msg)
+    if isinstance(structure, Atoms):
+        raw = _from_atoms(structure)
+    elif isinstance(structure, IStructure):
+        raw = _from_structure(structure)
+    else:
+        msg = (
+            f"cannot relax a {type(structure).__module__}.{type(structure).__name__}: "
+            "give an ase.Atoms or a pymatgen Structure"
+        )
+        raise StructureError(msg)
+    numbers, positions, cell, pbc, free = raw
+    _check(numbers, positions, cell, pbc)
+    cell = complete_cell(cell, pbc)
+    shifts = np.zeros((len(numbers), 3), dtype=int)
+    notes = []
+    periodic = pbc.copy()
+    for axis in np.flatnonzero(pbc) if vacuum == "auto" else ():
+        gap, shift = _widest_gap(positions, cell, int(axis))
+        if gap > VACUUM_GAP:
+            periodic[axis] = False
+            shifts[:, axis] = shift
+            notes.append(f"axis {'abc'[axis]} is vacuum (a gap of {gap:.1f} Å): its length is kept")
+    if not periodic.any() and len(numbers) == 1:
+        notes.append("a single atom: nothing to relax")
+    crystal = Crystal(numbers, positions + shifts @ cell, cell, periodic)
+    _check_distances(crystal)
+    return StructureInput(structure, crystal, shifts, free, tuple(notes))
+
+
+_Raw = tuple[
+    Int[np.ndarray, " atoms"],
+    Float[np.ndarray, "atoms 3"],
+    Float[np.ndarray, "3 3"],
+    Bool[np.ndarray, "3"],
+    Bool[np.ndarray, "atoms 3"],
+]
+
+
+def _from_atoms(atoms: Atoms) -> _Raw:
+    occupancy = atoms.info.get("occupancy")
+    if isinstance(occupancy, dict):
+        for site in occupancy.values():
+            if len(site) > 1 or any(abs(value - 1) > _FULL for value in site.values()):
+                raise StructureError(_disordered(site))
+    free = np.ones((len(atoms), 3), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            free[constraint.get_indices()] = False
+    return (
+        atoms.numbers.astype(np.int64),
+        atoms.positions.astype(float),
+        np.array(atoms.cell, dtype=float),
+        atoms.pbc.copy(),
+        free,
+    )
+
+
+def _from_structure(structure: IStructure) -> _Raw:
+    numbers = []
+    for site in structure:
+        if not site.is_ordered:
+            raise StructureError(_disordered(site.species.as_dict()))
+        number = getattr(site.specie, "Z", None)
+        if not isinstance(number, int) or "Dummy" in type(site.specie).__name__:
+            msg = f"site {site.label!r} holds the dummy species {site.specie}: name a real element"
+            raise StructureError(msg)
+        numbers.append(number)
+    flags = structure.site_properties.get("selective_dynamics")
+    free = np.ones((len(structure), 3), dtype=bool)
+    for site, flag in enumerate(flags or ()):
+        if flag is not None:
+            free[site] = flag
+    return (
+        np.array(numbers, dtype=np.int64),
+        np.array(structure.cart_coords, dtype=float).reshape(-1, 3),
+        np.array(structure.lattice.matrix, dtype=float),
+        np.array(structure.lattice.pbc),
+        free,
+    )
+
+
+def _disordered(site: Any) -> str:
+    return (
+        f"a site is disordered or partially occupied ({site}): order the structure first, for "
+        "instance with pymatgen's OrderDisorderedStructureTransformation"
+    )
+
+
+def _check(
+    numbers: Int[np.ndarray, " atoms"],
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    pbc: Bool[np.ndarray, "3"],
+) -> None:
+    if len(numbers) == 0:
+        msg = "the structure is empty: it has no atoms"
+        raise StructureError(msg)
+    unknown = [int(z) for z in numbers if not 1 <= z <= MAX_ATOMIC_NUMBER]
+    if unknown:
+        where = int(np.flatnonzero(numbers == unknown[0])[0])
+        msg = (
+            f"atom {where} is a dummy 'X' or no element (atomic number {unknown[0]}): "
+            f"atomic numbers go from 1 to {MAX_ATOMIC_NUMBER}; remove it or name its element"
+        )
+        raise StructureError(msg)
+    if not np.isfinite(positions).all():
+        where = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+        msg = f"atom {where} is at {positions[where].tolist()}: coordinates have to be finite"
+        raise StructureError(msg)
+    if not np.isfinite(cell).all():
+        msg = f"the cell {cell.tolist()} has values that are not finite"
+        raise StructureError(msg)
+    lengths = np.linalg.norm(cell, axis=1)
+    if lengths.max() > LONGEST_VECTOR:
+        msg = (
+            f"a cell vector is {lengths.max():.0f} Å long, more than {LONGEST_VECTOR:.0f} Å: "
+            "is the cell in Å?"
+        )
+        raise StructureError(msg)
+    periodic = cell[pbc]
+    # The smallest singular value of the unit vectors: how far they are from lying in a plane.
+    if len(periodic):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            units = np.nan_to_num(periodic / lengths[pbc][:, None])
+        flat = np.linalg.svd(units, compute_uv=False).min() < _FLAT
+        if flat or lengths[pbc].min() < LEAST_DISTANCE:
+            msg = (
+                f"the cell {cell.tolist()} is singular along its periodic axes: give three "
+                "independent vectors in Å, or set pbc to False on axes that do not repeat"
+            )
+            raise StructureError(msg)
+    used = cell[np.any(cell != 0, axis=1)]
+    if np.linalg.matrix_rank(used) < len(used):
+        msg = f"the cell {cell.tolist()} is singular: its vectors lie in a plane or on a line"
+        raise StructureError(msg)
+
+
+def _check_distances(crystal: Crystal) -> None:
+    """Refuse two atoms on one site."""
+    pair = nearest_pair(crystal, LEAST_DISTANCE)
+    if pair is None:
+        return
+    i, j, distance = pair
+    msg = (
+        f"atoms {i} and {j} share a site: they are {distance:.3f} Å apart, less than "
+        f"{LEAST_DISTANCE} Å; remove one of them"
+    )
+    raise StructureError(msg)
+
+
+def _widest_gap(
+    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"], axis: int
+) -> tuple[float, Int[np.ndarray, " atoms"]]:
+    """Widest empty slab (Å) along an axis, and the shifts that put all atoms to one side of it."""
+    inverse = np.linalg.inv(cell)
+    scaled = positions @ inverse[:, axis]
+    height = 1.0 / np.linalg.norm(inverse[:, axis])
+    wrapped = scaled - np.floor(scaled)
+    order = np.sort(wrapped)
+    gaps = np.diff(order, append=order[0] + 1.0)
+    widest = int(gaps.argmax())
+    # The first atom above the gap starts the sheet.
+    start = order[(widest + 1) % len(order)]
+    target = wrapped + (wrapped < start)
+    return float(gaps[widest] * height), np.rint(target - scaled).astype(int)
+
+
+def _relaxed_atoms(
+    atoms: Atoms,
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    deformation: Float[np.ndarray, "3 3"],
+) -> Atoms:
+    relaxed = atoms.copy()
+    relaxed.calc = atoms.calc
+    cell = np.where(np.any(np.array(atoms.cell) != 0, axis=1)[:, None], cell, 0.0)
+    set_cell(relaxed, cell, deformation)
+    relaxed.set_positions(positions, apply_constraint=True)
+    return relaxed
+
+
+def set_cell(
+    atoms: Atoms, cell: Float[np.ndarray, "3 3"], deformation: Float[np.ndarray, "3 3"]
+) -> None:
+    """Give atoms a new cell, scaling them along, by sub-steps where constraints are in force.
+
+    ASE's FixSymmetry refuses a deformation of more than 25 % in one call.
+    """
+    if not atoms.constraints:
+        atoms.set_cell(cell, scale_atoms=True)
+        return
+    strain = float(np.abs(deformation - np.eye(3)).max())
+    count = 1 + int(strain / _LARGEST_STRAIN_STEP)
+    old = np.array(atoms.cell)
+    for step in range(1, count + 1):
+        atoms.set_cell(old + (cell - old) * step / count, scale_atoms=True)
+
+
+def _relaxed_structure(
+    structure: IStructure, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+) -> IStructure:
+    relaxed = copy.deepcopy(structure)
+    lattice = Lattice(cell, pbc=structure.lattice.pbc)
+    relaxed._lattice = lattice  # noqa: SLF001 - an IStructure has no public way
+    for site, coords in zip(relaxed, lattice.get_fractional_coords(positions), strict=True):
+        site.lattice = lattice
+        site.frac_coords = coords
+    return relaxed

@@ -1,0 +1,1 @@
+"""Trained weights; see the model card in README.md."""
