@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from ase import Atoms
@@ -66,6 +66,11 @@ def _filtered_strain(
     return strain
 
 
+def _has_cell(target: Relaxable) -> bool:
+    """Whether a filter has the cell among its degrees of freedom."""
+    return isinstance(target, (UnitCellFilter, StrainFilter))
+
+
 def _check_target(target: Any, name: str) -> None:
     if not isinstance(target, (Atoms, Filter)):
         msg = (
@@ -107,9 +112,9 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
 
     def __init__(
         self,
-        atoms: Relaxable,
+        atoms: Any,
         restart: str | Path | None = None,
-        logfile: IO[str] | str | Path | None = None,
+        logfile: Any = None,
         trajectory: Any = None,
         append_trajectory: bool = False,
         *,
@@ -121,12 +126,9 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         _check_target(atoms, type(self).__name__)
-        if not isinstance(atoms, Filter):
-            relax_cell = bool(relax_cell)
-        elif not isinstance(atoms, (UnitCellFilter, StrainFilter)):
-            relax_cell = False
+        self._relax_cell = _has_cell(atoms) if isinstance(atoms, Filter) else relax_cell
         self._relaxer = relaxer
-        self._options = (model, functional, device, relax_cell)
+        self._options = (model, functional, device)
         self.result: RelaxResult | None = None
         self._already_relaxed = False
         super().__init__(atoms, restart, logfile, trajectory, append_trajectory, **kwargs)
@@ -155,10 +157,10 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
 
     def todict(self) -> dict[str, Any]:
         """Description of the run, as trajectories store it."""
-        model, functional, _, relax_cell = self._options
+        model, functional, _ = self._options
         if self._relaxer is not None:
             model, functional = self._relaxer.weights.name, self._relaxer.functional
-        own = {"model": str(model), "functional": functional, "relax_cell": relax_cell}
+        own = {"model": str(model), "functional": functional, "relax_cell": self._relax_cell}
         return super().todict() | own
 
     def converged(self, *_args: Any, **_kwargs: Any) -> bool:
@@ -170,7 +172,8 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
     def step(self, *_args: Any, **_kwargs: Any) -> None:
         """Predict the relaxed structure and move the atoms there."""
         target = self.atoms
-        self.result = self.relaxer.relax(target.atoms if isinstance(target, Filter) else target)
+        atoms = target.atoms if isinstance(target, Filter) else target
+        self.result = self.relaxer.relax(atoms, relax_cell=self._relax_cell)
         if self.result.status == "relaxed":
             apply_move(target, self.result)
         self.dump({"relaxed": self.converged(), "weights": list(self.result.weights)})
@@ -247,7 +250,7 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
 
     def __init__(
         self,
-        atoms: Relaxable,
+        atoms: Any,
         restart: str | Path | None = None,
         *args: Any,
         model: str | Path = "default",
@@ -260,8 +263,7 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
         self.result: RelaxResult | None = None
         self._move_made = restart is not None and Path(restart).is_file()
         self._relaxer = relaxer
-        has_cell = isinstance(atoms, (UnitCellFilter, StrainFilter))
-        self._options = (model, functional, device, has_cell)
+        self._options = (model, functional, device)
         super().__init__(atoms, restart, *args, **kwargs)
 
     def irun(self, *args: Any, **kwargs: Any) -> Iterator[bool]:
@@ -278,7 +280,7 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
         steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)
         if not self._move_made and steps > 0:
             relaxer = self._relaxer or shared_relaxer(*self._options)
-            self.result = relaxer.relax(atoms)
+            self.result = relaxer.relax(atoms, relax_cell=_has_cell(target))
             if self.result.status == "relaxed":
                 apply_move(target, self.result)
             self._move_made = True

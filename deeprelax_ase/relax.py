@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from deeprelax_ase.crystal import Crystal, nearest_pair
 from deeprelax_ase.graph import CrystalGraph, build_graph
 from deeprelax_ase.prediction import Prediction
 from deeprelax_ase.result import Bonds, RelaxResult, WeightsName
-from deeprelax_ase.structure import StructureError, StructureInput, Vacuum, read_structure
+from deeprelax_ase.structure import StructureError, StructureInput, read_structure
 from deeprelax_ase.symmetry import find_space_group, symmetrise
 from deeprelax_ase.uncertainty import Calibration, system_uncertainty
 
@@ -44,7 +44,7 @@ class Relaxer:
             strains every periodic axis.
         keep_symmetry: Average the result over the space group of the input.
         allow_unseen: Go on with elements the weights never saw.
-        method: `joint`, or `bed` for the paper's own solver.
+        method: How distances become a structure, see `edg.solve`.
         edges_per_batch: How much `relax_many` computes at once, in directed edges.
 
     Raises:
@@ -58,17 +58,17 @@ class Relaxer:
         device: str = "auto",
         *,
         relax_cell: bool = True,
-        vacuum: Vacuum = "auto",
+        vacuum: str = "auto",
         keep_symmetry: bool = True,
         allow_unseen: bool = False,
-        method: Literal["joint", "bed"] = "joint",
+        method: str = "joint",
         edges_per_batch: int = 8_000,
     ) -> None:
         if functional not in FUNCTIONALS:
             msg = f"unknown functional {functional!r}: choose from {', '.join(FUNCTIONALS)}"
             raise ValueError(msg)
-        if method not in ("joint", "bed"):
-            msg = f"unknown method {method!r}: choose 'joint' or 'bed'"
+        if method not in edg.METHODS:
+            msg = f"unknown method {method!r}: choose from {', '.join(edg.METHODS)}"
             raise ValueError(msg)
         if edges_per_batch < 1:
             msg = f"edges_per_batch is {edges_per_batch}: it has to be positive"
@@ -87,13 +87,18 @@ class Relaxer:
         self._calibration = Calibration.from_metadata(loaded.calibration)
         self._seen = frozenset(loaded.provenance.get("elements", ()))
 
-    def relax(self, structure: Any) -> RelaxResult:
+    def relax(self, structure: Any, *, relax_cell: bool | None = None) -> RelaxResult:
         """Relax one ASE Atoms or pymatgen Structure.
+
+        Args:
+            structure: Stays as it is.
+            relax_cell: Overrides what the relaxer was made with.
 
         Raises:
             ValueError: It cannot be read as a crystal, or holds elements the weights never saw.
         """
-        return self._relax_batch([self._read(structure)])[0]
+        relax_cell = self.relax_cell if relax_cell is None else relax_cell
+        return self._relax_batch([self._read(structure)], relax_cell)[0]
 
     def relax_many(self, structures: Iterable[Any]) -> Iterator[RelaxResult]:
         """Relax any number of structures, lazily, in order, in batches packed by edge count.
@@ -117,7 +122,7 @@ class Relaxer:
 
     def _flush(self, waiting: Sequence[StructureInput | RelaxResult]) -> Iterator[RelaxResult]:
         inputs = [entry for entry in waiting if isinstance(entry, StructureInput)]
-        relaxed = iter(self._relax_batch(inputs)) if inputs else iter(())
+        relaxed = iter(self._relax_batch(inputs, self.relax_cell)) if inputs else iter(())
         for entry in waiting:
             yield next(relaxed) if isinstance(entry, StructureInput) else entry
 
@@ -138,12 +143,12 @@ class Relaxer:
             raise StructureError(msg)
         return read
 
-    def _relax_batch(self, inputs: Sequence[StructureInput]) -> list[RelaxResult]:
+    def _relax_batch(self, inputs: Sequence[StructureInput], relax_cell: bool) -> list[RelaxResult]:
         started = time.perf_counter()
         config = self.network.config
         crystals = [entry.crystal for entry in inputs]
         graph = build_graph(crystals, [self.functional] * len(inputs), config)
-        if not self.relax_cell:
+        if not relax_cell:
             graph = replace(graph, strain_projectors=torch.zeros_like(graph.strain_projectors))
         prediction = self._predict(graph)
         solution = edg.solve(graph, prediction, self.method, max_steps=config.solver_steps)
@@ -152,7 +157,7 @@ class Relaxer:
         results = []
         for entry, part in zip(inputs, parts, strict=True):
             own = time.perf_counter()
-            result = self._result(entry, part)
+            result = self._result(entry, part, relax_cell)
             seconds = share / len(inputs) + time.perf_counter() - own
             results.append(replace(result, seconds=seconds))
         return results
@@ -162,16 +167,16 @@ class Relaxer:
             prediction: Prediction = self.network(graph.to(torch.float32, self.device))
             return prediction.to(torch.float64, "cpu")
 
-    def _result(self, entry: StructureInput, part: "_Part") -> RelaxResult:
+    def _result(self, entry: StructureInput, part: "_Part", relax_cell: bool) -> RelaxResult:
         displacement, deformation = part.displacements, part.deformation
         if self.keep_symmetry:
             group = find_space_group(entry.crystal)
             if group is not None:
-                displacement, deformation = symmetrise(
+                displacement, symmetric = symmetrise(
                     entry.crystal, group, displacement, deformation
                 )
-        if not self.relax_cell:
-            deformation = np.eye(3)
+                # A cell that is to stay stays to the last digit.
+                deformation = symmetric if relax_cell else deformation
         reason = _reason_to_refuse(entry.crystal, displacement, deformation, part.status)
         shifts = entry.shifts
         i, j = part.edge_index
@@ -230,7 +235,7 @@ def shared_relaxer(
     functional: str = "PBE",
     device: str = "auto",
     relax_cell: bool = True,
-    vacuum: Vacuum = "auto",
+    vacuum: str = "auto",
     allow_unseen: bool = False,
 ) -> Relaxer:
     """A relaxer with these options, loaded once in a process."""

@@ -7,7 +7,7 @@ constraints, charge, tags, info and calculator stay.
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -27,8 +27,6 @@ LONGEST_VECTOR = 1000.0
 _LARGEST_STRAIN_STEP = 0.1
 _FULL = 1e-3
 _FLAT = 1e-4
-
-Vacuum = Literal["auto", "none"]
 
 
 class StructureError(ValueError):
@@ -95,7 +93,7 @@ class StructureInput:
         return (displacements @ np.linalg.inv(cell) * self.free) @ cell
 
 
-def read_structure(structure: Any, vacuum: Vacuum = "auto") -> StructureInput:
+def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
     """Check an ASE Atoms or a pymatgen Structure and read it as a crystal.
 
     Args:
@@ -310,10 +308,17 @@ def set_cell(
 def _relaxed_structure(
     structure: IStructure, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
 ) -> IStructure:
-    relaxed = copy.deepcopy(structure)
+    # A deep copy would turn deuterium into hydrogen: species are shared, all else is copied.
     lattice = Lattice(cell, pbc=structure.lattice.pbc)
+    sites = []
+    for site, coords in zip(structure, lattice.get_fractional_coords(positions), strict=True):
+        moved = copy.copy(site)
+        moved.properties = copy.deepcopy(site.properties)
+        moved.lattice = lattice
+        moved.frac_coords = coords
+        sites.append(moved)
+    relaxed = copy.copy(structure)
+    relaxed.properties = copy.deepcopy(structure.properties)
     relaxed._lattice = lattice  # noqa: SLF001 - an IStructure has no public way
-    for site, coords in zip(relaxed, lattice.get_fractional_coords(positions), strict=True):
-        site.lattice = lattice
-        site.frac_coords = coords
+    relaxed._sites = type(structure._sites)(sites)  # noqa: SLF001
     return relaxed

@@ -1,0 +1,55 @@
+"""Euclidean distance geometry: from predicted distances to a structure (Sec. 4.6).
+
+The default is a joint weighted least-squares fit, by Gauss-Newton, of displacements and
+deformation to the predicted distances, displacements and strain. The paper's hinge with its
+100 Adam steps is kept as `method="bed"`. Nothing here knows a network; a network is trained
+through `gauss_newton_step`, which is differentiable.
+"""
+
+from deeprelax_ase.edg.bed import solve_bounds
+from deeprelax_ase.edg.joint import gauss_newton_step, solve_joint
+from deeprelax_ase.edg.state import LEAST_DISTANCE, Solution, SolveStatus, start
+from deeprelax_ase.graph import CrystalGraph
+from deeprelax_ase.prediction import Prediction
+
+__all__ = [
+    "LEAST_DISTANCE",
+    "METHODS",
+    "Solution",
+    "SolveStatus",
+    "gauss_newton_step",
+    "solve",
+    "start",
+]
+
+METHODS = ("joint", "robust", "bed")
+
+
+def solve(
+    graph: CrystalGraph,
+    prediction: Prediction,
+    method: str = "joint",
+    max_steps: int = 20,
+    tolerance: float = 1e-7,
+) -> Solution:
+    """Find the structures that fit the predicted distances, displacements and strains best.
+
+    Args:
+        graph: The unrelaxed crystals.
+        prediction: What to fit.
+        method: `joint` (weighted least squares), `robust` (the same, re-weighted: the most
+            probable structure where the errors are Laplace distributed with the predicted
+            scales), or `bed`, the paper's hinge.
+        max_steps: Gauss-Newton steps; 0 gives the heads' own displacement and strain.
+        tolerance: Stop when no atom moves further (Å) and no strain changes more in a step.
+
+    Raises:
+        ValueError: The method is none of these.
+    """
+    if method not in METHODS:
+        msg = f"unknown method {method!r}: choose from {', '.join(METHODS)}"
+        raise ValueError(msg)
+    if method == "bed":
+        return solve_bounds(graph, prediction)
+    is_robust = method == "robust"
+    return solve_joint(graph, prediction, max_steps, tolerance, is_robust=is_robust)

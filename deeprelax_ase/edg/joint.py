@@ -1,0 +1,187 @@
+"""The joint fit: weighted least squares over displacements and deformation by Gauss-Newton."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeprelax_ase.edg.linear import NormalEquations, solve_normal_equations
+from deeprelax_ase.edg.state import (
+    TINY,
+    Solution,
+    SolveStatus,
+    State,
+    check,
+    choose,
+    largest_change,
+    length_and_direction,
+    pair_lengths,
+    residuals_of,
+    start,
+    sum_over,
+    unmoved,
+)
+from deeprelax_ase.graph import CrystalGraph
+from deeprelax_ase.prediction import Prediction
+
+_KNEE = 0.5
+"""Residuals beyond this many scales count by their size, not by their square."""
+
+
+def solve_joint(
+    graph: CrystalGraph,
+    prediction: Prediction,
+    max_steps: int,
+    tolerance: float,
+    *,
+    is_robust: bool,
+) -> Solution:
+    """Iterate to convergence; a crystal stops at its last sound and better iterate.
+
+    Args:
+        graph: The unrelaxed crystals.
+        prediction: What to fit.
+        max_steps: At most so many steps.
+        tolerance: Å, and change of strain.
+        is_robust: Re-weight before each step, see `_weights`.
+    """
+    graph, prediction = graph.to(torch.float64), prediction.to(torch.float64)
+    state = start(prediction)
+    status = check(graph, state)
+    active = status == SolveStatus.SOLVED
+    state = choose(graph, active, state, unmoved(graph))
+    steps = torch.zeros_like(graph.num_atoms)
+    objective = _objective(graph, prediction, state, is_robust)
+    for _ in range(max_steps):
+        weighted = _reweighted(graph, prediction, state) if is_robust else prediction
+        new = gauss_newton_step(graph, weighted, state)
+        new_status = check(graph, new)
+        new_objective = _objective(graph, prediction, new, is_robust)
+        status = torch.where(active, new_status, status)
+        sound = active & (new_status == SolveStatus.SOLVED)
+        better = sound & (new_objective <= objective + TINY)
+        moved = largest_change(graph, state, new)
+        state = choose(graph, better, new, state)
+        objective = torch.where(better, new_objective, objective)
+        steps = steps + better
+        active = better & (moved > tolerance)
+        if not bool(active.any()):
+            break
+    return Solution(*state, residuals_of(graph, prediction, state), steps, status)
+
+
+def gauss_newton_step(graph: CrystalGraph, prediction: Prediction, state: State) -> State:
+    """One step of the joint fit, differentiable in the prediction and the state.
+
+    Minimises, linearised at the state, the sum of `w_ij (|x_ij| - d_ij)^2` over the pairs, of
+    `w_i |u_i - u^_i|^2` over the atoms and of `w_s |F - F^|^2` over the crystals, where
+    `x_ij = (edge_vector + u_j - u_i) @ F`.
+    """
+    displacements, deformations = state
+    i, j = graph.edge_index
+    crystals = graph.edge_batch
+    undeformed = (
+        graph.edge_vectors + displacements.index_select(0, j) - displacements.index_select(0, i)
+    )
+    of_pair = deformations.index_select(0, crystals)
+    lengths, directions = length_and_direction(undeformed, of_pair)
+    by_displacement = (of_pair @ directions[:, :, None])[:, :, 0]
+    projectors = graph.strain_projectors.index_select(0, crystals)
+    by_deformation = _symmetric_product(
+        (projectors @ undeformed[:, :, None])[:, :, 0],
+        (projectors @ directions[:, :, None])[:, :, 0],
+    )
+    target = torch.linalg.matrix_exp(prediction.strains)
+    change, components = solve_normal_equations(
+        NormalEquations(
+            pairs=graph.edge_index,
+            crystals=crystals,
+            num_atoms=graph.num_atoms,
+            batch=graph.batch,
+            by_displacement=by_displacement,
+            by_deformation=by_deformation,
+            weights=prediction.distance_weights,
+            residuals=prediction.distances - lengths,
+            atom_weights=prediction.displacement_weights,
+            atom_residuals=prediction.displacements - displacements,
+            crystal_weights=prediction.strain_weights,
+            crystal_residuals=_components(target - deformations),
+        )
+    )
+    moved = displacements + change
+    moved = moved - graph.mean(moved).index_select(0, graph.batch)
+    projectors = graph.strain_projectors
+    return moved, deformations + projectors @ _symmetric(components) @ projectors
+
+
+def _misfits(
+    graph: CrystalGraph, prediction: Prediction, state: State
+) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " atoms"]]:
+    """How far lengths and displacements are from what was predicted, Å."""
+    lengths = (pair_lengths(graph, state) - prediction.distances).abs()
+    moves = torch.linalg.vector_norm(state[0] - prediction.displacements, dim=1)
+    return lengths, moves
+
+
+def _reweighted(graph: CrystalGraph, prediction: Prediction, state: State) -> Prediction:
+    """Weights that turn squares into absolute values beyond the knee (iterated re-weighting)."""
+    lengths, moves = _misfits(graph, prediction, state)
+    scales = prediction.distance_log_scales.exp()
+    move_scales = prediction.displacement_log_scales.exp()
+    return replace(
+        prediction,
+        distance_weights=prediction.distance_weights / (lengths / scales).clamp_min(_KNEE),
+        displacement_weights=prediction.displacement_weights
+        / (moves / move_scales).clamp_min(_KNEE),
+    )
+
+
+def _cost(misfits: Tensor, scales: Tensor, is_robust: bool) -> Tensor:
+    """Square of a misfit, or what re-weighted least squares minimises."""
+    if not is_robust:
+        return misfits**2
+    linear = 2 * scales * misfits - _KNEE * scales**2
+    return torch.where(misfits < _KNEE * scales, misfits**2 / _KNEE, linear)
+
+
+def _objective(
+    graph: CrystalGraph, prediction: Prediction, state: State, is_robust: bool
+) -> Float[Tensor, " crystals"]:
+    lengths, moves = _misfits(graph, prediction, state)
+    by_pair = prediction.distance_weights * _cost(
+        lengths, prediction.distance_log_scales.exp(), is_robust
+    )
+    by_atom = prediction.displacement_weights * _cost(
+        moves, prediction.displacement_log_scales.exp(), is_robust
+    )
+    target = torch.linalg.matrix_exp(prediction.strains)
+    strain = ((state[1] - target) ** 2).flatten(1).sum(dim=1)
+    return (
+        sum_over(graph.edge_batch, by_pair, graph.num_crystals)
+        + sum_over(graph.batch, by_atom, graph.num_crystals)
+        + prediction.strain_weights * strain
+    )
+
+
+def _symmetric_product(
+    a: Float[Tensor, "items 3"], b: Float[Tensor, "items 3"]
+) -> Float[Tensor, "items 6"]:
+    """Components of the symmetrised dyad of a and b in the orthonormal basis of `_components`."""
+    half = 2.0**-0.5
+    diagonal = a * b
+    shear = (a[:, (1, 0, 0)] * b[:, (2, 2, 1)] + a[:, (2, 2, 1)] * b[:, (1, 0, 0)]) * half
+    return torch.cat([diagonal, shear], dim=1)
+
+
+def _components(matrices: Float[Tensor, "crystals 3 3"]) -> Float[Tensor, "crystals 6"]:
+    """Symmetric matrices as xx, yy, zz, and sqrt(2) times yz, xz, xy: Frobenius norm kept."""
+    shear = matrices[:, (1, 0, 0), (2, 2, 1)] * 2.0**0.5
+    return torch.cat([matrices.diagonal(dim1=1, dim2=2), shear], dim=1)
+
+
+def _symmetric(components: Float[Tensor, "crystals 6"]) -> Float[Tensor, "crystals 3 3"]:
+    """Inverse of `_components`."""
+    xx, yy, zz = components[:, :3].unbind(dim=1)
+    yz, xz, xy = (components[:, 3:] * 2.0**-0.5).unbind(dim=1)
+    return torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], dim=1).view(-1, 3, 3)

@@ -1,0 +1,104 @@
+import hashlib
+import json
+import pickle
+import struct
+
+import pytest
+import torch
+from conftest import SMALL
+from safetensors.torch import save_file
+
+from deeprelax_ase import checkpoint
+from deeprelax_ase.checkpoint import load_tensors, load_weights, save_weights, write_atomically
+from deeprelax_ase.model import PaEGNN
+from deeprelax_ase.weights_files import available_weights, weights_path, weights_sha256
+
+
+def test_round_trip(tmp_path):
+    network = PaEGNN(SMALL)
+    path = tmp_path / "w.safetensors"
+    save_weights(path, network, {"elements": [1]}, {"distance": 1.5})
+    loaded = load_weights(path)
+    assert loaded.network.config == SMALL
+    assert loaded.provenance == {"elements": [1]}
+    assert loaded.calibration == {"distance": 1.5}
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == weights_sha256(path)
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(loaded.network.state_dict()[name], tensor)
+    assert not any(p.requires_grad for p in loaded.network.parameters())
+
+
+def test_shipped_weights_are_named():
+    assert "default" in available_weights()
+    assert weights_path("default").stat().st_size < 20e6
+    assert load_weights("default").provenance["elements"]
+
+
+def broken(tmp_path, kind):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, PaEGNN(SMALL), {})
+    whole = path.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("not weights at all\n" * 10)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"w": 1}))
+    elif kind == "no metadata":
+        save_file({"w": torch.zeros(2)}, path)
+    elif kind in ("other architecture", "other config"):
+        length = struct.unpack("<Q", whole[:8])[0]
+        header = json.loads(whole[8 : 8 + length])
+        config = json.loads(header["__metadata__"]["network"])
+        config |= {"num_layers": 5} if kind == "other architecture" else {"num_heads": 3}
+        header["__metadata__"]["network"] = json.dumps(config)
+        text = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + length :])
+    elif kind == "folder":
+        path.unlink()
+        path.mkdir()
+    elif kind == "missing":
+        path.unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("truncated", "not a whole safetensors file"),
+        ("empty", "not a whole safetensors file"),
+        ("text", "not a whole safetensors file"),
+        ("pickle", "not a whole safetensors file"),
+        ("no metadata", "holds no deeprelax weights"),
+        ("other architecture", "another architecture"),
+        ("other config", "another architecture"),
+        ("folder", "no weights .*choose from .*default"),
+        ("missing", "no weights .*choose from .*default"),
+    ],
+)
+def test_bad_files(tmp_path, kind, words):
+    path = broken(tmp_path, kind)
+    with pytest.raises(ValueError, match=words) as caught:
+        load_weights(path)
+    assert str(path) in str(caught.value)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    write_atomically(path, b"old")
+
+    def full_disk(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_load_tensors_names_a_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="no weights file"):
+        load_tensors(tmp_path / "none")

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL
+from datasets import rows, write_pairs, write_relaxed
+
+from deeprelax_ase.config import NoiseConfig, SourceConfig, TrainConfig
+from deeprelax_ase.data.augment import disturb
+from deeprelax_ase.data.dataset import Mixture, PairFile, collate
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    return write_pairs(tmp_path / "pairs.parquet")
+
+
+@pytest.fixture
+def config(tmp_path, pairs):
+    relaxed = write_relaxed(tmp_path / "relaxed.parquet")
+    sources = (SourceConfig(path=pairs, passes=1.5), SourceConfig(path=relaxed))
+    return TrainConfig(name="t", sources=sources, network=SMALL, edges_per_batch=200)
+
+
+def relaxed_side(pair):
+    crystal = pair.crystal
+    positions = (crystal.positions + pair.displacements) @ pair.deformation
+    return positions, crystal.cell @ pair.deformation
+
+
+def lengths(positions, cell):
+    """What no rotation and no translation changes: distances, and the metric of the cell."""
+    scaled = positions @ np.linalg.inv(cell)
+    apart = scaled[:, None] - scaled[None]
+    return np.einsum("ijk,kl,ijl->ij", apart, cell @ cell.T, apart), cell @ cell.T
+
+
+def test_pairs_reproduce_the_relaxed_crystal(pairs):
+    file = PairFile(pairs, "train")
+    stored = [row for row in rows(40) if row["split"] == "train"]
+    assert len(file) == len(stored)
+    for pair, row in zip((file[k] for k in range(len(file))), stored, strict=True):
+        positions, cell = relaxed_side(pair)
+        np.testing.assert_allclose(cell, np.reshape(row["relaxed_cell"], (3, 3)), atol=1e-5)
+        apart = positions - np.reshape(row["relaxed_positions"], (-1, 3))
+        np.testing.assert_allclose(apart - apart.mean(axis=0), 0, atol=1e-5)
+        assert pair.functional in ("PBE", "r2SCAN", "unknown")
+        assert pair.crystal.positions.dtype == np.float64
+    assert file.elements == {8, 12, 22}
+    assert file.functionals == {"PBE", "r2SCAN", "something else"}
+
+
+def test_sheets_have_two_periodic_axes(tmp_path):
+    file = PairFile(write_pairs(tmp_path / "s.parquet", sheets=True), "train")
+    assert file[0].crystal.pbc.tolist() == [True, True, False]
+    np.testing.assert_allclose(file[0].deformation[2], [0, 0, 1], atol=1e-6)
+
+
+def test_targets_are_consistent(pairs):
+    file = PairFile(pairs, "train")
+    graph, targets = collate([file[k] for k in range(6)], SMALL)
+    i, j = graph.edge_index
+    vectors = graph.edge_vectors + targets.displacements[j] - targets.displacements[i]
+    relaxed = (vectors[:, None] @ targets.deformations[graph.edge_batch])[:, 0]
+    torch.testing.assert_close(targets.distances, relaxed.norm(dim=1))
+    torch.testing.assert_close(torch.linalg.matrix_exp(targets.strains), targets.deformations)
+
+
+@pytest.mark.parametrize("sheets", [False, True])
+def test_disturbing_keeps_the_relaxed_crystal(tmp_path, sheets, rng):
+    file = PairFile(write_pairs(tmp_path / "p.parquet", sheets=sheets), "train")
+    noise = NoiseConfig(untouched=0.0)
+    for row in range(10):
+        pair = file[row]
+        disturbed = disturb(pair, noise, rng)
+        assert np.abs(disturbed.crystal.positions - pair.crystal.positions).max() > 1e-4
+        np.testing.assert_allclose(disturbed.deformation, disturbed.deformation.T, atol=1e-12)
+        for here, there in zip(
+            lengths(*relaxed_side(disturbed)), lengths(*relaxed_side(pair)), strict=True
+        ):
+            np.testing.assert_allclose(here, there, atol=1e-8)
+        if sheets:
+            np.testing.assert_allclose(disturbed.crystal.cell[2], pair.crystal.cell[2])
+            np.testing.assert_allclose(disturbed.deformation[2], [0, 0, 1], atol=1e-6)
+
+
+def test_noise_stays_within_its_bounds(tmp_path, rng):
+    file = PairFile(write_relaxed(tmp_path / "r.parquet"), "train")
+    noise = NoiseConfig(untouched=0.5, max_log_volume=0.25, max_strain=0.0, max_rattle=0.0)
+    changes = []
+    for _ in range(400):
+        disturbed = disturb(file[0], noise, rng)
+        changes.append(np.log(np.linalg.det(disturbed.deformation)))
+    changes = np.abs(changes)
+    assert 0.15 < changes.max() <= 0.25
+    assert 0.4 < (changes < 1e-12).mean() < 0.6
+
+
+def test_epochs_are_reproducible_and_differ(config):
+    first, second = Mixture(config, "train"), Mixture(config, "train")
+    first.set_epoch(3)
+    second.set_epoch(3)
+    for number in (0, len(first) - 1):
+        (a, s), (b, t) = first[number], second[number]
+        torch.testing.assert_close(a.positions, b.positions, rtol=0, atol=0)
+        torch.testing.assert_close(s.displacements, t.displacements, rtol=0, atol=0)
+    before = first._batches
+    first.set_epoch(4)
+    assert first._batches != before
+
+
+def test_an_epoch_passes_over_each_file_as_often_as_asked(config):
+    mixture = Mixture(config, "train")
+    references = [reference for batch in mixture._batches for reference in batch]
+    pairs = [row for number, row in references if number == 0]
+    relaxed = [row for number, row in references if number == 1]
+    assert len(pairs) == round(1.5 * len(mixture.files[0]))
+    assert set(pairs) == set(range(len(mixture.files[0])))
+    assert sorted(relaxed) == list(range(len(mixture.files[1])))
+
+
+def test_batches_keep_to_their_size(config):
+    mixture = Mixture(config, "train")
+    largest = config.edges_per_batch / (SMALL.max_neighbors + 2)
+    for batch in mixture._batches:
+        atoms = [mixture._num_atoms(reference) for reference in batch]
+        assert sum(atoms) <= largest or len(batch) == 1
+
+
+def test_missing_column_and_empty_split(tmp_path):
+    path = write_pairs(tmp_path / "p.parquet", drop=["cell"])
+    with pytest.raises(ValueError, match="no column cell"):
+        PairFile(path, "train")
+    small = write_pairs(tmp_path / "q.parquet", count=3)
+    with pytest.raises(ValueError, match="no row with split 'test'"):
+        PairFile(small, "test")

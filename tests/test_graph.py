@@ -1,0 +1,131 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.neighborlist import neighbor_list
+from conftest import SMALL
+from hypothesis import given
+from strategies import crystals
+
+from deeprelax_ase.crystal import Crystal, complete_cell
+from deeprelax_ase.graph import build_graph, canonical_offsets
+
+ALL = SMALL.model_copy(update={"max_neighbors": 10_000})
+
+
+def crystal_of(atoms):
+    return Crystal(atoms.numbers.astype(np.int64), atoms.positions, np.array(atoms.cell), atoms.pbc)
+
+
+def directed_edges(graph):
+    """Every edge of both directions, as sortable rows."""
+    i, j = graph.edge_index.numpy()
+    offsets, lengths = graph.offsets.numpy(), graph.edge_lengths.numpy()
+    one = np.column_stack([i, j, offsets, lengths])
+    other = np.column_stack([j, i, -offsets, lengths])
+    return sorted(map(tuple, np.round(np.concatenate([one, other]), 8)))
+
+
+@given(crystals())
+def test_same_edges_as_ase(crystal):
+    graph = build_graph([crystal], ["PBE"], ALL)
+    atoms = Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=crystal.pbc)
+    i, j, offsets, lengths = neighbor_list("ijSd", atoms, SMALL.cutoff)
+    expected = np.column_stack([i, j, offsets, lengths])
+    assert directed_edges(graph) == sorted(map(tuple, np.round(expected, 8)))
+
+
+@given(crystals())
+def test_edge_vectors_follow_the_convention(crystal):
+    graph = build_graph([crystal], ["PBE"], ALL)
+    i, j = graph.edge_index
+    vectors = graph.positions[j] + graph.offsets.double() @ graph.cells[0] - graph.positions[i]
+    torch.testing.assert_close(graph.edge_vectors, vectors)
+    torch.testing.assert_close(graph.edge_lengths, vectors.norm(dim=1))
+
+
+def test_whole_shells_are_kept():
+    crystal = crystal_of(bulk("Cu", "fcc", a=3.6))
+    # Shells of fcc: 12, 6, 24 neighbours.
+    for cap, kept in ((1, 12), (12, 12), (13, 18), (18, 18), (19, 42)):
+        config = SMALL.model_copy(update={"max_neighbors": cap})
+        graph = build_graph([crystal], ["PBE"], config)
+        assert 2 * graph.edge_index.shape[1] == kept
+
+
+def test_nearest_neighbours_of_either_end_are_kept(rng):
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    atoms.positions += rng.normal(scale=0.3, size=atoms.positions.shape)
+    config = SMALL.model_copy(update={"max_neighbors": 6})
+    graph = build_graph([crystal_of(atoms)], ["PBE"], config)
+    kept = set(directed_edges(graph))
+    i, j, offsets, lengths = neighbor_list("ijSd", atoms, SMALL.cutoff)
+    for atom in range(len(atoms)):
+        own = np.flatnonzero(i == atom)
+        for edge in own[np.argsort(lengths[own])][:6]:
+            row = (i[edge], j[edge], *offsets[edge], np.round(lengths[edge], 8))
+            assert tuple(map(float, row)) in kept
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        Atoms("Fe", pbc=False),
+        Atoms("Fe", cell=[30, 30, 30], pbc=True),
+        Atoms("Po", cell=[3.35] * 3, pbc=True),
+        Atoms("NaCl", [[0, 0, 0], [0, 0, 2.5]], cell=[20, 20, 5], pbc=True),
+    ],
+)
+def test_odd_crystals_make_graphs(atoms, network):
+    cell = complete_cell(np.array(atoms.cell), atoms.pbc)
+    crystal = Crystal(atoms.numbers.astype(np.int64), atoms.positions, cell, atoms.pbc)
+    prediction = network(build_graph([crystal], ["PBE"], SMALL))
+    assert prediction.displacements.isfinite().all()
+    assert prediction.strains.isfinite().all()
+
+
+def test_batch_is_the_sum_of_its_crystals():
+    some = [crystal_of(bulk("Cu")), crystal_of(bulk("MgO", "rocksalt", a=4.2) * (2, 1, 1))]
+    graph = build_graph(some, ["PBE", "r2SCAN"], SMALL)
+    assert graph.num_atoms.tolist() == [1, 4]
+    for number, crystal in enumerate(some):
+        single = build_graph([crystal], ["PBE"], SMALL)
+        inside = graph.edge_batch == number
+        torch.testing.assert_close(graph.edge_vectors[inside], single.edge_vectors)
+    assert graph.functionals.tolist() == [1, 3]
+    torch.testing.assert_close(
+        graph.mean(torch.ones(5, 2, dtype=torch.float64)), torch.ones(2, 2, dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [[[1, 1, 0], [0, 1, 0], [0, -1, 1]], [[0, 1, 0], [0, 0, 1], [1, 0, 3]]]
+)
+def test_canonical_offsets_do_not_depend_on_the_cell(rng, change):
+    """The same crystal in another cell, its atoms in other images, has the same offsets."""
+    cell = np.array([[4.0, 0.1, 0.3], [0.5, 4.7, 0.2], [0.4, 0.9, 5.6]])
+    scaled = rng.uniform(0.05, 0.95, size=(3, 3))
+    crystal = Crystal(np.array([8, 12, 22]), scaled @ cell, cell, np.array([True] * 3))
+    moves = np.array([[0, 0, 0], [1, -1, 0], [0, 2, 1]])
+    other = replace(crystal, cell=np.array(change) @ cell, positions=(scaled + moves) @ cell)
+    config = ALL.model_copy(update={"ucoe": True})
+    here, there = (build_graph([c], ["PBE"], config) for c in (crystal, other))
+    assert (here.offsets != 0).any()
+    assert encoded_edges(here) == encoded_edges(there)
+
+
+def encoded_edges(graph):
+    return directed_edges(replace(graph, offsets=graph.encoded_offsets))
+
+
+def test_offsets_of_a_reduced_cell_are_its_own():
+    crystal = crystal_of(bulk("MgO", "rocksalt", a=4.2, cubic=True))
+    graph = build_graph([crystal], ["PBE"], ALL)
+    i, j = graph.edge_index.numpy()
+    canonical = canonical_offsets(crystal, i, j, graph.offsets.numpy())
+    assert sorted(map(tuple, np.abs(canonical))) == sorted(
+        map(tuple, np.abs(graph.offsets.numpy()))
+    )

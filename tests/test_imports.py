@@ -1,0 +1,85 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import deeprelax_ase
+
+ROOT = Path(deeprelax_ase.__file__).parent
+# Lower modules first; each may import only those before it.
+LAYERS = [
+    "config",
+    "crystal",
+    "weights_files",
+    "graph",
+    "prediction",
+    "edg",
+    "model",
+    "checkpoint",
+    "uncertainty",
+    "symmetry",
+    "structure",
+    "result",
+    "files",
+    "data",
+    "metrics",
+    "train",
+    "relax",
+    "transformation",
+    "optimizer",
+    "cli",
+]
+LIBRARIES = {
+    "structure": {"ase", "pymatgen"},
+    "files": {"ase", "pymatgen"},
+    "relax": {"ase"},
+    "optimizer": {"ase"},
+    "transformation": {"pymatgen"},
+    "cli": {"ase"},
+}
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules():
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts != ("__init__",):
+            yield parts[0], path
+
+
+def test_imports_point_downward():
+    for layer, path in modules():
+        for name in imports_of(path):
+            parts = name.split(".")
+            if parts[0] == "deeprelax_ase" and len(parts) > 1 and parts[1] in LAYERS:
+                assert LAYERS.index(parts[1]) <= LAYERS.index(layer), (path.name, name)
+
+
+def test_only_the_outer_modules_know_ase_and_pymatgen():
+    for layer, path in modules():
+        used = {name.split(".")[0] for name in imports_of(path)} & {"ase", "pymatgen"}
+        assert used <= LIBRARIES.get(layer, set()), path.name
+
+
+def test_solver_knows_no_network():
+    names = {name for path in (ROOT / "edg").glob("*.py") for name in imports_of(path)}
+    assert not any(name.startswith("deeprelax_ase.model") for name in names)
+
+
+def test_import_loads_no_torch():
+    code = "import deeprelax_ase, sys; assert not {'torch', 'e3nn', 'ase'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_resolve():
+    for name in deeprelax_ase.__all__:
+        assert getattr(deeprelax_ase, name) is not None
+        assert name in dir(deeprelax_ase)

@@ -1,0 +1,280 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, make_supercell, mx2
+from ase.mep import NEB
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.io.ase import AseAtomsAdaptor
+from scipy.spatial.transform import Rotation
+
+from deeprelax_ase import edg
+from deeprelax_ase.checkpoint import load_weights
+from deeprelax_ase.relax import Relaxer, shared_relaxer
+
+ELEMENTS = [8, 12, 22, 38]
+
+
+@pytest.fixture(scope="module")
+def random_relaxer(random_weights):
+    return Relaxer(random_weights)
+
+
+def rutile(rng=None, scale=0.05):
+    atoms = Atoms(
+        "Ti2O4",
+        scaled_positions=[
+            [0, 0, 0],
+            [0.5, 0.5, 0.5],
+            [0.3, 0.3, 0],
+            [0.7, 0.7, 0],
+            [0.8, 0.2, 0.5],
+            [0.2, 0.8, 0.5],
+        ],
+        cell=[4.7, 4.7, 3.1],
+        pbc=True,
+    )
+    if rng is not None:
+        atoms.positions += rng.normal(scale=scale, size=(6, 3))
+    return atoms
+
+
+def test_result_says_what_happened(random_relaxer, rng):
+    atoms = rutile(rng)
+    result = random_relaxer.relax(atoms)
+    assert result.status == "relaxed"
+    assert result.message == ""
+    assert result.formula in ("TiO2", "O2Ti")
+    assert result.num_atoms == 6
+    assert result.displacement.shape == (6, 3)
+    np.testing.assert_allclose(result.displacement.mean(axis=0), 0, atol=1e-12)
+    deformation = torch.linalg.matrix_exp(torch.from_numpy(result.strain)).numpy()
+    np.testing.assert_allclose(result.structure.cell[:], atoms.cell[:] @ deformation, atol=1e-9)
+    expected = (atoms.positions + result.displacement) @ deformation
+    np.testing.assert_allclose(result.structure.positions, expected, atol=1e-9)
+    ratio = result.structure.get_volume() / atoms.get_volume()
+    assert result.volume_change == pytest.approx(ratio - 1)
+    assert result.expected_error == pytest.approx(result.site_errors.mean())
+    assert result.uncertainty == pytest.approx(result.bonds.uncertainties.mean())
+    assert len(result.weights.sha256) == 64
+    assert result.seconds > 0
+
+
+def test_bonds_are_counted_in_the_users_cell(random_relaxer):
+    atoms = mx2("MoS2", a=3.2, vacuum=9.0)
+    atoms.set_atomic_numbers([22, 8, 8])
+    atoms.pbc = True
+    atoms.positions[:, 2] -= atoms.positions[:, 2].mean()
+    atoms.wrap()
+    result = random_relaxer.relax(atoms)
+    i, j = result.bonds.edge_index
+    vectors = atoms.positions[j] + result.bonds.offsets @ atoms.cell[:] - atoms.positions[i]
+    assert np.linalg.norm(vectors, axis=1).max() < 6.0
+    assert (result.bonds.lengths > 0).all()
+
+
+def test_type_in_is_type_out(random_relaxer):
+    atoms = rutile()
+    structure = AseAtomsAdaptor.get_structure(atoms)
+    from_atoms, from_structure = (random_relaxer.relax(s).structure for s in (atoms, structure))
+    assert type(from_atoms) is type(atoms)
+    assert type(from_structure) is type(structure)
+    np.testing.assert_allclose(from_structure.lattice.matrix, from_atoms.cell[:], atol=1e-9)
+    np.testing.assert_allclose(from_structure.cart_coords, from_atoms.positions, atol=1e-9)
+
+
+@given(seed=st.integers(0, 10_000), mirrored=st.booleans())
+@settings(max_examples=10)
+def test_rotation_reflection_translation_permutation(random_relaxer, seed, mirrored):
+    rng = np.random.default_rng(seed)
+    atoms = rutile(rng)
+    rotation = Rotation.random(random_state=seed).as_matrix() * (-1 if mirrored else 1)
+    order = rng.permutation(len(atoms))
+    turned = atoms[order]
+    turned.set_cell(atoms.cell[:] @ rotation)
+    turned.set_positions(atoms.positions[order] @ rotation + [0.3, -1.2, 5.0])
+    here, there = random_relaxer.relax(atoms), random_relaxer.relax(turned)
+    np.testing.assert_allclose(there.displacement, here.displacement[order] @ rotation, atol=2e-5)
+    np.testing.assert_allclose(there.strain, rotation.T @ here.strain @ rotation, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [np.diag([2, 1, 1]), [[1, 1, 0], [0, 1, 0], [0, 0, 1]], [[0, 1, 1], [1, 0, 1], [1, 1, 0]]],
+)
+def test_cells_and_supercells(random_relaxer, rng, change):
+    """The relaxed supercell is the supercell of the relaxed cell."""
+    atoms = rutile(rng)
+    result = random_relaxer.relax(atoms)
+    larger = make_supercell(atoms, change)
+    larger_result = random_relaxer.relax(larger)
+    np.testing.assert_allclose(larger_result.strain, result.strain, atol=2e-5)
+    expected = make_supercell(result.structure, change)
+    np.testing.assert_allclose(larger_result.structure.cell[:], expected.cell[:], atol=2e-4)
+    apart = larger_result.structure.positions[:, None] - expected.positions[None]
+    scaled = apart @ np.linalg.inv(expected.cell[:])
+    distances = np.linalg.norm((scaled - np.rint(scaled)) @ expected.cell[:], axis=-1)
+    shift = larger_result.structure.positions[0] - expected.positions[distances[0].argmin()]
+    assert np.linalg.norm(shift) < 1e-3
+    assert distances.min(axis=1).max() < 1e-3
+
+
+def test_space_group_is_kept_from_rounded_coordinates(relaxer):
+    """Four decimals, as in many CIF files."""
+    structure = AseAtomsAdaptor.get_structure(rutile())
+    hexagonal = bulk("ZnO", "wurtzite", a=3.4, c=5.3)
+    hexagonal.set_scaled_positions(np.round(hexagonal.get_scaled_positions(), 4))
+    for crystal in (structure, AseAtomsAdaptor.get_structure(hexagonal)):
+        before = crystal.get_space_group_info(symprec=1e-3)
+        relaxed = relaxer.relax(crystal).structure
+        assert relaxed.get_space_group_info(symprec=1e-3) == before
+        assert relaxed.get_space_group_info(symprec=1e-6)[1] >= 100
+
+
+def test_many_equals_one(random_relaxer, rng):
+    some = [rutile(rng), bulk("MgO", "rocksalt", a=4.3), rutile(rng) * (2, 1, 1), Atoms("O")]
+    for size in (1, 100, 10_000):
+        many = Relaxer(load_weights(random_relaxer.weights.name), edges_per_batch=size)
+        for atoms, result in zip(some, many.relax_many(some), strict=True):
+            single = random_relaxer.relax(atoms)
+            np.testing.assert_allclose(
+                result.structure.positions, single.structure.positions, atol=1e-4
+            )
+            assert result.formula == single.formula
+
+
+def test_many_is_lazy_and_goes_on(random_relaxer):
+    taken = []
+
+    def stream():
+        for number in range(8):
+            taken.append(number)
+            yield Atoms() if number == 2 else rutile() * (3, 3, 3)
+
+    results = random_relaxer.relax_many(stream())
+    first = next(results)
+    assert first.status == "relaxed"
+    assert len(taken) < 8
+    rest = list(results)
+    assert [r.status for r in rest] == ["relaxed", "failed", *["relaxed"] * 5]
+    assert "empty" in rest[1].message
+    assert rest[1].bonds is None
+    assert len(rest[1].structure) == 0
+
+
+def test_fixed_cell(random_weights, rng):
+    atoms = rutile(rng)
+    result = Relaxer(random_weights, relax_cell=False).relax(atoms)
+    np.testing.assert_array_equal(result.structure.cell[:], atoms.cell[:])
+    assert result.largest_displacement > 0
+    assert result.volume_change == 0
+
+
+def test_sheets_keep_their_thickness_of_vacuum(random_relaxer):
+    sheet = mx2("MoS2", a=3.2, vacuum=10)
+    sheet.set_atomic_numbers([22, 8, 8])
+    bare = sheet.copy()
+    sheet.pbc = True
+    there, here = random_relaxer.relax(sheet), random_relaxer.relax(bare)
+    assert "axis c is vacuum" in there.message
+    np.testing.assert_allclose(there.structure.cell[2], sheet.cell[2], atol=1e-12)
+    np.testing.assert_allclose(there.structure.positions, here.structure.positions, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [Atoms("O"), Atoms("O", cell=[20] * 3, pbc=True), Atoms("O2", [[0, 0, 0], [9, 0, 0]])],
+)
+def test_nothing_to_relax(random_relaxer, atoms):
+    result = random_relaxer.relax(atoms)
+    np.testing.assert_allclose(result.structure.positions, atoms.positions)
+    np.testing.assert_allclose(result.structure.cell[:], atoms.cell[:])
+    assert result.status == "relaxed"
+
+
+def test_one_atom_cells_and_thin_cells(random_relaxer):
+    for atoms in (
+        Atoms("Ti", cell=[2.6] * 3, pbc=True),
+        Atoms("TiO", [[0, 0, 0], [0, 0, 2]], cell=[5, 5, 20], pbc=[True, True, False]),
+        rutile() * (1, 1, 12),
+    ):
+        assert random_relaxer.relax(atoms).status == "relaxed"
+
+
+def test_large_crystals(random_relaxer):
+    assert random_relaxer.relax(rutile() * (4, 4, 5)).status == "relaxed"
+
+
+def test_refusal_keeps_the_input(random_relaxer, monkeypatch, rng):
+    atoms = rutile(rng)
+    sound = edg.solve
+
+    def exploding(*args, **kwargs):
+        solution = sound(*args, **kwargs)
+        return replace(solution, displacements=solution.displacements * 1e5)
+
+    monkeypatch.setattr("deeprelax_ase.relax.edg.solve", exploding)
+    result = random_relaxer.relax(atoms)
+    assert result.status == "refused"
+    assert "input kept: an atom would move by" in result.message
+    assert result.structure is atoms
+    assert result.largest_displacement == 0
+    assert np.isfinite(result.expected_error)
+
+    def swelling(*args, **kwargs):
+        solution = sound(*args, **kwargs)
+        return replace(solution, deformations=solution.deformations * 2)
+
+    monkeypatch.setattr("deeprelax_ase.relax.edg.solve", swelling)
+    assert "volume would change" in random_relaxer.relax(atoms).message
+
+    def failing(*args, **kwargs):
+        solution = sound(*args, **kwargs)
+        status = torch.full_like(solution.status, edg.SolveStatus.NOT_FINITE)
+        return replace(solution, status=status)
+
+    monkeypatch.setattr("deeprelax_ase.relax.edg.solve", failing)
+    assert "not finite" in random_relaxer.relax(atoms).message
+
+
+def test_unseen_elements(random_weights):
+    gold = bulk("Au")
+    with pytest.raises(ValueError, match=r"never saw Au: pass allow_unseen=True"):
+        Relaxer(random_weights).relax(gold)
+    assert Relaxer(random_weights, allow_unseen=True).relax(gold).status == "relaxed"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"functional": "LDA"}, "'LDA': choose from unknown, PBE, PBEsol, r2SCAN, optB88-vdW"),
+        ({"device": "tpu7"}, "'tpu7': choose 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+        ({"device": "meta"}, "choose 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"method": "magic"}, "choose from joint, robust, bed"),
+        ({"edges_per_batch": 0}, "positive"),
+        ({"model": "nonesuch"}, "choose from .*default"),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(ValueError, match=words):
+        Relaxer(**options)
+
+
+@pytest.mark.parametrize("thing", [NEB([bulk("Cu"), bulk("Cu")]), 7, [bulk("Cu")]])
+def test_not_a_structure(random_relaxer, thing):
+    with pytest.raises(ValueError, match=r"give an ase.Atoms or a pymatgen Structure"):
+        random_relaxer.relax(thing)
+
+
+@pytest.mark.parametrize("method", ["robust", "bed"])
+def test_other_methods(random_weights, rng, method):
+    result = Relaxer(random_weights, method=method).relax(rutile(rng))
+    assert result.status == "relaxed"
+
+
+def test_shared_relaxers_are_loaded_once(random_weights):
+    assert shared_relaxer(str(random_weights)) is shared_relaxer(str(random_weights))
