@@ -1,4 +1,4 @@
-"""The command line: `deeprelax relax`, `deeprelax info`, `deeprelax train`."""
+"""The command line: relax, info, train, evaluate, calibrate."""
 
 import json
 import sys
@@ -123,6 +123,44 @@ def train(
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from {folder}", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+@app.command()
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
+    model: Model = "default",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    limit: Annotated[int | None, typer.Option(help="At most so many crystals a file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Compare relaxed structures with their targets, and with the unrelaxed input."""
+    from deeprelax_ase import evaluate as evaluation
+    from deeprelax_ase.checkpoint import load_weights
+
+    try:
+        weights = load_weights(model)
+        results = [evaluation.evaluate(path, weights, split, limit) for path in files]
+    except (ValueError, OSError) as error:
+        _stop(str(error))
+    if as_json:
+        print(json.dumps({result.name: result.summary() for result in results}))
+    else:
+        print(evaluation.markdown_table(results))
+
+
+@app.command()
+def calibrate(
+    weights: Annotated[Path, typer.Argument(help="Weights file; its calibration is replaced.")],
+    files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
+    limit: Annotated[int | None, typer.Option(help="At most so many crystals a file.")] = None,
+) -> None:
+    """Fit the factors of expected errors on the validation splits of files of pairs."""
+    from deeprelax_ase import evaluate as evaluation
+
+    try:
+        print(evaluation.calibrate(weights, files, limit))
+    except (ValueError, OSError) as error:
+        _stop(str(error))
 
 
 def _relax_file(

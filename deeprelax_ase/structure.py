@@ -136,6 +136,11 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
     return StructureInput(structure, crystal, shifts, free, tuple(notes))
 
 
+def atoms_of(crystal: Crystal) -> Atoms:
+    """A crystal as ASE Atoms."""
+    return Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=crystal.pbc)
+
+
 _Raw = tuple[
     Int[np.ndarray, " atoms"],
     Float[np.ndarray, "atoms 3"],

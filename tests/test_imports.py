@@ -25,6 +25,7 @@ LAYERS = [
     "metrics",
     "train",
     "relax",
+    "evaluate",
     "transformation",
     "optimizer",
     "cli",
