@@ -111,12 +111,15 @@ def train(
     folder: Annotated[
         Path, typer.Option(help="Where the run is kept; a run found there goes on.")
     ] = Path("run"),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the parquet files; default: that of CONFIG.")
+    ] = None,
 ) -> None:
     """Train a network; stops and resumes exactly, Ctrl-C included."""
     from deeprelax_ase.train.loop import Trainer, read_config
 
     try:
-        trainer = Trainer(read_config(config), folder)
+        trainer = Trainer(read_config(config, data), folder)
         trainer.run()
     except (ValueError, OSError) as error:
         _stop(str(error))

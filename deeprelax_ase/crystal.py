@@ -9,6 +9,8 @@ import numpy as np
 import vesin
 from jaxtyping import Bool, Float, Int
 
+_SEARCH = 2.0
+
 
 @dataclass(frozen=True)
 class Crystal:
@@ -57,14 +59,15 @@ def complete_cell(
 
 def nearest_pair(crystal: Crystal, cutoff: float) -> tuple[int, int, float] | None:
     """The two nearest atoms and their distance (Å), if that is less than the cutoff (Å)."""
-    neighbors = vesin.NeighborList(cutoff=cutoff, full_list=False)
+    # A cell list of cells much smaller than an atom is slow.
+    neighbors = vesin.NeighborList(cutoff=max(cutoff, _SEARCH), full_list=False)
     first, second, distances = neighbors.compute(
         points=crystal.positions,
         box=crystal.cell,
         periodic=crystal.pbc.tolist(),
         quantities="ijd",
     )
-    if not len(first):
+    if not len(first) or distances.min() >= cutoff:
         return None
     nearest = int(distances.argmin())
     return int(first[nearest]), int(second[nearest]), float(distances[nearest])

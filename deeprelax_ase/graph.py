@@ -26,6 +26,9 @@ from deeprelax_ase.crystal import Crystal
 
 _SHELL_GAP = 0.01
 """Neighbours closer than this (Å) in distance belong to one shell."""
+CUTOFF_MARGIN = 1e-4
+"""Pairs this near (Å) to the cutoff, where they weigh nothing, are left out: many a lattice has a
+shell at just 6 Å, and rounding would decide which of its pairs are there."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ _PairList = tuple[
 
 def _pairs_within(crystal: Crystal, cutoff: float) -> _PairList:
     """All pairs closer than the cutoff, each once: i, j, offset, vector, length."""
-    neighbors = vesin.NeighborList(cutoff=cutoff, full_list=False)
+    neighbors = vesin.NeighborList(cutoff=cutoff - CUTOFF_MARGIN, full_list=False)
     first, second, offsets, vectors, lengths = neighbors.compute(
         points=crystal.positions,
         box=crystal.cell,

@@ -139,14 +139,18 @@ def test_a_neighbour_leaving_the_cutoff_leaves_no_step(network):
 def test_message_is_the_tensor_product_of_e3nn():
     """Our tensor algebra equals e3nn's TensorProduct with the edge's spherical harmonics."""
     torch.manual_seed(0)
-    features, edges, atoms = 5, 7, 4
+    features, edges, atoms = 5, 8, 4
     message = Message(features, 3, 4.0).double()
     scalars = torch.randn(atoms, features).double()
     vectors = torch.randn(atoms, 3, features).double()
     targets, sources = torch.randint(0, atoms, (2, edges))
     directions = torch.nn.functional.normalize(torch.randn(edges, 3).double(), dim=1)
     filters = torch.randn(edges, 3 * features).double()
-    ours = message(scalars, vectors, targets, sources, directions, filters)
+    ways = filters.view(2, edges // 2, -1)
+    ours = message(scalars, vectors, targets, sources, directions, ways)
+    still = message(scalars, None, targets, sources, directions, ways)
+    zeros = message(scalars, torch.zeros_like(vectors), targets, sources, directions, ways)
+    torch.testing.assert_close(still, zeros)
 
     irreps = o3.Irreps(f"{features}x0e + {features}x1o")
     product = o3.TensorProduct(

@@ -48,19 +48,30 @@ class Message(nn.Module):
     def forward(
         self,
         scalars: Scalars,
-        vectors: Vectors,
+        vectors: Vectors | None,
         targets: Int[Tensor, " edges"],
         sources: Int[Tensor, " edges"],
         directions: Float[Tensor, "edges 3"],
-        filters: Float[Tensor, "edges filters"],
+        filters: Float[Tensor, "ways pairs filters"],
     ) -> tuple[Scalars, Vectors]:
-        """Changes of scalars and vectors; `directions` point from target to source."""
-        sent = self.source(self.norm(scalars)).index_select(0, sources) * filters
+        """Changes of scalars and vectors.
+
+        Args:
+            scalars: Of the atoms.
+            vectors: Of the atoms; None where all are zero.
+            targets: Atom each edge leads to: first one end of all pairs, then the other.
+            sources: Atom each edge comes from.
+            directions: From target to source.
+            filters: Of the pairs, for both ways (2) or the same for either (1).
+        """
+        sent = self.source(self.norm(scalars)).index_select(0, sources)
+        sent = (sent.view(2, -1, sent.shape[1]) * filters).view(sent.shape)
         along, outward, scalar = sent.chunk(3, dim=1)
         moved = outward[:, None, :] * directions[:, :, None]
-        moved = torch.addcmul(moved, along[:, None, :], vectors.index_select(0, sources))
+        if vectors is not None:
+            moved = torch.addcmul(moved, along[:, None, :], vectors.index_select(0, sources))
         new_scalars = torch.zeros_like(scalars).index_add(0, targets, scalar)
-        new_vectors = torch.zeros_like(vectors).index_add(0, targets, moved)
+        new_vectors = moved.new_zeros(len(scalars), *moved.shape[1:]).index_add(0, targets, moved)
         return new_scalars * self.scale, new_vectors * self.scale
 
 

@@ -60,7 +60,9 @@ class PaEGNN(nn.Module):
         codes = self.radial(graph.edge_lengths, numbers_i, numbers_j)
         envelope = self.radial.envelope(graph.edge_lengths)
 
-        scalars, vectors = self._embed(graph)
+        functionals = graph.functionals.index_select(0, graph.batch)
+        scalars = self.elements(graph.numbers) + self.functionals(functionals)
+        vectors = None
         targets, sources = torch.cat([i, j]), torch.cat([j, i])
         both_directions = torch.cat([directions, -directions])
         for message, update in zip(self.messages, self.updates, strict=True):
@@ -70,7 +72,8 @@ class PaEGNN(nn.Module):
                 scalars, vectors, targets, sources, both_directions, filters
             )
             scalars = (scalars + new_scalars) / math.sqrt(2.0)
-            scalars, vectors = update(scalars, vectors + new_vectors)
+            vectors = new_vectors if vectors is None else vectors + new_vectors
+            scalars, vectors = update(scalars, vectors)
 
         edges = self.edge_head(graph, scalars, vectors, directions, codes)
         moves = self.displacement_head(scalars, vectors)
@@ -89,18 +92,14 @@ class PaEGNN(nn.Module):
             strain_weights=certainty(strain.raw_weights, 4.0) * graph.num_atoms,
         )
 
-    def _embed(self, graph: CrystalGraph) -> tuple[Tensor, Tensor]:
-        functionals = graph.functionals.index_select(0, graph.batch)
-        scalars = self.elements(graph.numbers) + self.functionals(functionals)
-        return scalars, scalars.new_zeros(len(scalars), 3, scalars.shape[1])
-
     def _filters(
         self, message: Message, codes: Tensor, envelope: Tensor, graph: CrystalGraph
     ) -> Tensor:
-        """Filters of both directions; without offsets in the code the two are equal."""
+        """Filters of both ways, `(2, pairs, 3F)`; without offsets they are equal: `(1, ...)`."""
         if self.offsets is None:
-            filters = message.filters(codes, envelope)
-            return torch.cat([filters, filters])
-        forward = torch.cat([codes, self.offsets(graph.encoded_offsets)], dim=1)
-        backward = torch.cat([codes, self.offsets(-graph.encoded_offsets)], dim=1)
-        return message.filters(torch.cat([forward, backward]), torch.cat([envelope, envelope]))
+            return message.filters(codes, envelope)[None]
+        ways = [
+            message.filters(torch.cat([codes, self.offsets(offsets)], dim=1), envelope)
+            for offsets in (graph.encoded_offsets, -graph.encoded_offsets)
+        ]
+        return torch.stack(ways)

@@ -229,8 +229,12 @@ class Trainer:
         _append(self.folder / "log.csv", [row | terms])
 
 
-def read_config(path: Path) -> TrainConfig:
-    """Read a training run from JSON or YAML; relative paths are relative to the file.
+def read_config(path: Path, data: Path | None = None) -> TrainConfig:
+    """Read a training run from JSON or YAML.
+
+    Args:
+        path: The file.
+        data: Folder that relative paths of sources start from; that of the file if None.
 
     Raises:
         ValueError: No such file, or not a valid configuration; every wrong entry is named.
@@ -247,7 +251,7 @@ def read_config(path: Path) -> TrainConfig:
         msg = f"{path} holds no configuration"
         raise ValueError(msg)
     for source in entries.get("sources", ()):
-        source["path"] = str(path.parent / source["path"])
+        source["path"] = str((data or path.parent) / source["path"])
     return TrainConfig(**entries)
 
 

@@ -1,0 +1,1 @@
+"""Measurements: run as `python -m benchmarks.<name>`; not part of the package."""

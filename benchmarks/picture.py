@@ -1,0 +1,82 @@
+"""Draw one crystal of a file of pairs before, as predicted, and as DFT relaxed it.
+
+    python -m benchmarks.picture PAIRS.parquet ROW OUT.png
+
+ROW counts the validation split.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from ase import Atoms
+from ase.visualize.plot import plot_atoms
+
+from deeprelax_ase import Relaxer
+from deeprelax_ase.data.dataset import PairFile
+from deeprelax_ase.structure import atoms_of
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+_ROTATION = "-85x,20y,3z"
+# Okabe and Ito: told apart by colour-blind eyes as well.
+_COLORS = ["#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2"]
+
+
+def main() -> None:
+    """Draw the three panels and print the errors that go with them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("row", type=int)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    pair = PairFile(arguments.pairs, "val")[arguments.row]
+    before = atoms_of(pair.crystal)
+    relaxer = Relaxer(functional=pair.functional)
+    relaxer.relax(before)  # the first call of torch is slow
+    result = relaxer.relax(before)
+    after = before.copy()
+    after.set_cell(before.cell[:] @ pair.deformation)
+    after.positions = (before.positions + pair.displacements) @ pair.deformation
+    error = np.linalg.norm(result.displacement - pair.displacements, axis=1).mean()
+    move = np.linalg.norm(pair.displacements, axis=1).mean()
+    panels = {
+        f"unrelaxed\n{move:.2f} Å from DFT, {_off(before, after)}": before,
+        f"predicted in {1000 * result.seconds:.0f} ms\n{error:.2f} Å from DFT, "
+        f"{_off(result.structure, after)}": result.structure,
+        f"relaxed by DFT\n{pair.functional}, the reference": after,
+    }
+    _draw(panels, before.get_chemical_formula(empirical=True), arguments.out)
+    print(f"{result.formula}: {move:.3f} -> {error:.3f} Å, expected {result.expected_error:.3f} Å")
+
+
+def _off(atoms: Atoms, truth: Atoms) -> str:
+    return f"volume {100 * (atoms.get_volume() / truth.get_volume() - 1):+.0f} %"
+
+
+def _draw(panels: dict[str, Atoms], formula: str, out: Path) -> None:
+    symbols = sorted(set(panels[next(iter(panels))].symbols))
+    palette = dict(zip(symbols, _COLORS, strict=False))
+    figure, axes = plt.subplots(1, 3, figsize=(11, 4.6), sharex=True, sharey=True)
+    for axis, (title, atoms) in zip(axes, panels.items(), strict=True):
+        centered = atoms.copy()
+        centered.wrap()
+        colors = [palette[symbol] for symbol in centered.symbols]
+        plot_atoms(centered, axis, rotation=_ROTATION, radii=0.45, show_unit_cell=2, colors=colors)
+        axis.set_title(title, fontsize=12)
+        axis.set_axis_off()
+        axis.set_aspect("equal")
+    legend = [
+        mpl.lines.Line2D([], [], marker="o", ls="", ms=9, mec="k", mfc=color, label=symbol)
+        for symbol, color in palette.items()
+    ]
+    figure.legend(handles=legend, loc="lower center", ncols=len(legend), frameon=False)
+    figure.suptitle(formula, fontsize=14)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.savefig(out, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
