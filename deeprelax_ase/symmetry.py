@@ -2,9 +2,9 @@
 
 The network keeps the symmetry of an exactly symmetric input by construction. Real inputs are
 symmetric to a few digits only; averaging over the space group makes the result symmetric to
-machine precision. The operations are found here and not by spglib, which takes 20 ms for any
-face-centred crystal (2.5 to 2.8, median of five), several times the rest of a relaxation; the
-tests compare both.
+machine precision. Operations of large crystals come from spglib; those of small ones are found
+here, because spglib takes 20 ms for any face-centred crystal (2.5 to 2.8, median of five), several
+times the rest of a relaxation. The tests compare both.
 """
 
 from dataclasses import dataclass, replace
@@ -13,13 +13,15 @@ from itertools import product
 import numpy as np
 import spglib
 from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
 
 from deeprelax_ase.crystal import Crystal
 
 SYMPREC = 1e-3
 """Tolerance within which the input is symmetric, Å."""
 _VACUUM = 20.0
-_MOST_ATOMS = 300
+_MOST_ATOMS = 1000
+_SMALL = 40
 _HALVINGS = 4
 _STEPS = np.array([step for step in product((-1, 0, 1), repeat=3) if any(step)])
 
@@ -52,7 +54,7 @@ class SpaceGroup:
 
 
 def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup | None:
-    """The symmetry of a crystal; None for P1, and for crystals of more than 300 atoms.
+    """The symmetry of a crystal; None for P1, and for crystals of more than 1000 atoms.
 
     Args:
         crystal: Of any periodicity; vacuum is made around a sheet, wire or molecule.
@@ -61,6 +63,8 @@ def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup |
     if len(crystal) > _MOST_ATOMS:
         return None
     crystal = _with_vacuum(crystal)
+    if len(crystal) > _SMALL:
+        return _ask_spglib(crystal, symprec)
     basis = spglib.niggli_reduce(crystal.cell)
     basis = crystal.cell if basis is None else basis
     scaled = crystal.positions @ np.linalg.inv(basis)
@@ -118,6 +122,32 @@ def _average(
     total = np.zeros_like(scaled)
     np.add.at(total, images.ravel(), moved.reshape(-1, 3))
     return total / len(images)
+
+
+def _ask_spglib(crystal: Crystal, symprec: float) -> SpaceGroup | None:
+    """Operations by spglib, and the atoms they permute by a search for the nearest."""
+    scaled = crystal.positions @ np.linalg.inv(crystal.cell)
+    dataset = spglib.get_symmetry_dataset((crystal.cell, scaled, crystal.numbers), symprec=symprec)
+    if dataset is None or len(dataset.rotations) == 1:
+        return None
+    rotations = dataset.rotations
+    pure = np.flatnonzero((rotations == np.eye(3)).all(axis=(1, 2)))
+    pure = pure[np.argsort(np.abs(dataset.translations[pure]).sum(axis=1), kind="stable")]
+    _, firsts = np.unique(rotations.reshape(-1, 9), axis=0, return_index=True)
+    kept = np.r_[pure, np.setdiff1d(firsts, pure)]
+    rotations, translations = rotations[kept], dataset.translations[kept]
+    moved = np.einsum("kab,nb->kna", rotations, scaled) + translations[:, None, :]
+    tree = cKDTree(_into_cell(scaled), boxsize=1.0)
+    images = tree.query(_into_cell(moved).reshape(-1, 3))[1].reshape(len(kept), -1)
+    if (np.sort(images, axis=1) != np.arange(len(crystal))).any():
+        return None
+    return SpaceGroup(crystal.cell, rotations, translations, images, len(pure))
+
+
+def _into_cell(scaled: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:
+    """Fractional coordinates in [0, 1), rounding included."""
+    inside = scaled - np.floor(scaled)
+    return np.where(inside >= 1.0, 0.0, inside)
 
 
 def _lattice_rotations(
