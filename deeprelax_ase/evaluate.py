@@ -29,7 +29,8 @@ class Evaluation:
         name: Of the file.
         errors: Of the relaxed structures.
         dummy: Of the inputs themselves.
-        expected: Expected error of each crystal, Å.
+        expected: Expected error of each crystal's bonds, Å.
+        expected_displacement: Mean over its atoms of their expected error, Å.
         bond_errors: Of every predicted bond length, Å.
         bond_uncertainties: What was expected of them, Å.
         not_relaxed: How many crystals were refused or failed; they count as their inputs.
@@ -39,6 +40,7 @@ class Evaluation:
     errors: Errors
     dummy: Errors
     expected: Float[np.ndarray, " crystals"]
+    expected_displacement: Float[np.ndarray, " crystals"]
     bond_errors: Float[np.ndarray, " bonds"]
     bond_uncertainties: Float[np.ndarray, " bonds"]
     not_relaxed: int
@@ -53,7 +55,8 @@ class Evaluation:
             **{f"{name}_error": value for name, value in means.items()},
             **{f"{name}_better": value for name, value in better.items()},
             "expected_error": float(self.expected.mean()),
-            "bond_uncertainty": float(self.bond_uncertainties.mean()),
+            "expected_displacement_error": float(self.expected_displacement.mean()),
+            "predicted_bond_error": float(self.bond_errors.mean()),
         }
 
 
@@ -87,6 +90,7 @@ def evaluate(
         errors=concatenate([part.errors for part in parts]),
         dummy=concatenate([part.dummy for part in parts]),
         expected=np.concatenate([part.expected for part in parts]),
+        expected_displacement=np.concatenate([part.expected_displacement for part in parts]),
         bond_errors=np.concatenate([part.bond_errors for part in parts]),
         bond_uncertainties=np.concatenate([part.bond_uncertainties for part in parts]),
         not_relaxed=sum(part.not_relaxed for part in parts),
@@ -106,13 +110,13 @@ def calibrate(path: Path, files: Sequence[Path], limit: int | None = None) -> Ca
 
     def factor(errors: str, scales: str) -> float:
         values = [
-            (np.mean(_array(entry, errors)), np.mean(_array(entry, scales)))
+            (np.nanmean(_array(entry, errors)), np.nanmean(_array(entry, scales)))
             for entry in evaluations
         ]
         return fit_factor(*(np.array(column) for column in zip(*values, strict=True)))
 
     calibration = Calibration(
-        displacement=factor("displacement", "expected"),
+        displacement=factor("displacement", "expected_displacement"),
         distance=factor("bond_errors", "bond_uncertainties"),
     )
     save_weights(path, weights.network, weights.provenance, vars(calibration))
@@ -158,6 +162,9 @@ def _compare(relaxer: Relaxer, pairs: Sequence[Pair]) -> Evaluation:
             graph, torch.zeros_like(displacements), torch.linalg.matrix_exp(still), targets
         ),
         expected=np.array([result.expected_error for result in results]),
+        expected_displacement=np.array(
+            [r.site_errors.mean() if len(r.site_errors) else np.nan for r in results]
+        ),
         bond_errors=np.concatenate(bond_errors),
         bond_uncertainties=np.concatenate(bond_uncertainties),
         not_relaxed=sum(result.status != "relaxed" for result in results),

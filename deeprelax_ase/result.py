@@ -44,9 +44,11 @@ class RelaxResult:
         message: What a person should know.
         formula: Reduced formula of the input, empty if it failed.
         num_atoms: Atoms of the input.
-        expected_error: Expected mean distance of an atom from its relaxed place, Å.
-        uncertainty: Mean expected error of the bond lengths, Å (Eq. 24).
-        site_errors: Expected error of every atom's place, Å.
+        expected_error: Expected mean error of the bond lengths, Å: what `uncertainty` is once
+            calibrated. It answers for the lattice as well as for the atoms.
+        uncertainty: System-level uncertainty, the mean over the bonds of their Laplace scales, Å
+            (Eq. 24).
+        site_errors: Expected error of every atom's displacement, Å.
         bonds: Predicted bonds; None if it failed.
         strain: Symmetric; `relaxed_cell = cell @ expm(strain)` on the periodic axes.
         displacement: Of every atom, Å, in the frame of the input cell.

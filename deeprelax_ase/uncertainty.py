@@ -13,8 +13,8 @@ class Calibration:
     """Factors fitted on validation data, stored with the weights.
 
     Attributes:
-        displacement: Mean displacement error over mean predicted scale, crystal by crystal.
-        distance: The same for the lengths of bonds.
+        displacement: Mean error of displacements over their mean predicted scale.
+        distance: The same for predicted lengths of bonds.
     """
 
     displacement: float = 1.0

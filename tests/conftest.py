@@ -40,7 +40,9 @@ def random_weights(tmp_path_factory):
     """A weights file of a small network that moves atoms by some hundredths of an Å."""
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_weights(path, PaEGNN(SMALL), {"elements": [8, 12, 22, 38]}, {"displacement": 2.0})
+    save_weights(
+        path, PaEGNN(SMALL), {"elements": [8, 12, 22, 38]}, {"displacement": 2.0, "distance": 3.0}
+    )
     return path
 
 
