@@ -123,12 +123,14 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
     shifts = np.zeros((len(numbers), 3), dtype=int)
     notes = []
     periodic = pbc.copy()
-    for axis in np.flatnonzero(pbc) if vacuum == "auto" else ():
-        gap, shift = _widest_gap(positions, cell, int(axis))
-        if gap > VACUUM_GAP:
+    if vacuum == "auto":
+        gaps, all_shifts = _widest_gaps(positions, cell)
+        for axis in np.flatnonzero(pbc & (gaps > VACUUM_GAP)):
             periodic[axis] = False
-            shifts[:, axis] = shift
-            notes.append(f"axis {'abc'[axis]} is vacuum (a gap of {gap:.1f} Å): its length is kept")
+            shifts[:, axis] = all_shifts[:, axis]
+            notes.append(
+                f"axis {'abc'[axis]} is vacuum (a gap of {gaps[axis]:.1f} Å): its length is kept"
+            )
     if not periodic.any() and len(numbers) == 1:
         notes.append("a single atom: nothing to relax")
     crystal = Crystal(numbers, positions + shifts @ cell, cell, periodic)
@@ -232,21 +234,25 @@ def _check(
         )
         raise StructureError(msg)
     periodic = cell[pbc]
-    # The smallest singular value of the unit vectors: how far they are from lying in a plane.
-    if len(periodic):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            units = np.nan_to_num(periodic / lengths[pbc][:, None])
-        flat = np.linalg.svd(units, compute_uv=False).min() < _FLAT
-        if flat or lengths[pbc].min() < LEAST_DISTANCE:
-            msg = (
-                f"the cell {cell.tolist()} is singular along its periodic axes: give three "
-                "independent vectors in Å, or set pbc to False on axes that do not repeat"
-            )
-            raise StructureError(msg)
-    used = cell[np.any(cell != 0, axis=1)]
-    if np.linalg.matrix_rank(used) < len(used):
+    if len(periodic) and (_is_flat(periodic) or lengths[pbc].min() < LEAST_DISTANCE):
+        msg = (
+            f"the cell {cell.tolist()} is singular along its periodic axes: give three "
+            "independent vectors in Å, or set pbc to False on axes that do not repeat"
+        )
+        raise StructureError(msg)
+    if not pbc.all() and _is_flat(cell[lengths > 0]):
         msg = f"the cell {cell.tolist()} is singular: its vectors lie in a plane or on a line"
         raise StructureError(msg)
+
+
+def _is_flat(vectors: Float[np.ndarray, "some 3"]) -> bool:
+    """Whether vectors are zero, or near to lying on a line or in a plane with each other."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not lengths.all():
+        return True
+    units = vectors / lengths[:, None]
+    # The determinant of the unit vectors' dot products is their squared volume.
+    return bool(np.linalg.det(units @ units.T) < _FLAT**2)
 
 
 def _check_distances(crystal: Crystal) -> None:
@@ -262,21 +268,21 @@ def _check_distances(crystal: Crystal) -> None:
     raise StructureError(msg)
 
 
-def _widest_gap(
-    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"], axis: int
-) -> tuple[float, Int[np.ndarray, " atoms"]]:
-    """Widest empty slab (Å) along an axis, and the shifts that put all atoms to one side of it."""
+def _widest_gaps(
+    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+) -> tuple[Float[np.ndarray, "3"], Int[np.ndarray, "atoms 3"]]:
+    """Widest empty slab (Å) along each axis, and shifts that put all atoms to one side of it."""
     inverse = np.linalg.inv(cell)
-    scaled = positions @ inverse[:, axis]
-    height = 1.0 / np.linalg.norm(inverse[:, axis])
+    scaled = positions @ inverse
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
     wrapped = scaled - np.floor(scaled)
-    order = np.sort(wrapped)
-    gaps = np.diff(order, append=order[0] + 1.0)
-    widest = int(gaps.argmax())
+    order = np.sort(wrapped, axis=0)
+    gaps = np.diff(order, axis=0, append=order[:1] + 1.0)
+    widest = gaps.argmax(axis=0)
     # The first atom above the gap starts the sheet.
-    start = order[(widest + 1) % len(order)]
+    start = order[(widest + 1) % len(order), np.arange(3)]
     target = wrapped + (wrapped < start)
-    return float(gaps[widest] * height), np.rint(target - scaled).astype(int)
+    return gaps.max(axis=0) * heights, np.rint(target - scaled).astype(int)
 
 
 def _relaxed_atoms(

@@ -30,7 +30,10 @@ _VALIDATION_CHUNK = 32
 
 
 class Trainer:
-    """One training run in one folder: `state.safetensors`, `log.csv`, `best.safetensors`.
+    """One training run in one folder.
+
+    `state.safetensors` is what a resumed run needs, `best.safetensors` and `last.safetensors` are
+    averaged weights, `log.csv` and `validation.csv` the curves.
 
     Args:
         config: The run.
@@ -97,17 +100,21 @@ class Trainer:
                 continue
             if file.is_pairs:
                 scores[source.path.stem] = self._score(network, file)
-        mean = sum(s["displacement"] + s["lattice"] + s["volume"] for s in scores.values()) / max(
-            3 * len(scores), 1
-        )
+        # By the number of crystals: a set of a dozen does not decide.
+        mean = sum(
+            s["crystals"] * (s["displacement"] + s["lattice"] + s["volume"])
+            for s in scores.values()
+        ) / max(sum(s["crystals"] for s in scores.values()), 1)
         rows = [
             {"step": self.step, "set": name, "minutes": round(self.seconds / 60, 1), **score}
             for name, score in scores.items()
         ]
         _append(self.folder / "validation.csv", rows)
+        provenance = self._provenance(scores)
+        save_weights(self.folder / "last.safetensors", network, provenance)
         if mean > self.best:
             self.best = mean
-            save_weights(self.folder / "best.safetensors", network, self._provenance(scores))
+            save_weights(self.folder / "best.safetensors", network, provenance)
         return scores
 
     def save(self) -> None:
@@ -203,7 +210,8 @@ class Trainer:
             dummies.append(compute_errors(graph, torch.zeros_like(graph.positions), still, targets))
         result = concatenate(errors)
         scores = improvement(result, concatenate(dummies))
-        return scores | {"mean_displacement": float(result.displacement.mean())}
+        own = {"crystals": count, "mean_displacement": float(result.displacement.mean())}
+        return own | scores
 
     def _provenance(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         files = [PairFile(source.path, "train") for source in self.config.sources]

@@ -1,0 +1,102 @@
+"""Golden values of every shipped weights file, in double precision; and what it is good for."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, mx2
+
+from deeprelax_ase import Relaxer
+from deeprelax_ase.checkpoint import load_weights
+from deeprelax_ase.crystal import Crystal
+from deeprelax_ase.graph import build_graph
+from deeprelax_ase.train.loop import read_config
+from deeprelax_ase.weights_files import available_weights
+
+# Trace of the strain, sum of the relaxed distances (Å), x of the first displacement (Å).
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+
+
+def golden_crystal():
+    atoms = bulk("MgO", "rocksalt", a=4.4, cubic=True)
+    atoms.positions[0] += [0.11, -0.07, 0.05]
+    return Crystal(atoms.numbers.astype(np.int64), atoms.positions, np.array(atoms.cell), atoms.pbc)
+
+
+def golden_values(name):
+    network = load_weights(name).network.double()
+    prediction = network(build_graph([golden_crystal()], ["PBE"], network.config))
+    return [
+        prediction.strains[0].trace().item(),
+        prediction.distances.sum().item(),
+        prediction.displacements[0, 0].item(),
+    ]
+
+
+@pytest.mark.parametrize("name", available_weights())
+def test_golden_values(name):
+    np.testing.assert_allclose(golden_values(name), GOLDEN[name], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", available_weights())
+def test_float32_is_close(name):
+    network = load_weights(name).network
+    graph = build_graph([golden_crystal()], ["PBE"], network.config)
+    single = network(graph.to(torch.float32))
+    double = network.double()(graph)
+    assert (single.displacements - double.displacements).abs().max() < 1e-4
+    assert (single.strains - double.strains).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", available_weights())
+def test_configuration_lies_beside_the_weights(name):
+    path = Path(__file__).parent.parent / "weights" / f"{name}.json"
+    assert read_config(path).network == load_weights(name).network.config
+
+
+# Textbook lattice constants of PBE, Å, from P. Haas, F. Tran, P. Blaha, Phys. Rev. B 79, 085104
+# (2009), Table I.
+@pytest.mark.parametrize(
+    ("atoms", "constant"),
+    [
+        (bulk("MgO", "rocksalt", a=4.5), 4.26),
+        (bulk("NaCl", "rocksalt", a=5.4), 5.70),
+        (bulk("Si", "diamond", a=5.2), 5.47),
+        (bulk("GaAs", "zincblende", a=5.5), 5.75),
+    ],
+)
+def test_lattice_constants_move_towards_those_of_dft(atoms, constant):
+    """From some 5 % off, at least half of the way."""
+    relaxed = Relaxer().relax(atoms).structure
+    found, given = ((4 * a.get_volume()) ** (1 / 3) for a in (relaxed, atoms))
+    assert abs(found - constant) < 0.5 * abs(given - constant)
+
+
+def test_functionals_order_as_they_should():
+    """PBEsol shrinks what PBE swells."""
+    volumes = {
+        name: Relaxer(functional=name).relax(bulk("NaCl", "rocksalt", a=5.7)).volume_change
+        for name in ("PBE", "PBEsol")
+    }
+    assert volumes["PBEsol"] < volumes["PBE"] - 0.01
+
+
+def test_a_rattled_crystal_is_put_back():
+    rng = np.random.default_rng(0)
+    perfect = bulk("MgO", "rocksalt", a=4.26, cubic=True)
+    rattled = perfect.copy()
+    moves = rng.normal(scale=0.08, size=(8, 3))
+    moves -= moves.mean(axis=0)
+    rattled.positions += moves
+    result = Relaxer().relax(rattled)
+    left = np.linalg.norm(moves + result.displacement, axis=1).mean()
+    assert left < 0.5 * np.linalg.norm(moves, axis=1).mean()
+
+
+def test_a_sheet_moves_towards_its_lattice_constant():
+    """MoS2, PBE: 3.18 Å. From either side."""
+    for given in (3.0, 3.35):
+        relaxed = Relaxer().relax(mx2("MoS2", a=given, thickness=3.1)).structure
+        assert abs(relaxed.cell.lengths()[0] - 3.18) < 0.85 * abs(given - 3.18)
