@@ -111,8 +111,8 @@ class Relaxer:
         for structure in structures:
             try:
                 entry: StructureInput | RelaxResult = self._read(structure)
-            except ValueError as error:
-                entry = self._failed(structure, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the rest go on
+                entry = self._failed(structure, error)
             size = self._estimated_edges(entry)
             if waiting and edges + size > self.edges_per_batch:
                 yield from self._flush(waiting)
@@ -123,9 +123,21 @@ class Relaxer:
 
     def _flush(self, waiting: Sequence[StructureInput | RelaxResult]) -> Iterator[RelaxResult]:
         inputs = [entry for entry in waiting if isinstance(entry, StructureInput)]
-        relaxed = iter(self._relax_batch(inputs, self.relax_cell)) if inputs else iter(())
+        relaxed = iter(self._relax_or_fail(inputs))
         for entry in waiting:
             yield next(relaxed) if isinstance(entry, StructureInput) else entry
+
+    def _relax_or_fail(self, inputs: Sequence[StructureInput]) -> list[RelaxResult]:
+        """Results of a batch; where it raises, those of its halves, down to the one at fault."""
+        if not inputs:
+            return []
+        try:
+            return self._relax_batch(inputs, self.relax_cell)
+        except Exception as error:  # noqa: BLE001 - constraints and calculators are users' code
+            if len(inputs) == 1:
+                return [self._failed(inputs[0].source, error)]
+        half = len(inputs) // 2
+        return self._relax_or_fail(inputs[:half]) + self._relax_or_fail(inputs[half:])
 
     def _estimated_edges(self, entry: StructureInput | RelaxResult) -> int:
         if isinstance(entry, RelaxResult):
@@ -178,6 +190,7 @@ class Relaxer:
                 )
                 # A cell that is to stay stays to the last digit.
                 deformation = symmetric if relax_cell else deformation
+        displacement = entry.hold_still(displacement)
         reason = _reason_to_refuse(entry.crystal, displacement, deformation, part.status)
         shifts = entry.shifts
         i, j = part.edge_index
@@ -212,7 +225,9 @@ class Relaxer:
             displacement=displacement,
         )
 
-    def _failed(self, structure: Any, message: str) -> RelaxResult:
+    def _failed(self, structure: Any, error: Exception) -> RelaxResult:
+        is_ours = isinstance(error, ValueError)
+        message = str(error) if is_ours else f"{type(error).__name__}: {error}"
         return RelaxResult(
             structure=structure,
             status="failed",

@@ -67,7 +67,7 @@ class StructureInput:
             displacements: Å, in the frame of the input cell.
             deformation: Symmetric; acts on the periodic rows of the cell.
         """
-        moved = self._hold_still(displacements)
+        moved = self.hold_still(displacements)
         positions = (self.crystal.positions + moved) @ deformation
         cell = self.crystal.cell.copy()
         cell[self.crystal.pbc] = cell[self.crystal.pbc] @ deformation
@@ -76,7 +76,7 @@ class StructureInput:
             return _relaxed_atoms(self.source, positions, cell, deformation)
         return _relaxed_structure(self.source, positions, cell)
 
-    def _hold_still(
+    def hold_still(
         self, displacements: Float[np.ndarray, "atoms 3"]
     ) -> Float[np.ndarray, "atoms 3"]:
         """Displacements without the fractional components that are held.

@@ -65,14 +65,6 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         # Loading torch takes seconds; a transformation that is only built or stored needs none.
         from deeprelax_ase.relax import shared_relaxer
 
-        found = weights_sha256(self.model)
-        if self.sha256 is not None and found != self.sha256:
-            msg = (
-                f"the weights {self.model!r} have the SHA-256 {found[:12]}..., and this "
-                f"transformation was made with {self.sha256[:12]}...: install the version of "
-                "deeprelax-ase it was made with, or pass sha256=None"
-            )
-            raise ValueError(msg)
         relaxer = shared_relaxer(
             self.model,
             self.functional,
@@ -81,6 +73,14 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
             self.vacuum,
             self.allow_unseen,
         )
+        found = relaxer.weights.sha256
+        if self.sha256 is not None and found != self.sha256:
+            msg = (
+                f"the weights {self.model!r} have the SHA-256 {found[:12]}..., and this "
+                f"transformation was made with {self.sha256[:12]}...: install the version of "
+                "deeprelax-ase it was made with, or pass sha256=None"
+            )
+            raise ValueError(msg)
         result = relaxer.relax(structure)
         if result.status != "relaxed":
             warnings.warn(f"{result.formula}: {result.message}", stacklevel=2)

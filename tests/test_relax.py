@@ -5,6 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, make_supercell, mx2
+from ase.constraints import FixAtoms
 from ase.mep import NEB
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,6 +166,32 @@ def test_many_is_lazy_and_goes_on(random_relaxer):
     assert "empty" in rest[1].message
     assert rest[1].bonds is None
     assert len(rest[1].structure) == 0
+
+
+class Stubborn(FixAtoms):
+    """A constraint that cannot be met."""
+
+    def adjust_positions(self, *_args):
+        message = "not with me"
+        raise RuntimeError(message)
+
+
+def test_one_failure_in_a_batch_costs_one_structure(random_relaxer, rng):
+    some = [rutile(rng) for _ in range(5)]
+    some[3].set_constraint(Stubborn([0]))
+    results = list(random_relaxer.relax_many(some))
+    assert [r.status for r in results] == ["relaxed"] * 3 + ["failed", "relaxed"]
+    assert results[3].message == "RuntimeError: not with me"
+    with pytest.raises(RuntimeError, match="not with me"):
+        random_relaxer.relax(some[3])
+
+
+def test_displacement_of_held_atoms_is_zero(random_relaxer, rng):
+    atoms = rutile(rng)
+    atoms.set_constraint(FixAtoms([1, 4]))
+    result = random_relaxer.relax(atoms)
+    np.testing.assert_allclose(result.displacement[[1, 4]], 0, atol=1e-12)
+    assert result.largest_displacement > 0
 
 
 def test_fixed_cell(random_weights, rng):
