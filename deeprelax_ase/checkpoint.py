@@ -76,11 +76,19 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
-            metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+            metadata = {k: _decode(v) for k, v in (file.metadata() or {}).items()}
+    except (SafetensorError, OSError) as error:
         msg = f"{str(path)!r} is not a whole safetensors file ({error})"
         raise ValueError(msg) from error
     return tensors, metadata
+
+
+def _decode(text: str) -> Any:
+    """A metadata entry; those of other programs need not be JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def save_weights(
@@ -120,8 +128,8 @@ def load_weights(name: str | Path) -> Weights:
         network = PaEGNN(NetworkConfig(**metadata["network"]))
         network.load_state_dict(tensors)
     except (ValidationError, RuntimeError, KeyError, TypeError) as error:
-        first_line = str(error).splitlines()[0]
-        msg = f"{str(path)!r} is of another architecture than this version reads: {first_line}"
+        reason = " ".join(str(error).split())[:200]
+        msg = f"{str(path)!r} is of another architecture than this version reads: {reason}"
         raise ValueError(msg) from error
     return Weights(
         network=network.eval().requires_grad_(requires_grad=False),

@@ -60,7 +60,10 @@ def relax(
         _stop(str(error))
     if not as_json:
         print(_row("file", "formula", "atoms", "volume", "move/Å", "error/Å", "status"))
-    failures = sum(_relax_file(relaxer, path, output, overwrite, as_json) for path in files)
+    written: set[Path] = set()
+    failures = sum(
+        _relax_file(relaxer, path, output, overwrite, as_json, written) for path in files
+    )
     if failures:
         raise typer.Exit(1)
 
@@ -167,7 +170,12 @@ def calibrate(
 
 
 def _relax_file(
-    relaxer: Any, path: Path, output: Path | None, overwrite: bool, as_json: bool
+    relaxer: Any,
+    path: Path,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    written: set[Path],
 ) -> int:
     """Relax and write one file; how many of its structures failed."""
     from deeprelax_ase.files import (
@@ -179,28 +187,35 @@ def _relax_file(
     try:
         source = read_structures(path)
         target = output_path(source, output)
-        _check_output(target, overwrite)
+        _check_output(target, overwrite, written)
         results = list(relaxer.relax_many(source.structures))
         _check_results(path, results)
         write_structures(source, [result.structure for result in results], target)
+        written.add(target.resolve())
     except (ValueError, OSError) as error:
         _report_failure(path, error, as_json)
         return 1
+    for note in source.notes:
+        print(f"note: {path}: {note}", file=sys.stderr)
     for number, result in enumerate(results):
         label = path.name if len(results) == 1 else f"{path.name}[{number}]"
         _report(label, path, target, result, as_json)
     return sum(result.status != "relaxed" for result in results)
 
 
-def _check_output(target: Path, overwrite: bool) -> None:
+def _check_output(target: Path, overwrite: bool, written: set[Path]) -> None:
+    if target.resolve() in written:
+        msg = f"{target} was written for another input just now: relax the two one at a time"
+        raise ValueError(msg)
     if target.exists() and not overwrite:
         msg = f"{target} exists: pass --overwrite to replace it, or name another --output"
         raise ValueError(msg)
 
 
 def _check_results(path: Path, results: list[Any]) -> None:
-    if all(result.status == "failed" for result in results):
-        msg = f"{path}: {results[0].message}" if results else f"{path} holds no structure"
+    if not any(result.status == "relaxed" for result in results):
+        reason = f"{results[0].status}: {results[0].message}" if results else "holds no structure"
+        msg = f"{path}: {reason}; nothing was written"
         raise ValueError(msg)
 
 

@@ -45,7 +45,7 @@ class Evaluation:
     bond_uncertainties: Float[np.ndarray, " bonds"]
     not_relaxed: int
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> dict[str, int | float]:
         """Means, and by how many per cent they are below those of the input."""
         means = {f.name: float(getattr(self.errors, f.name).mean()) for f in fields(Errors)}
         better = improvement(self.errors, self.dummy)

@@ -1,7 +1,9 @@
 """Structure files in, structure files out, in the same format, never half written."""
 
 import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,16 @@ from ase import Atoms
 from ase.io import read as ase_read
 from ase.io import write as ase_write
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+from monty.io import zopen
 from pymatgen.core import Structure
-from pymatgen.io.cif import CifParser
+from pymatgen.io.cif import CifParser, CifWriter
 from pymatgen.io.vasp import Poscar
 
 from deeprelax_ase.structure import StructureError
 
-_POSCAR_NAMES = ("POSCAR", "CONTCAR")
+_COMPRESSED = (".gz", ".bz2", ".xz")
+_OWN_SUFFIXES = {".cif": "cif", ".mcif": "mcif", ".vasp": "poscar", ".poscar": "poscar"}
+_PYMATGEN_FORMATS = ("poscar", "cif", "mcif", "pymatgen-json")
 
 
 @dataclass(frozen=True)
@@ -25,15 +30,17 @@ class StructureFile:
 
     Attributes:
         path: The file.
-        format: `poscar`, `cif`, `json` (of pymatgen), or the name ASE gives the format.
-        structures: pymatgen Structures of the first three, ASE Atoms of the others.
+        format: `poscar`, `cif`, `mcif`, `pymatgen-json`, or the name ASE gives the format.
+        structures: pymatgen Structures of the first four, ASE Atoms of the others.
         comment: First line of a POSCAR.
+        notes: What of the file is not carried over.
     """
 
     path: Path
     format: str
     structures: Sequence[Any]
     comment: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_structures(path: Path) -> StructureFile:
@@ -65,30 +72,59 @@ def read_structures(path: Path) -> StructureFile:
 
 
 def _read(path: Path) -> StructureFile:
-    name = path.name
-    if name.startswith(_POSCAR_NAMES) or path.suffix in (".vasp", ".poscar"):
-        poscar = Poscar.from_str(path.read_text(encoding="utf-8"), read_velocities=False)
-        if not poscar.true_names:
-            msg = f"{path} names no species (VASP 4): add a line with their symbols"
-            raise StructureError(msg)
-        # Poscar keeps the flags beside the structure; as a site property they stay with it.
-        structure = poscar.structure
-        return StructureFile(path, "poscar", [structure], poscar.comment)
-    if path.suffix in (".cif", ".mcif"):
+    own = _own_format(path)
+    if own == "poscar":
+        return _read_poscar(path)
+    if own in ("cif", "mcif"):
         parser = CifParser(path, check_cif=False)
         structures = parser.parse_structures(primitive=False, on_error="raise")
-        return StructureFile(path, "cif", structures)
-    if path.suffix == ".json":
-        text = path.read_text(encoding="utf-8")
+        return StructureFile(path, own, structures)
+    if _split(path)[1] == ".json":
+        with zopen(path, mode="rt", encoding="utf-8") as stream:
+            text = stream.read()
         if '"pymatgen' in text:
-            return StructureFile(path, "json", [Structure.from_str(text, fmt="json")])
+            return StructureFile(path, "pymatgen-json", [Structure.from_str(text, fmt="json")])
     try:
         file_format = filetype(str(path))
+        if file_format == "vasp":  # by its name alone: a POSCAR would have been read by now
+            file_format = filetype(f"structure{_split(path)[1]}", read=False)
     except UnknownFileTypeError as error:
         msg = f"{path} is in no format that ASE or pymatgen reads"
         raise StructureError(msg) from error
     frames = ase_read(str(path), index=":", format=file_format)
     return StructureFile(path, file_format, frames)
+
+
+def _read_poscar(path: Path) -> StructureFile:
+    with zopen(path, mode="rt", encoding="utf-8") as stream:
+        poscar = Poscar.from_str(stream.read())
+    if not poscar.true_names:
+        msg = f"{path} names no species (VASP 4): add a line with their symbols"
+        raise StructureError(msg)
+    structure = poscar.structure
+    notes: tuple[str, ...] = ()
+    if "velocities" in structure.site_properties:
+        structure.remove_site_property("velocities")
+        notes = ("velocities are dropped: they belong to the unrelaxed atoms",)
+    return StructureFile(path, "poscar", [structure], poscar.comment, notes)
+
+
+def _split(path: Path) -> tuple[str, str, str]:
+    """Stem, suffix, and suffix of compression of a file's name."""
+    compression = path.suffix if path.suffix in _COMPRESSED else ""
+    inner = Path(path.name.removesuffix(compression))
+    return inner.stem, inner.suffix, compression
+
+
+def _own_format(path: Path) -> str | None:
+    """Format that goes through pymatgen, by name; None for those of ASE."""
+    stem, suffix, _ = _split(path)
+    if suffix.lower() in _OWN_SUFFIXES:
+        return _OWN_SUFFIXES[suffix.lower()]
+    is_named = stem.upper().startswith(("POSCAR", "CONTCAR"))
+    # POSCAR.start is one, CONTCAR.xyz is not.
+    known = {extension for entry in ioformats.values() for extension in entry.extensions}
+    return "poscar" if is_named and suffix.removeprefix(".") not in {*known, "json"} else None
 
 
 def output_path(source: StructureFile, output: Path | None) -> Path:
@@ -101,64 +137,89 @@ def output_path(source: StructureFile, output: Path | None) -> Path:
     if output is not None:
         is_folder = output.is_dir() or str(output).endswith(os.sep)
         return output / path.name if is_folder else output
-    writable = source.format in ("poscar", "cif", "json") or ioformats[source.format].can_write
-    if not writable:
+    if source.format not in _PYMATGEN_FORMATS and not ioformats[source.format].can_write:
         msg = f"{path} is in the format {source.format!r}, which can only be read: name an --output"
         raise StructureError(msg)
-    if path.name.startswith(_POSCAR_NAMES) and path.suffix not in (".vasp", ".poscar"):
-        return path.with_name(f"{path.name}_relaxed")
-    return path.with_name(f"{path.stem}_relaxed{path.suffix}")
+    stem, suffix, compression = _split(path)
+    if source.format == "poscar" and suffix.lower() not in _OWN_SUFFIXES:
+        stem, suffix = f"{stem}{suffix}", ""
+    return path.with_name(f"{stem}_relaxed{suffix}{compression}")
 
 
 def write_structures(source: StructureFile, structures: Sequence[Any], path: Path) -> None:
-    """Write structures in the source's format, or in that of the path's ending if it differs.
+    """Write structures in the format of the path's ending, or else in that of the source.
 
     Raises:
-        StructureError: The format cannot be written.
-        OSError: The disk says no; nothing is left behind.
+        StructureError: They cannot be written there or in that format; nothing is left behind and
+            what was there stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _write(source, structures, path, beside)
         beside.replace(path)
+    except StructureError:
+        raise
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror or error}"
+        raise StructureError(msg) from error
+    except Exception as error:  # the writers raise whatever their code runs into
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        msg = f"cannot write {path} in the format {_output_format(source, path)!r}: {reason[:200]}"
+        raise StructureError(msg) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _output_format(source: StructureFile, path: Path) -> str:
+    """Format that the name asks for; that of the source where the name says nothing."""
+    own = _own_format(path)
+    if own is not None:
+        return own
+    _, suffix, _ = _split(path)
+    if suffix == ".json":
+        return "pymatgen-json" if source.format in _PYMATGEN_FORMATS else "json"
+    try:
+        return str(filetype(path.name, read=False)) if suffix else source.format
+    except UnknownFileTypeError:
+        return source.format
 
 
 def _write(source: StructureFile, structures: Sequence[Any], path: Path, beside: Path) -> None:
-    wanted = _format_of(path) or source.format
-    if wanted in ("poscar", "cif", "json"):
-        own = [_as_structure(structure) for structure in structures]
-        if wanted == "cif":
-            text = "".join(structure.to(fmt="cif") for structure in own)
-        elif len(own) > 1:
-            msg = f"{path}: a {wanted} file holds one structure, and there are {len(own)}"
-            raise StructureError(msg)
-        elif wanted == "json":
-            text = own[0].to(fmt="json")
-        else:
-            comment = source.comment or own[0].formula
-            text = Poscar(own[0], comment=comment).get_str(significant_figures=16)
-        beside.write_text(text, encoding="utf-8")
+    wanted = _output_format(source, path)
+    if wanted in _PYMATGEN_FORMATS:
+        text = _text(source, [_as_structure(structure) for structure in structures], wanted, path)
+        with zopen(beside, mode="wt", encoding="utf-8") as stream:
+            stream.write(text)
         return
-    if wanted not in ioformats or not ioformats[wanted].can_write:
-        msg = f"cannot write the format {wanted!r} of {path}"
+    if not ioformats[wanted].can_write:
+        msg = f"cannot write {path}: the format {wanted!r} can only be read"
         raise StructureError(msg)
     frames = [s if isinstance(s, Atoms) else s.to_ase_atoms() for s in structures]
     ase_write(str(beside), frames, format=wanted)
 
 
-def _format_of(path: Path) -> str | None:
-    """Format by name; None where the name says nothing."""
-    if path.name.startswith(_POSCAR_NAMES) or path.suffix in (".vasp", ".poscar"):
-        return "poscar"
-    if path.suffix in (".cif", ".mcif"):
-        return "cif"
-    try:
-        return str(filetype(path.name, read=False)) if path.suffix not in ("", ".json") else None
-    except UnknownFileTypeError:
-        return None
+def _text(source: StructureFile, structures: list[Structure], wanted: str, path: Path) -> str:
+    """Structures in one of pymatgen's formats."""
+    if wanted in ("cif", "mcif"):
+        blocks = [
+            str(CifWriter(s, write_magmoms=wanted == "mcif" and "magmom" in s.site_properties))
+            for s in structures
+        ]
+        if len(blocks) > 1:  # names of data blocks have to differ
+            blocks = [
+                re.sub(r"^data_(.*)$", rf"data_\1_{number}", block, count=1, flags=re.MULTILINE)
+                for number, block in enumerate(blocks, 1)
+            ]
+        return "".join(blocks)
+    if len(structures) > 1:
+        msg = f"{path}: a {wanted} file holds one structure, and there are {len(structures)}"
+        raise StructureError(msg)
+    if wanted == "pymatgen-json":
+        return str(structures[0].to(fmt="json"))
+    comment = source.comment or structures[0].formula
+    return str(Poscar(structures[0], comment=comment).get_str(significant_figures=16))
 
 
 def _as_structure(structure: Any) -> Structure:

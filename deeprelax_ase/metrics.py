@@ -75,10 +75,10 @@ def concatenate(parts: list[Errors]) -> Errors:
 
 def improvement(errors: Errors, dummy: Errors) -> dict[str, float]:
     """By how many per cent each mean error is smaller than that of the unrelaxed input."""
+    means = {f.name: (getattr(errors, f.name), getattr(dummy, f.name)) for f in fields(Errors)}
     return {
-        f.name: 100
-        * (1 - getattr(errors, f.name).mean() / max(getattr(dummy, f.name).mean(), 1e-12))
-        for f in fields(Errors)
+        name: float(100 * (1 - own.mean() / max(input_.mean(), 1e-12)))
+        for name, (own, input_) in means.items()
     }
 
 

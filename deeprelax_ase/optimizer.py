@@ -1,6 +1,8 @@
 """ASE optimizers: the one-shot move itself, and the move followed by a stock relaxation."""
 
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,20 +15,23 @@ from jaxtyping import Float
 
 from deeprelax_ase.relax import Relaxer, shared_relaxer
 from deeprelax_ase.result import RelaxResult
-from deeprelax_ase.structure import read_structure, set_cell
+from deeprelax_ase.structure import move_atoms, read_structure
 
 Relaxable: TypeAlias = Atoms | Filter
 
 
-def apply_move(target: Relaxable, result: RelaxResult) -> None:
+def apply_move(target: Relaxable, result: RelaxResult) -> RelaxResult:
     """Move the atoms, or what a filter shows of them, to where a result puts them, in place.
 
     Constraints hold. A cell filter decides on the cell: its mask, `hydrostatic_strain` and
     `constant_volume` are honoured. A plain filter moves its visible atoms in a fixed cell.
+
+    Returns:
+        The result with the strain and the displacement that were in fact made.
     """
-    atoms = target.atoms if isinstance(target, Filter) else target
+    atoms = _atoms_of(target)
     strain = result.strain
-    if isinstance(target, (UnitCellFilter, StrainFilter)):
+    if _has_cell(target):
         strain = _filtered_strain(target, strain)
     elif isinstance(target, Filter):
         strain = np.zeros((3, 3))
@@ -39,14 +44,20 @@ def apply_move(target: Relaxable, result: RelaxResult) -> None:
         displacement = displacement * visible
     stretches, axes = np.linalg.eigh(strain)
     deformation = (axes * np.exp(stretches)) @ axes.T
-    moved = read_structure(atoms).with_relaxed(displacement, deformation)
+    before = read_structure(atoms.copy())
     if isinstance(target, StrainFilter):
         components = deformation - np.eye(3)
         shear = 2 * components[(1, 0, 0), (2, 2, 1)]
         target.set_positions(np.concatenate([components.diagonal(), shear]).reshape(2, 3))
-        return
-    set_cell(atoms, np.array(moved.cell), deformation)
-    atoms.set_positions(moved.positions, apply_constraint=True)
+    else:
+        moved = before.with_relaxed(displacement, deformation)
+        move_atoms(atoms, moved.positions, np.array(moved.cell), deformation)
+    displacement, strain = before.measure(atoms)
+    return replace(result, displacement=displacement, strain=strain)
+
+
+def _atoms_of(target: Relaxable) -> Atoms:
+    return target.atoms if isinstance(target, Filter) else target
 
 
 def _filtered_strain(
@@ -144,16 +155,21 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
     @property
     def forces_converged(self) -> bool | None:
         """Whether the forces are below the last `fmax`; None without a calculator."""
-        target = self.atoms
-        atoms = target.atoms if isinstance(target, Filter) else target
-        if atoms.calc is None:
+        if _atoms_of(self.atoms).calc is None:
             return None
-        forces = target.get_forces()
+        forces = self.atoms.get_forces()
         return bool((np.linalg.norm(forces, axis=1) < self.fmax).all())
 
     def read(self) -> None:
         """Take over from a restart file: the atoms have been relaxed already."""
-        self._already_relaxed = bool(self.load()["relaxed"])
+        stored = self.load()
+        if not isinstance(stored, dict) or "relaxed" not in stored:
+            msg = (
+                f"{self.restart} is no restart file of {type(self).__name__}: "
+                "name another file, or delete it"
+            )
+            raise ValueError(msg)
+        self._already_relaxed = bool(stored["relaxed"])
 
     def todict(self) -> dict[str, Any]:
         """Description of the run, as trajectories store it."""
@@ -171,11 +187,9 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
 
     def step(self, *_args: Any, **_kwargs: Any) -> None:
         """Predict the relaxed structure and move the atoms there."""
-        target = self.atoms
-        atoms = target.atoms if isinstance(target, Filter) else target
-        self.result = self.relaxer.relax(atoms, relax_cell=self._relax_cell)
+        self.result = self.relaxer.relax(_atoms_of(self.atoms), relax_cell=self._relax_cell)
         if self.result.status == "relaxed":
-            apply_move(target, self.result)
+            self.result = apply_move(self.atoms, self.result)
         self.dump({"relaxed": self.converged(), "weights": list(self.result.weights)})
 
     def irun(self, fmax: float = 0.05, steps: int = 1) -> Iterator[bool]:
@@ -268,10 +282,9 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
 
     def irun(self, *args: Any, **kwargs: Any) -> Iterator[bool]:
         """Make the move, then iterate as the stock optimizer does."""
-        target = self.atoms
-        atoms = target.atoms if isinstance(target, Filter) else target
+        atoms = _atoms_of(self.atoms)
+        name = type(self).__name__
         if atoms.calc is None:
-            name = type(self).__name__
             msg = (
                 f"{name} goes on with forces after its first move, and the atoms have no "
                 "calculator: set atoms.calc, or use DeepRelaxOptimizer, which needs none"
@@ -280,9 +293,12 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
         steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)
         if not self._move_made and steps > 0:
             relaxer = self._relaxer or shared_relaxer(*self._options)
-            self.result = relaxer.relax(atoms, relax_cell=_has_cell(target))
+            self.result = relaxer.relax(atoms, relax_cell=_has_cell(self.atoms))
             if self.result.status == "relaxed":
-                apply_move(target, self.result)
+                self.result = apply_move(self.atoms, self.result)
+            else:
+                text = f"{name} starts from the input itself: {self.result.message}"
+                warnings.warn(text, stacklevel=2)
             self._move_made = True
         yield from super().irun(*args, **kwargs)
 

@@ -22,7 +22,12 @@ from deeprelax_ase.crystal import Crystal, nearest_pair
 from deeprelax_ase.graph import CrystalGraph, build_graph
 from deeprelax_ase.prediction import Prediction
 from deeprelax_ase.result import Bonds, RelaxResult, WeightsName
-from deeprelax_ase.structure import StructureError, StructureInput, read_structure
+from deeprelax_ase.structure import (
+    VACUUM_CHOICES,
+    StructureError,
+    StructureInput,
+    read_structure,
+)
 from deeprelax_ase.symmetry import find_space_group, symmetrise
 from deeprelax_ase.uncertainty import Calibration, system_uncertainty
 
@@ -55,7 +60,7 @@ class Relaxer:
         self,
         model: str | Path | Weights = "default",
         functional: str = "PBE",
-        device: str = "auto",
+        device: Any = "auto",
         *,
         relax_cell: bool = True,
         vacuum: str = "auto",
@@ -69,6 +74,9 @@ class Relaxer:
             raise ValueError(msg)
         if method not in edg.METHODS:
             msg = f"unknown method {method!r}: choose from {', '.join(edg.METHODS)}"
+            raise ValueError(msg)
+        if vacuum not in VACUUM_CHOICES:
+            msg = f"unknown vacuum {vacuum!r}: choose 'auto' or 'none'"
             raise ValueError(msg)
         if edges_per_batch < 1:
             msg = f"edges_per_batch is {edges_per_batch}: it has to be positive"
@@ -192,6 +200,9 @@ class Relaxer:
                 deformation = symmetric if relax_cell else deformation
         displacement = entry.hold_still(displacement)
         reason = _reason_to_refuse(entry.crystal, displacement, deformation, part.status)
+        if not part.edge_index.size and entry.crystal.pbc.any():
+            cutoff = self.network.config.cutoff
+            reason = f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
         shifts = entry.shifts
         i, j = part.edge_index
         uncertainties = self._calibration.distance * part.distance_scales
@@ -216,12 +227,15 @@ class Relaxer:
         )
         if reason is not None:
             return result
+        structure, strain = entry.with_relaxed(displacement, deformation), _logarithm(deformation)
+        if getattr(structure, "constraints", ()):
+            displacement, strain = entry.measure(structure)
         return replace(
             result,
-            structure=entry.with_relaxed(displacement, deformation),
+            structure=structure,
             status="relaxed",
             message="; ".join(entry.notes),
-            strain=_logarithm(deformation),
+            strain=strain,
             displacement=displacement,
         )
 
@@ -338,13 +352,13 @@ def _keep_freed_memory() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: Any) -> torch.device:
     choices = "'auto', 'cpu', 'cuda' or 'cuda:N'"
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         msg = f"unknown device {name!r}: choose {choices}"
         raise ValueError(msg) from error
     if device.type not in ("cpu", "cuda"):

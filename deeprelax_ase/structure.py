@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms, FixBondLengths
 from jaxtyping import Bool, Float, Int
 from pymatgen.core import IStructure, Lattice
+from scipy.linalg import polar
 
 from deeprelax_ase.config import MAX_ATOMIC_NUMBER
 from deeprelax_ase.crystal import Crystal, complete_cell, nearest_pair
@@ -22,6 +24,7 @@ VACUUM_GAP = 8.0
 """A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
 LEAST_DISTANCE = 0.5
 """Atoms nearer than this (Å) share a site."""
+VACUUM_CHOICES = ("auto", "none")
 LONGEST_VECTOR = 1000.0
 """A longer cell vector (Å) is taken for a mistake of units."""
 _LARGEST_STRAIN_STEP = 0.1
@@ -76,6 +79,26 @@ class StructureInput:
             return _relaxed_atoms(self.source, positions, cell, deformation)
         return _relaxed_structure(self.source, positions, cell)
 
+    def measure(
+        self, relaxed: Any
+    ) -> tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]:
+        """Displacements (Å) and strain that took the source to what it is now.
+
+        Constraints and filters can make them less than what was predicted.
+        """
+        cell = self.crystal.cell.copy()
+        pbc = self.crystal.pbc
+        cell[pbc] = np.array(relaxed.cell)[pbc]
+        gradient = np.linalg.solve(self.crystal.cell, cell)
+        projector = self.crystal.strain_projector()
+        identity = np.eye(3)
+        gradient = identity + projector @ (gradient - identity) @ projector
+        rotation, deformation = polar(gradient, side="left")
+        positions = relaxed.positions + self.shifts @ cell
+        displacements = positions @ np.linalg.inv(deformation @ rotation) - self.crystal.positions
+        stretches, axes = np.linalg.eigh((deformation + deformation.T) / 2)
+        return displacements, (axes * np.log(stretches)) @ axes.T
+
     def hold_still(
         self, displacements: Float[np.ndarray, "atoms 3"]
     ) -> Float[np.ndarray, "atoms 3"]:
@@ -104,7 +127,7 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
     Raises:
         StructureError: It is no crystal, or one that cannot be relaxed; see the message.
     """
-    if vacuum not in ("auto", "none"):
+    if vacuum not in VACUUM_CHOICES:
         msg = f"unknown vacuum {vacuum!r}: choose 'auto' or 'none'"
         raise ValueError(msg)
     if isinstance(structure, Atoms):
@@ -294,26 +317,45 @@ def _relaxed_atoms(
     relaxed = atoms.copy()
     relaxed.calc = atoms.calc
     cell = np.where(np.any(np.array(atoms.cell) != 0, axis=1)[:, None], cell, 0.0)
-    set_cell(relaxed, cell, deformation)
-    relaxed.set_positions(positions, apply_constraint=True)
+    move_atoms(relaxed, positions, cell, deformation)
     return relaxed
 
 
-def set_cell(
-    atoms: Atoms, cell: Float[np.ndarray, "3 3"], deformation: Float[np.ndarray, "3 3"]
+def move_atoms(
+    atoms: Atoms,
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    deformation: Float[np.ndarray, "3 3"],
 ) -> None:
-    """Give atoms a new cell, scaling them along, by sub-steps where constraints are in force.
+    """Give atoms a new cell and new positions in place, as far as their constraints allow.
 
-    ASE's FixSymmetry refuses a deformation of more than 25 % in one call.
+    A SinglePointCalculator is taken off: its results are those of the old geometry, and ASE's
+    writers would store them with the new one.
+
+    Args:
+        atoms: What is moved.
+        positions: Å.
+        cell: Å.
+        deformation: What took the old cell to the new one.
     """
-    if not atoms.constraints:
-        atoms.set_cell(cell, scale_atoms=True)
-        return
-    strain = float(np.abs(deformation - np.eye(3)).max())
+    if isinstance(atoms.calc, SinglePointCalculator):
+        atoms.calc = None
+    rigid = [
+        constraint
+        for constraint in atoms.constraints
+        if isinstance(constraint, FixBondLengths) and constraint.bondlengths is None
+    ]
+    for constraint in rigid:  # else they would hold the lengths of the deformed cell
+        constraint.bondlengths = constraint.initialize_bond_lengths(atoms)
+    # ASE's FixSymmetry refuses a deformation of more than 25 % in one call.
+    strain = float(np.abs(deformation - np.eye(3)).max()) if atoms.constraints else 0.0
     count = 1 + int(strain / _LARGEST_STRAIN_STEP)
     old = np.array(atoms.cell)
     for step in range(1, count + 1):
         atoms.set_cell(old + (cell - old) * step / count, scale_atoms=True)
+    atoms.set_positions(positions, apply_constraint=True)
+    for constraint in rigid:
+        constraint.bondlengths = None
 
 
 def _relaxed_structure(

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
@@ -85,6 +86,33 @@ def test_nothing_is_overwritten_unasked(poscar, random_weights):
     arguments = ("relax", poscar, "--model", random_weights, "-o", poscar, "--overwrite")
     assert run(*arguments).exit_code == 0
     assert poscar.read_text() != before
+
+
+def test_two_inputs_never_share_an_output(tmp_path, poscar, random_weights):
+    other = tmp_path / "other" / "POSCAR"
+    other.parent.mkdir()
+    other.write_bytes(poscar.read_bytes())
+    arguments = ("relax", poscar, other, "--model", random_weights, "--overwrite")
+    result = run(*arguments, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "was written for another input" in result.stderr
+    assert run(*arguments).exit_code == 0
+
+
+def test_nothing_is_written_where_all_is_refused(poscar, random_weights, monkeypatch):
+    monkeypatch.setattr("deeprelax_ase.relax.LARGEST_LOG_VOLUME", -1.0)
+    result = run("relax", poscar, "--model", random_weights)
+    assert result.exit_code == 1
+    assert "refused: input kept" in result.stderr
+    assert not poscar.with_name("POSCAR_relaxed").exists()
+
+
+def test_results_of_the_old_geometry_are_not_written(tmp_path, random_weights):
+    atoms = bulk("MgO", "rocksalt", a=4.3)
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.ones((2, 3)))
+    write(tmp_path / "a.extxyz", atoms)
+    assert run("relax", tmp_path / "a.extxyz", "--model", random_weights).exit_code == 0
+    assert read(tmp_path / "a_relaxed.extxyz").calc is None
 
 
 def test_one_bad_file_does_not_stop_the_rest(tmp_path, poscar, random_weights):

@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -5,6 +7,8 @@ from ase.constraints import FixAtoms
 from ase.io import read as ase_read
 from ase.io import write as ase_write
 from pymatgen.core import Lattice, Structure
+from pymatgen.electronic_structure.core import Magmom
+from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
 from deeprelax_ase.files import output_path, read_structures, write_structures
@@ -136,8 +140,92 @@ def test_a_failed_write_leaves_nothing(tmp_path, rocksalt, monkeypatch):
     def full_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("deeprelax_ase.files.zopen", full_disk)
+    with pytest.raises(StructureError, match=r"cannot write .*out.cif: No space left on device"):
         write_structures(source, source.structures, target)
     assert target.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_writer_that_raises_is_reported(tmp_path, rocksalt):
+    """Quantum ESPRESSO input needs pseudopotentials that were not given."""
+    source_path = tmp_path / "a.cif"
+    rocksalt.to(str(source_path))
+    source = read_structures(source_path)
+    with pytest.raises(StructureError, match=r"cannot write .*out.pwi in the format 'espresso-in'"):
+        write_structures(source, source.structures, tmp_path / "out.pwi")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.cif"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.cif.gz", "a_relaxed.cif.gz"),
+        ("a.extxyz.gz", "a_relaxed.extxyz.gz"),
+        ("POSCAR.gz", "POSCAR_relaxed.gz"),
+    ],
+)
+def test_compressed_files(tmp_path, rocksalt, name, expected):
+    plain = tmp_path / name.removesuffix(".gz")
+    if "xyz" in name:
+        ase_write(plain, rocksalt.to_ase_atoms())
+    else:
+        rocksalt.to(str(plain), fmt="cif" if "cif" in name else "poscar")
+    (tmp_path / name).write_bytes(gzip.compress(plain.read_bytes()))
+    source = read_structures(tmp_path / name)
+    target = output_path(source, None)
+    assert target.name == expected
+    write_structures(source, source.structures, target)
+    assert target.read_bytes()[:2] == bytes([0x1F, 0x8B])
+    assert len(read_structures(target).structures[0]) == 8
+
+
+def test_json_of_both_libraries(tmp_path, rocksalt):
+    frames = [bulk("Cu"), bulk("Fe")]
+    ase_write(tmp_path / "ase.json", frames)
+    source = read_structures(tmp_path / "ase.json")
+    write_structures(source, source.structures, output_path(source, None))
+    assert len(ase_read(tmp_path / "ase_relaxed.json", ":")) == 2
+    rocksalt.to(str(tmp_path / "a.cif"))
+    source = read_structures(tmp_path / "a.cif")
+    write_structures(source, source.structures, tmp_path / "b.json")
+    assert Structure.from_file(tmp_path / "b.json").composition == rocksalt.composition
+
+
+def test_blocks_of_a_cif_have_different_names(tmp_path):
+    path = tmp_path / "all.extxyz"
+    ase_write(path, [bulk("Cu"), bulk("Cu", a=3.7), bulk("Cu", a=3.8)])
+    source = read_structures(path)
+    write_structures(source, source.structures, tmp_path / "all.cif")
+    assert len(read_structures(tmp_path / "all.cif").structures) == 3
+
+
+def test_magnetic_moments_of_an_mcif_stay(tmp_path, rocksalt):
+    rocksalt.add_site_property("magmom", [Magmom([0, 0, 1.5])] * 8)
+    path = tmp_path / "a.mcif"
+    CifWriter(rocksalt, write_magmoms=True).write_file(path)
+    source = read_structures(path)
+    target = output_path(source, None)
+    write_structures(source, source.structures, target)
+    assert target.read_text().count("1.5") >= 8
+
+
+def test_velocities_are_dropped_with_a_word(tmp_path, rocksalt):
+    path = tmp_path / "POSCAR"
+    Poscar(rocksalt, velocities=[[0.1, 0, 0]] * 8).write_file(path)
+    source = read_structures(path)
+    assert "velocities are dropped" in source.notes[0]
+    write_structures(source, source.structures, tmp_path / "POSCAR_relaxed")
+    assert Poscar.from_file(tmp_path / "POSCAR_relaxed").velocities is None
+
+
+@pytest.mark.parametrize("name", ["POSCAR_1.cif", "CONTCAR.xyz", "poscar", "POSCAR.json"])
+def test_the_suffix_goes_before_the_name(tmp_path, rocksalt, name):
+    path = tmp_path / name
+    if name.endswith(".xyz"):
+        ase_write(path, rocksalt.to_ase_atoms(), format="extxyz")
+    else:
+        rocksalt.to(
+            str(path), fmt={"cif": "cif", "json": "json"}.get(name.split(".")[-1], "poscar")
+        )
+    assert len(read_structures(path).structures[0]) == 8

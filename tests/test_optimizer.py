@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
-from ase.constraints import FixAtoms, FixSymmetry
+from ase.constraints import FixAtoms, FixBondLengths, FixSymmetry
 from ase.filters import ExpCellFilter, Filter, FrechetCellFilter, StrainFilter, UnitCellFilter
 from ase.io import read
 from ase.io.trajectory import Trajectory
@@ -206,6 +206,46 @@ def test_fix_symmetry_holds(mover):
     atoms.set_constraint(FixSymmetry(atoms))
     DeepRelaxOptimizer(atoms, relaxer=mover).run()
     assert np.ptp(atoms.cell.lengths()) < 1e-9
+
+
+def test_the_move_that_was_made_is_reported(mover):
+    atoms = alloy()
+    optimizer = DeepRelaxOptimizer(FrechetCellFilter(atoms, mask=[False] * 6), relaxer=mover)
+    optimizer.run()
+    assert optimizer.result.volume_change == pytest.approx(0, abs=1e-12)
+    held = alloy()
+    held.set_constraint(FixAtoms(range(4)))
+    optimizer = DeepRelaxOptimizer(held, relaxer=mover, relax_cell=False)
+    optimizer.run()
+    assert optimizer.result.largest_displacement < 1e-9
+
+
+def test_bond_lengths_hold_through_a_change_of_the_cell(mover):
+    atoms = alloy()
+    length = atoms.get_distance(0, 1)
+    constraint = FixBondLengths([[0, 1]])
+    atoms.set_constraint(constraint)
+    DeepRelaxOptimizer(atoms, relaxer=mover).run()
+    assert atoms.get_distance(0, 1) == pytest.approx(length, abs=1e-6)
+    assert constraint.bondlengths is None
+
+
+def test_a_restart_file_of_another_optimizer(mover, tmp_path):
+    path = tmp_path / "bfgs.json"
+    atoms = alloy()
+    atoms.calc = EMT()
+    BFGS(atoms, restart=str(path), logfile=None).run(steps=2)
+    with pytest.raises(ValueError, match="is no restart file of DeepRelaxOptimizer"):
+        DeepRelaxOptimizer(atoms, restart=str(path), relaxer=mover)
+
+
+def test_a_refused_move_warns_and_goes_on(mover, monkeypatch):
+    monkeypatch.setattr("deeprelax_ase.relax.LARGEST_DISPLACEMENT", 0.0)
+    atoms = alloy()
+    atoms.calc = EMT()
+    dynamics = DeepRelaxBFGS(atoms, logfile=None, relaxer=mover)
+    with pytest.warns(UserWarning, match="starts from the input itself"):
+        assert dynamics.run(fmax=0.05)
 
 
 def test_refusal_is_not_success(mover, monkeypatch):

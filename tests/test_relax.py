@@ -269,6 +269,13 @@ def test_refusal_keeps_the_input(random_relaxer, monkeypatch, rng):
     assert "not finite" in random_relaxer.relax(atoms).message
 
 
+def test_a_crystal_without_neighbours_is_refused(random_relaxer):
+    """A lattice read in the wrong unit: nothing is known of it, and nothing is claimed."""
+    result = random_relaxer.relax(bulk("MgO", "rocksalt", a=13.5))
+    assert result.status == "refused"
+    assert "no two atoms are within 6 Å; is the cell in Å?" in result.message
+
+
 def test_unseen_elements(random_weights):
     gold = bulk("Au")
     with pytest.raises(ValueError, match=r"never saw Au: pass allow_unseen=True"):
@@ -285,6 +292,8 @@ def test_unseen_elements(random_weights):
         ({"device": "cuda:99"}, "cuda:99"),
         ({"method": "magic"}, "choose from joint, robust, bed"),
         ({"edges_per_batch": 0}, "positive"),
+        ({"vacuum": "some"}, "choose 'auto' or 'none'"),
+        ({"device": None}, "choose 'auto', 'cpu'"),
         ({"model": "nonesuch"}, "choose from .*default"),
     ],
 )

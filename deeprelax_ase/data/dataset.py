@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
@@ -60,7 +61,11 @@ class PairFile:
     """
 
     def __init__(self, path: Path, split: str) -> None:
-        schema = pq.read_schema(path)
+        try:
+            schema = pq.read_schema(path)
+        except (pa.ArrowException, OSError) as error:
+            msg = f"{path} is no parquet file: {error}"
+            raise ValueError(msg) from error
         missing = [name for name in _COLUMNS if name not in schema.names]
         if missing:
             msg = f"{path}: no column {', '.join(missing)}; it has {', '.join(schema.names)}"

@@ -88,7 +88,7 @@ class Trainer:
             progress.close()
             self.save()
 
-    def validate(self) -> dict[str, dict[str, float]]:
+    def validate(self) -> dict[str, dict[str, int | float]]:
         """Improvement over the input on the validation split of every file of pairs, per cent."""
         network = self.average.module.eval()
         assert isinstance(network, PaEGNN)
@@ -188,7 +188,7 @@ class Trainer:
         self.crystals += graph.num_crystals
         return loss
 
-    def _score(self, network: torch.nn.Module, file: PairFile) -> dict[str, float]:
+    def _score(self, network: torch.nn.Module, file: PairFile) -> dict[str, int | float]:
         """On evenly spaced crystals of a validation split."""
         count = min(len(file), self.config.validation_limit)
         rows = torch.linspace(0, len(file) - 1, count).long().tolist()
