@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deeprelax_ase.checks import StructureError
     from deeprelax_ase.optimizer import (
         DeepRelaxBFGS,
         DeepRelaxFIRE,
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     )
     from deeprelax_ase.relax import Relaxer
     from deeprelax_ase.result import Bonds, RelaxResult
-    from deeprelax_ase.structure import StructureError
     from deeprelax_ase.transformation import DeepRelaxTransformation
 
 try:
@@ -30,7 +30,7 @@ _HOMES = {
     "DeepRelaxTransformation": "transformation",
     "RelaxResult": "result",
     "Relaxer": "relax",
-    "StructureError": "structure",
+    "StructureError": "checks",
 }
 
 __all__ = [

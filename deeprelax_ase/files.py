@@ -17,7 +17,7 @@ from pymatgen.core import Structure
 from pymatgen.io.cif import CifParser, CifWriter
 from pymatgen.io.vasp import Poscar
 
-from deeprelax_ase.structure import StructureError
+from deeprelax_ase.checks import StructureError
 
 _COMPRESSED = (".gz", ".bz2", ".xz")
 _OWN_SUFFIXES = {".cif": "cif", ".mcif": "mcif", ".vasp": "poscar", ".poscar": "poscar"}

@@ -17,24 +17,14 @@ from jaxtyping import Float, Int
 
 from deeprelax_ase import edg
 from deeprelax_ase.checkpoint import Weights, load_weights
+from deeprelax_ase.checks import VACUUM_CHOICES, StructureError, reason_to_refuse
 from deeprelax_ase.config import FUNCTIONALS
-from deeprelax_ase.crystal import Crystal, nearest_pair
 from deeprelax_ase.graph import CrystalGraph, build_graph
 from deeprelax_ase.prediction import Prediction
 from deeprelax_ase.result import Bonds, RelaxResult, WeightsName
-from deeprelax_ase.structure import (
-    VACUUM_CHOICES,
-    StructureError,
-    StructureInput,
-    read_structure,
-)
+from deeprelax_ase.structure import StructureInput, read_structure
 from deeprelax_ase.symmetry import find_space_group, symmetrise
 from deeprelax_ase.uncertainty import Calibration, system_uncertainty
-
-LARGEST_DISPLACEMENT = 4.0
-"""A move further than this (Å) is refused."""
-LARGEST_LOG_VOLUME = 1.0
-"""A change of the logarithm of the volume larger than this is refused."""
 
 
 class Relaxer:
@@ -199,7 +189,7 @@ class Relaxer:
                 # A cell that is to stay stays to the last digit.
                 deformation = symmetric if relax_cell else deformation
         displacement = entry.hold_still(displacement)
-        reason = _reason_to_refuse(entry.crystal, displacement, deformation, part.status)
+        reason = reason_to_refuse(entry.crystal, displacement, deformation, part.status)
         if not part.edge_index.size and entry.crystal.pbc.any():
             cutoff = self.network.config.cutoff
             reason = f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
@@ -313,29 +303,6 @@ def _split(graph: CrystalGraph, prediction: Prediction, solution: edg.Solution) 
             distances=prediction.distances[pairs].numpy(),
             distance_scales=distance_scales[pairs],
         )
-
-
-def _reason_to_refuse(
-    crystal: Crystal,
-    displacement: Float[np.ndarray, "atoms 3"],
-    deformation: Float[np.ndarray, "3 3"],
-    status: edg.SolveStatus,
-) -> str | None:
-    """Why a prediction is not to be trusted at all, or None."""
-    if status != edg.SolveStatus.SOLVED:
-        return f"input kept: {status.sentence}"
-    furthest = float(np.linalg.norm(displacement, axis=1).max())
-    if furthest > LARGEST_DISPLACEMENT:
-        return f"input kept: an atom would move by {furthest:.1f} Å, over {LARGEST_DISPLACEMENT} Å"
-    log_volume = float(np.log(np.linalg.det(deformation)))
-    if abs(log_volume) > LARGEST_LOG_VOLUME:
-        return f"input kept: the volume would change by a factor of {np.exp(log_volume):.2f}"
-    cell = crystal.cell.copy()
-    cell[crystal.pbc] = cell[crystal.pbc] @ deformation
-    moved = replace(crystal, positions=(crystal.positions + displacement) @ deformation, cell=cell)
-    if nearest_pair(moved, edg.LEAST_DISTANCE) is not None:
-        return f"input kept: {edg.SolveStatus.ATOMS_OVERLAP.sentence}"
-    return None
 
 
 def _logarithm(deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:

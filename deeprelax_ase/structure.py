@@ -17,23 +17,18 @@ from jaxtyping import Bool, Float, Int
 from pymatgen.core import IStructure, Lattice
 from scipy.linalg import polar
 
-from deeprelax_ase.config import MAX_ATOMIC_NUMBER
-from deeprelax_ase.crystal import Crystal, complete_cell, nearest_pair
+from deeprelax_ase.checks import (
+    VACUUM_CHOICES,
+    VACUUM_GAP,
+    StructureError,
+    check_distances,
+    check_input,
+    widest_gaps,
+)
+from deeprelax_ase.crystal import Crystal, complete_cell
 
-VACUUM_GAP = 8.0
-"""A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
-LEAST_DISTANCE = 0.5
-"""Atoms nearer than this (Å) share a site."""
-VACUUM_CHOICES = ("auto", "none")
-LONGEST_VECTOR = 1000.0
-"""A longer cell vector (Å) is taken for a mistake of units."""
 _LARGEST_STRAIN_STEP = 0.1
 _FULL = 1e-3
-_FLAT = 1e-4
-
-
-class StructureError(ValueError):
-    """The input cannot be read as a crystal; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +136,13 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
         )
         raise StructureError(msg)
     numbers, positions, cell, pbc, free = raw
-    _check(numbers, positions, cell, pbc)
+    check_input(numbers, positions, cell, pbc)
     cell = complete_cell(cell, pbc)
     shifts = np.zeros((len(numbers), 3), dtype=int)
     notes = []
     periodic = pbc.copy()
     if vacuum == "auto":
-        gaps, all_shifts = _widest_gaps(positions, cell)
+        gaps, all_shifts = widest_gaps(positions, cell)
         for axis in np.flatnonzero(pbc & (gaps > VACUUM_GAP)):
             periodic[axis] = False
             shifts[:, axis] = all_shifts[:, axis]
@@ -157,7 +152,7 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
     if not periodic.any() and len(numbers) == 1:
         notes.append("a single atom: nothing to relax")
     crystal = Crystal(numbers, positions + shifts @ cell, cell, periodic)
-    _check_distances(crystal)
+    check_distances(crystal)
     return StructureInput(structure, crystal, shifts, free, tuple(notes))
 
 
@@ -223,89 +218,6 @@ def _disordered(site: Any) -> str:
         f"a site is disordered or partially occupied ({site}): order the structure first, for "
         "instance with pymatgen's OrderDisorderedStructureTransformation"
     )
-
-
-def _check(
-    numbers: Int[np.ndarray, " atoms"],
-    positions: Float[np.ndarray, "atoms 3"],
-    cell: Float[np.ndarray, "3 3"],
-    pbc: Bool[np.ndarray, "3"],
-) -> None:
-    if len(numbers) == 0:
-        msg = "the structure is empty: it has no atoms"
-        raise StructureError(msg)
-    unknown = [int(z) for z in numbers if not 1 <= z <= MAX_ATOMIC_NUMBER]
-    if unknown:
-        where = int(np.flatnonzero(numbers == unknown[0])[0])
-        msg = (
-            f"atom {where} is a dummy 'X' or no element (atomic number {unknown[0]}): "
-            f"atomic numbers go from 1 to {MAX_ATOMIC_NUMBER}; remove it or name its element"
-        )
-        raise StructureError(msg)
-    if not np.isfinite(positions).all():
-        where = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
-        msg = f"atom {where} is at {positions[where].tolist()}: coordinates have to be finite"
-        raise StructureError(msg)
-    if not np.isfinite(cell).all():
-        msg = f"the cell {cell.tolist()} has values that are not finite"
-        raise StructureError(msg)
-    lengths = np.linalg.norm(cell, axis=1)
-    if lengths.max() > LONGEST_VECTOR:
-        msg = (
-            f"a cell vector is {lengths.max():.0f} Å long, more than {LONGEST_VECTOR:.0f} Å: "
-            "is the cell in Å?"
-        )
-        raise StructureError(msg)
-    periodic = cell[pbc]
-    if len(periodic) and (_is_flat(periodic) or lengths[pbc].min() < LEAST_DISTANCE):
-        msg = (
-            f"the cell {cell.tolist()} is singular along its periodic axes: give three "
-            "independent vectors in Å, or set pbc to False on axes that do not repeat"
-        )
-        raise StructureError(msg)
-    if not pbc.all() and _is_flat(cell[lengths > 0]):
-        msg = f"the cell {cell.tolist()} is singular: its vectors lie in a plane or on a line"
-        raise StructureError(msg)
-
-
-def _is_flat(vectors: Float[np.ndarray, "some 3"]) -> bool:
-    """Whether vectors are zero, or near to lying on a line or in a plane with each other."""
-    lengths = np.linalg.norm(vectors, axis=1)
-    if not lengths.all():
-        return True
-    units = vectors / lengths[:, None]
-    # The determinant of the unit vectors' dot products is their squared volume.
-    return bool(np.linalg.det(units @ units.T) < _FLAT**2)
-
-
-def _check_distances(crystal: Crystal) -> None:
-    """Refuse two atoms on one site."""
-    pair = nearest_pair(crystal, LEAST_DISTANCE)
-    if pair is None:
-        return
-    i, j, distance = pair
-    msg = (
-        f"atoms {i} and {j} share a site: they are {distance:.3f} Å apart, less than "
-        f"{LEAST_DISTANCE} Å; remove one of them"
-    )
-    raise StructureError(msg)
-
-
-def _widest_gaps(
-    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
-) -> tuple[Float[np.ndarray, "3"], Int[np.ndarray, "atoms 3"]]:
-    """Widest empty slab (Å) along each axis, and shifts that put all atoms to one side of it."""
-    inverse = np.linalg.inv(cell)
-    scaled = positions @ inverse
-    heights = 1.0 / np.linalg.norm(inverse, axis=0)
-    wrapped = scaled - np.floor(scaled)
-    order = np.sort(wrapped, axis=0)
-    gaps = np.diff(order, axis=0, append=order[:1] + 1.0)
-    widest = gaps.argmax(axis=0)
-    # The first atom above the gap starts the sheet.
-    start = order[(widest + 1) % len(order), np.arange(3)]
-    target = wrapped + (wrapped < start)
-    return gaps.max(axis=0) * heights, np.rint(target - scaled).astype(int)
 
 
 def _relaxed_atoms(

@@ -29,7 +29,7 @@ def test_counts_every_crystal_of_the_split(random_weights, tmp_path):
 
 
 def test_refused_crystals_count_as_their_input(random_weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("deeprelax_ase.relax.LARGEST_DISPLACEMENT", 0.0)
+    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_DISPLACEMENT", 0.0)
     result = evaluate(write_pairs(tmp_path / "pairs.parquet"), load_weights(random_weights))
     assert result.not_relaxed == 8
     assert result.summary()["displacement_better"] == pytest.approx(0)

@@ -11,8 +11,8 @@ from pymatgen.electronic_structure.core import Magmom
 from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
+from deeprelax_ase.checks import StructureError
 from deeprelax_ase.files import output_path, read_structures, write_structures
-from deeprelax_ase.structure import StructureError
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ LAYERS = [
     "graph",
     "prediction",
     "edg",
+    "checks",
     "model",
     "checkpoint",
     "uncertainty",

@@ -240,7 +240,7 @@ def test_a_restart_file_of_another_optimizer(mover, tmp_path):
 
 
 def test_a_refused_move_warns_and_goes_on(mover, monkeypatch):
-    monkeypatch.setattr("deeprelax_ase.relax.LARGEST_DISPLACEMENT", 0.0)
+    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_DISPLACEMENT", 0.0)
     atoms = alloy()
     atoms.calc = EMT()
     dynamics = DeepRelaxBFGS(atoms, logfile=None, relaxer=mover)
@@ -251,7 +251,7 @@ def test_a_refused_move_warns_and_goes_on(mover, monkeypatch):
 def test_refusal_is_not_success(mover, monkeypatch):
     atoms = alloy()
     before = atoms.copy()
-    monkeypatch.setattr("deeprelax_ase.relax.LARGEST_DISPLACEMENT", 0.0)
+    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_DISPLACEMENT", 0.0)
     optimizer = DeepRelaxOptimizer(atoms, relaxer=mover)
     assert optimizer.run() is False
     assert optimizer.result.status == "refused"

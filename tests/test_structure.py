@@ -8,7 +8,8 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCartesian, FixScaled, FixSymmetry
 from pymatgen.core import DummySpecies, Element, IStructure, Lattice, Structure
 
-from deeprelax_ase.structure import StructureError, read_structure
+from deeprelax_ase.checks import StructureError
+from deeprelax_ase.structure import read_structure
 
 STRETCH = np.diag([1.02, 0.97, 1.05])
 

@@ -111,7 +111,7 @@ def test_annotations_are_plain(random_weights, perovskite):
 
 
 def test_refusal_warns_and_copies(transformation, perovskite, monkeypatch):
-    monkeypatch.setattr("deeprelax_ase.relax.LARGEST_DISPLACEMENT", 0.0)
+    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_DISPLACEMENT", 0.0)
     with pytest.warns(UserWarning, match="input kept"):
         relaxed = perovskite.apply(transformation)
     assert relaxed == perovskite

@@ -11,7 +11,7 @@ from deeprelax_ase.graph import CrystalGraph
 from deeprelax_ase.prediction import Prediction
 
 LEAST_DISTANCE = 0.5
-"""Two atoms nearer than this (Å) are on top of each other."""
+"""Two atoms nearer than this (Å) are on top of each other, in an input or in a result."""
 _LEAST_STRETCH = 0.2
 TINY = 1e-12
 

@@ -1,0 +1,139 @@
+"""What a crystal has to be to be relaxed, and a prediction to be believed.
+
+Plain geometry: nothing here knows ASE, pymatgen or a network.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from deeprelax_ase import edg
+from deeprelax_ase.config import MAX_ATOMIC_NUMBER
+from deeprelax_ase.crystal import Crystal, nearest_pair
+
+VACUUM_GAP = 8.0
+"""A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
+VACUUM_CHOICES = ("auto", "none")
+LONGEST_VECTOR = 1000.0
+"""A longer cell vector (Å) is taken for a mistake of units."""
+LARGEST_DISPLACEMENT = 4.0
+"""A move further than this (Å) is refused."""
+LARGEST_LOG_VOLUME = 1.0
+"""A change of the logarithm of the volume larger than this is refused."""
+_FLAT = 1e-4
+
+
+class StructureError(ValueError):
+    """The input cannot be read as a crystal; the message says why and what to do."""
+
+
+def check_input(
+    numbers: Int[np.ndarray, " atoms"],
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    pbc: Bool[np.ndarray, "3"],
+) -> None:
+    """Refuse what cannot be a crystal.
+
+    Raises:
+        StructureError: The message names the value, what is allowed and the way out.
+    """
+    if len(numbers) == 0:
+        msg = "the structure is empty: it has no atoms"
+        raise StructureError(msg)
+    unknown = [int(z) for z in numbers if not 1 <= z <= MAX_ATOMIC_NUMBER]
+    if unknown:
+        where = int(np.flatnonzero(numbers == unknown[0])[0])
+        msg = (
+            f"atom {where} is a dummy 'X' or no element (atomic number {unknown[0]}): "
+            f"atomic numbers go from 1 to {MAX_ATOMIC_NUMBER}; remove it or name its element"
+        )
+        raise StructureError(msg)
+    if not np.isfinite(positions).all():
+        where = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+        msg = f"atom {where} is at {positions[where].tolist()}: coordinates have to be finite"
+        raise StructureError(msg)
+    if not np.isfinite(cell).all():
+        msg = f"the cell {cell.tolist()} has values that are not finite"
+        raise StructureError(msg)
+    lengths = np.linalg.norm(cell, axis=1)
+    if lengths.max() > LONGEST_VECTOR:
+        msg = (
+            f"a cell vector is {lengths.max():.0f} Å long, more than {LONGEST_VECTOR:.0f} Å: "
+            "is the cell in Å?"
+        )
+        raise StructureError(msg)
+    periodic = cell[pbc]
+    if len(periodic) and (_is_flat(periodic) or lengths[pbc].min() < edg.LEAST_DISTANCE):
+        msg = (
+            f"the cell {cell.tolist()} is singular along its periodic axes: give three "
+            "independent vectors in Å, or set pbc to False on axes that do not repeat"
+        )
+        raise StructureError(msg)
+    if not pbc.all() and _is_flat(cell[lengths > 0]):
+        msg = f"the cell {cell.tolist()} is singular: its vectors lie in a plane or on a line"
+        raise StructureError(msg)
+
+
+def _is_flat(vectors: Float[np.ndarray, "some 3"]) -> bool:
+    """Whether vectors are zero, or near to lying on a line or in a plane with each other."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not lengths.all():
+        return True
+    units = vectors / lengths[:, None]
+    # The determinant of the unit vectors' dot products is their squared volume.
+    return bool(np.linalg.det(units @ units.T) < _FLAT**2)
+
+
+def check_distances(crystal: Crystal) -> None:
+    """Refuse two atoms on one site."""
+    pair = nearest_pair(crystal, edg.LEAST_DISTANCE)
+    if pair is None:
+        return
+    i, j, distance = pair
+    msg = (
+        f"atoms {i} and {j} share a site: they are {distance:.3f} Å apart, less than "
+        f"{edg.LEAST_DISTANCE} Å; remove one of them"
+    )
+    raise StructureError(msg)
+
+
+def widest_gaps(
+    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+) -> tuple[Float[np.ndarray, "3"], Int[np.ndarray, "atoms 3"]]:
+    """Widest empty slab (Å) along each axis, and shifts that put all atoms to one side of it."""
+    inverse = np.linalg.inv(cell)
+    scaled = positions @ inverse
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    wrapped = scaled - np.floor(scaled)
+    order = np.sort(wrapped, axis=0)
+    gaps = np.diff(order, axis=0, append=order[:1] + 1.0)
+    widest = gaps.argmax(axis=0)
+    # The first atom above the gap starts the sheet.
+    start = order[(widest + 1) % len(order), np.arange(3)]
+    target = wrapped + (wrapped < start)
+    return gaps.max(axis=0) * heights, np.rint(target - scaled).astype(int)
+
+
+def reason_to_refuse(
+    crystal: Crystal,
+    displacement: Float[np.ndarray, "atoms 3"],
+    deformation: Float[np.ndarray, "3 3"],
+    status: edg.SolveStatus,
+) -> str | None:
+    """Why a prediction is not to be trusted at all, or None."""
+    if status != edg.SolveStatus.SOLVED:
+        return f"input kept: {status.sentence}"
+    furthest = float(np.linalg.norm(displacement, axis=1).max())
+    if furthest > LARGEST_DISPLACEMENT:
+        return f"input kept: an atom would move by {furthest:.1f} Å, over {LARGEST_DISPLACEMENT} Å"
+    log_volume = float(np.log(np.linalg.det(deformation)))
+    if abs(log_volume) > LARGEST_LOG_VOLUME:
+        return f"input kept: the volume would change by a factor of {np.exp(log_volume):.2f}"
+    cell = crystal.cell.copy()
+    cell[crystal.pbc] = cell[crystal.pbc] @ deformation
+    moved = replace(crystal, positions=(crystal.positions + displacement) @ deformation, cell=cell)
+    if nearest_pair(moved, edg.LEAST_DISTANCE) is not None:
+        return f"input kept: {edg.SolveStatus.ATOMS_OVERLAP.sentence}"
+    return None
