@@ -217,6 +217,18 @@ def test_sparse_equals_dense(rng, monkeypatch):
     torch.testing.assert_close(sparse.deformations, dense.deformations, atol=1e-7, rtol=0)
 
 
+def test_sparse_and_dense_in_one_batch(rng, monkeypatch):
+    small, large = crystals(1, rng, repeat=(1, 1, 1)), crystals(1, rng, repeat=(2, 1, 1))
+    graph, displacements, deformations = problem([*large, *small, *crystals(1, rng)])
+    noisy = lengths_of(graph, displacements, deformations) + 0.01
+    prediction = prediction_of(graph, noisy, prior=0.1)
+    dense = edg.solve(graph, prediction)
+    monkeypatch.setattr("deeprelax_ase.edg.linear._LARGEST_DENSE", 8)
+    mixed = edg.solve(graph, prediction)
+    torch.testing.assert_close(mixed.displacements, dense.displacements, atol=1e-6, rtol=0)
+    torch.testing.assert_close(mixed.deformations, dense.deformations, atol=1e-7, rtol=0)
+
+
 def test_five_thousand_atoms(rng):
     """Without a dense matrix, which would take 1.8 GB."""
     some = list(crystals(1, rng, repeat=(9, 9, 8)))

@@ -127,50 +127,60 @@ def _group_by_size(crystals: list[int], sizes: list[int]) -> list[list[int]]:
     return groups
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Where the crystals of each group lie among the padded atoms and blocks of a batch.
+
+    Crystals of no group have the width 0; all of theirs goes to one place more, past the end.
+    """
+
+    groups: list[list[int]]
+    sizes: list[int]  # atoms that each group's crystals are padded to
+    first_place: Tensor  # (crystals,) among the padded atoms
+    first_block: Tensor  # (crystals,) among the 3x3 blocks of the padded matrices
+    width: Tensor  # (crystals,) atoms that the crystal is padded to
+    num_places: int
+    num_blocks: int
+
+
+def _lay_out(groups: list[list[int]], num_atoms: list[int], device: torch.device) -> _Layout:
+    sizes = [max(num_atoms[crystal] for crystal in group) for group in groups]
+    places, blocks, widths = ([0] * len(num_atoms) for _ in range(3))
+    num_places = num_blocks = 0
+    for group, size in zip(groups, sizes, strict=True):
+        for crystal in group:
+            places[crystal], blocks[crystal], widths[crystal] = num_places, num_blocks, size
+            num_places, num_blocks = num_places + size, num_blocks + size * size
+    first_place, first_block, width = (
+        torch.tensor(values, device=device) for values in (places, blocks, widths)
+    )
+    return _Layout(groups, sizes, first_place, first_block, width, num_places, num_blocks)
+
+
 def _solve_dense(
     equations: NormalEquations, blocks: _Blocks, groups: list[list[int]], starts: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Scatter the blocks into one padded matrix for each crystal and solve them in groups."""
-    device = starts.device
-    num_crystals = len(equations.num_atoms)
-    largest = [max(int(equations.num_atoms[c]) for c in group[-1:]) for group in groups]
-    # First place of each crystal among the padded atoms and among the padded blocks.
-    atom_base = torch.zeros(num_crystals, dtype=torch.long)
-    block_base = torch.zeros(num_crystals, dtype=torch.long)
-    width = torch.zeros(num_crystals, dtype=torch.long)
-    num_places = num_blocks = 0
-    for group, size in zip(groups, largest, strict=True):
-        members = torch.tensor(group)
-        order = torch.arange(len(group))
-        atom_base[members] = num_places + order * size
-        block_base[members] = num_blocks + order * size * size
-        width[members] = size
-        num_places += len(group) * size
-        num_blocks += len(group) * size * size
-    atom_base, block_base, width = (t.to(device) for t in (atom_base, block_base, width))
+    layout = _lay_out(groups, equations.num_atoms.tolist(), starts.device)
+    local = torch.arange(len(equations.batch), device=starts.device) - starts[equations.batch]
+    is_grouped = layout.width > 0
+    places = layout.first_place[equations.batch] + local
+    places = torch.where(is_grouped[equations.batch], places, layout.num_places)
+    matrix = _scatter_blocks(equations, blocks, layout, local)
+    border = blocks.border.new_zeros(layout.num_places + 1, 3, 6)
+    border = border.index_add(0, places, blocks.border)
+    right = blocks.atom_right.new_zeros(layout.num_places + 1, 3)
+    right = right.index_add(0, places, blocks.atom_right)
+    empty = torch.ones_like(right).index_fill(0, places, 0.0)
 
-    local = torch.arange(len(equations.batch), device=device) - starts[equations.batch]
-    places = atom_base[equations.batch] + local
-    base, wide = block_base[equations.crystals], width[equations.crystals]
-    i, j = local[equations.pairs[0]], local[equations.pairs[1]]
-    own = block_base[equations.batch] + local * (width[equations.batch] + 1)
-    where = torch.cat([own, base + i * wide + j, base + j * wide + i])
-    matrix = blocks.atom.new_zeros(num_blocks, 3, 3)
-    matrix = matrix.index_add(0, where, torch.cat([blocks.atom, blocks.pair, blocks.pair]))
-    border = blocks.border.new_zeros(num_places, 3, 6).index_add(0, places, blocks.border)
-    right = blocks.atom_right.new_zeros(num_places, 3).index_add(0, places, blocks.atom_right)
-    occupied = torch.zeros(num_places, device=device, dtype=right.dtype)
-    occupied = occupied.index_fill(0, places, 1.0)
-
-    solved_atoms, solved_corners = [], []
+    atoms, corners = [], []
     place = block = 0
-    for group, size in zip(groups, largest, strict=True):
-        count, members = len(group), torch.tensor(group, device=device)
+    for group, size in zip(layout.groups, layout.sizes, strict=True):
+        count, members = len(group), torch.tensor(group, device=starts.device)
         inside = slice(place, place + count * size)
         full = matrix[block : block + count * size * size].view(count, size, size, 3, 3)
         full = full.transpose(2, 3).reshape(count, 3 * size, 3 * size)
-        empty = (1.0 - occupied[inside]).repeat_interleave(3).view(count, 3 * size)
-        full = full + torch.diag_embed(empty)
+        full = full + torch.diag_embed(empty[inside].view(count, 3 * size))
         side = border[inside].view(count, 3 * size, 6)
         top = torch.cat([full, side], dim=2)
         bottom = torch.cat([side.transpose(1, 2), blocks.corner[members]], dim=2)
@@ -178,12 +188,35 @@ def _solve_dense(
         solved: Tensor = _CholeskySolve.apply(  # type: ignore[no-untyped-call]
             torch.cat([top, bottom], dim=1), rhs
         )
-        solved_atoms.append(solved[:, :-6].reshape(count * size, 3))
-        solved_corners.append(solved[:, -6:])
-        place, block = place + count * size, block + count * size * size
-    order = torch.tensor([c for group in groups for c in group], device=device)
-    corners = torch.zeros_like(blocks.corner_right).index_add(0, order, torch.cat(solved_corners))
-    return torch.cat(solved_atoms).index_select(0, places), corners
+        atoms.append(solved[:, :-6].reshape(count * size, 3))
+        corners.append(solved[:, -6:])
+        place, block = inside.stop, block + count * size * size
+    order = torch.tensor([c for group in groups for c in group], device=starts.device)
+    in_order = torch.zeros_like(blocks.corner_right).index_add(0, order, torch.cat(corners))
+    atoms.append(torch.zeros_like(right[:1]))
+    return torch.cat(atoms).index_select(0, places), in_order
+
+
+def _scatter_blocks(
+    equations: NormalEquations, blocks: _Blocks, layout: _Layout, local: Tensor
+) -> Float[Tensor, "blocks 3 3"]:
+    """The 3x3 blocks of all padded matrices; `local` counts atoms within their crystal."""
+
+    def or_past_the_end(blocks_of: Tensor, crystals: Tensor) -> Tensor:
+        return torch.where(layout.width[crystals] > 0, blocks_of, layout.num_blocks)
+
+    base, width = layout.first_block[equations.crystals], layout.width[equations.crystals]
+    i, j = local[equations.pairs[0]], local[equations.pairs[1]]
+    own = layout.first_block[equations.batch] + local * (layout.width[equations.batch] + 1)
+    where = torch.cat(
+        [
+            or_past_the_end(own, equations.batch),
+            or_past_the_end(base + i * width + j, equations.crystals),
+            or_past_the_end(base + j * width + i, equations.crystals),
+        ]
+    )
+    matrix = blocks.atom.new_zeros(layout.num_blocks + 1, 3, 3)
+    return matrix.index_add(0, where, torch.cat([blocks.atom, blocks.pair, blocks.pair]))
 
 
 class _CholeskySolve(torch.autograd.Function):
