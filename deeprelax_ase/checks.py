@@ -14,7 +14,6 @@ from deeprelax_ase.crystal import Crystal, nearest_pair
 
 VACUUM_GAP = 8.0
 """A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
-VACUUM_CHOICES = ("auto", "none")
 LONGEST_VECTOR = 1000.0
 """A longer cell vector (Å) is taken for a mistake of units."""
 LARGEST_DISPLACEMENT = 4.0
@@ -26,6 +25,13 @@ _FLAT = 1e-4
 
 class StructureError(ValueError):
     """The input cannot be read as a crystal; the message says why and what to do."""
+
+
+def check_vacuum(vacuum: str) -> None:
+    """Refuse what is no way to treat vacuum."""
+    if vacuum not in ("auto", "none"):
+        msg = f"unknown vacuum {vacuum!r}: choose 'auto' or 'none'"
+        raise ValueError(msg)
 
 
 def check_input(

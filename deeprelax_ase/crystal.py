@@ -71,3 +71,15 @@ def nearest_pair(crystal: Crystal, cutoff: float) -> tuple[int, int, float] | No
         return None
     nearest = int(distances.argmin())
     return int(first[nearest]), int(second[nearest]), float(distances[nearest])
+
+
+def exp_symmetric(matrices: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:
+    """Exponential of symmetric matrices: the deformation of a strain."""
+    values, axes = np.linalg.eigh(matrices)
+    return (axes * np.exp(values)[..., None, :]) @ axes.swapaxes(-1, -2)
+
+
+def log_symmetric(matrices: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:
+    """Logarithm of symmetric positive definite matrices: the strain of a deformation."""
+    values, axes = np.linalg.eigh(matrices)
+    return (axes * np.log(values)[..., None, :]) @ axes.swapaxes(-1, -2)

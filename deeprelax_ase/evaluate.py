@@ -12,7 +12,7 @@ from deeprelax_ase.checkpoint import Weights, load_weights, save_weights
 from deeprelax_ase.config import FUNCTIONALS
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.dataset import PairFile, collate
-from deeprelax_ase.metrics import Errors, compute_errors, concatenate, improvement
+from deeprelax_ase.metrics import Errors, compute_errors, concatenate, improvement, input_errors
 from deeprelax_ase.relax import Relaxer
 from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import atoms_of
@@ -148,7 +148,6 @@ def _compare(relaxer: Relaxer, pairs: Sequence[Pair]) -> Evaluation:
     moves = [_moves(result, pair) for result, pair in zip(results, pairs, strict=True)]
     displacements = torch.from_numpy(np.concatenate(moves))
     strains = torch.from_numpy(np.stack([result.strain for result in results]))
-    still = torch.zeros_like(strains)
     bond_errors = [
         np.abs(result.bonds.lengths - _true_lengths(result.bonds, pair))
         for result, pair in zip(results, pairs, strict=True)
@@ -158,9 +157,7 @@ def _compare(relaxer: Relaxer, pairs: Sequence[Pair]) -> Evaluation:
     return Evaluation(
         name="",
         errors=compute_errors(graph, displacements, torch.linalg.matrix_exp(strains), targets),
-        dummy=compute_errors(
-            graph, torch.zeros_like(displacements), torch.linalg.matrix_exp(still), targets
-        ),
+        dummy=input_errors(graph, targets),
         expected=np.array([result.expected_error for result in results]),
         expected_displacement=np.array(
             [r.site_errors.mean() if len(r.site_errors) else np.nan for r in results]

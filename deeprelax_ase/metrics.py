@@ -63,6 +63,12 @@ def compute_errors(
     )
 
 
+def input_errors(graph: CrystalGraph, targets: Targets) -> Errors:
+    """Errors of the unrelaxed input itself, the paper's Dummy."""
+    still = torch.eye(3).to(graph.cells).expand(graph.num_crystals, 3, 3)
+    return compute_errors(graph, torch.zeros_like(graph.positions), still, targets)
+
+
 def concatenate(parts: list[Errors]) -> Errors:
     """Errors of several batches as one."""
     return Errors(

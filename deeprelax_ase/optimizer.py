@@ -13,6 +13,7 @@ from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 from jaxtyping import Float
 
+from deeprelax_ase.crystal import exp_symmetric
 from deeprelax_ase.relax import Relaxer, shared_relaxer
 from deeprelax_ase.result import RelaxResult
 from deeprelax_ase.structure import move_atoms, read_structure
@@ -42,8 +43,7 @@ def apply_move(target: Relaxable, result: RelaxResult) -> RelaxResult:
         visible = np.zeros((len(atoms), 1))
         visible[target.index] = 1.0
         displacement = displacement * visible
-    stretches, axes = np.linalg.eigh(strain)
-    deformation = (axes * np.exp(stretches)) @ axes.T
+    deformation = exp_symmetric(strain)
     before = read_structure(atoms.copy())
     if isinstance(target, StrainFilter):
         components = deformation - np.eye(3)
@@ -69,9 +69,8 @@ def _filtered_strain(
         xx, yy, zz, yz, xz, xy = mask.ravel()
         mask = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
     strain = strain * mask
-    third = np.trace(strain) / 3 * np.eye(3)
     if getattr(target, "hydrostatic_strain", False):
-        strain = third
+        strain = np.trace(strain) / 3 * np.eye(3)
     if getattr(target, "constant_volume", False):
         strain = strain - np.trace(strain) / 3 * np.eye(3)
     return strain

@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 
 from deeprelax_ase import edg
 from deeprelax_ase.checkpoint import Weights, load_weights
-from deeprelax_ase.checks import VACUUM_CHOICES, StructureError, reason_to_refuse
+from deeprelax_ase.checks import StructureError, check_vacuum, reason_to_refuse
 from deeprelax_ase.config import FUNCTIONALS
+from deeprelax_ase.crystal import log_symmetric
 from deeprelax_ase.graph import CrystalGraph, build_graph
 from deeprelax_ase.prediction import Prediction
 from deeprelax_ase.result import Bonds, RelaxResult, WeightsName
@@ -65,9 +66,7 @@ class Relaxer:
         if method not in edg.METHODS:
             msg = f"unknown method {method!r}: choose from {', '.join(edg.METHODS)}"
             raise ValueError(msg)
-        if vacuum not in VACUUM_CHOICES:
-            msg = f"unknown vacuum {vacuum!r}: choose 'auto' or 'none'"
-            raise ValueError(msg)
+        check_vacuum(vacuum)
         if edges_per_batch < 1:
             msg = f"edges_per_batch is {edges_per_batch}: it has to be positive"
             raise ValueError(msg)
@@ -217,7 +216,10 @@ class Relaxer:
         )
         if reason is not None:
             return result
-        structure, strain = entry.with_relaxed(displacement, deformation), _logarithm(deformation)
+        structure, strain = (
+            entry.with_relaxed(displacement, deformation),
+            log_symmetric(deformation),
+        )
         if getattr(structure, "constraints", ()):
             displacement, strain = entry.measure(structure)
         return replace(
@@ -303,11 +305,6 @@ def _split(graph: CrystalGraph, prediction: Prediction, solution: edg.Solution) 
             distances=prediction.distances[pairs].numpy(),
             distance_scales=distance_scales[pairs],
         )
-
-
-def _logarithm(deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
-    stretches, axes = np.linalg.eigh(deformation)
-    return (axes * np.log(stretches)) @ axes.T
 
 
 def _keep_freed_memory() -> None:

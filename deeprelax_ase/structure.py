@@ -18,14 +18,14 @@ from pymatgen.core import IStructure, Lattice
 from scipy.linalg import polar
 
 from deeprelax_ase.checks import (
-    VACUUM_CHOICES,
     VACUUM_GAP,
     StructureError,
     check_distances,
     check_input,
+    check_vacuum,
     widest_gaps,
 )
-from deeprelax_ase.crystal import Crystal, complete_cell
+from deeprelax_ase.crystal import Crystal, complete_cell, log_symmetric
 
 _LARGEST_STRAIN_STEP = 0.1
 _FULL = 1e-3
@@ -91,8 +91,7 @@ class StructureInput:
         rotation, deformation = polar(gradient, side="left")
         positions = relaxed.positions + self.shifts @ cell
         displacements = positions @ np.linalg.inv(deformation @ rotation) - self.crystal.positions
-        stretches, axes = np.linalg.eigh((deformation + deformation.T) / 2)
-        return displacements, (axes * np.log(stretches)) @ axes.T
+        return displacements, log_symmetric((deformation + deformation.T) / 2)
 
     def hold_still(
         self, displacements: Float[np.ndarray, "atoms 3"]
@@ -122,9 +121,7 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
     Raises:
         StructureError: It is no crystal, or one that cannot be relaxed; see the message.
     """
-    if vacuum not in VACUUM_CHOICES:
-        msg = f"unknown vacuum {vacuum!r}: choose 'auto' or 'none'"
-        raise ValueError(msg)
+    check_vacuum(vacuum)
     if isinstance(structure, Atoms):
         raw = _from_atoms(structure)
     elif isinstance(structure, IStructure):

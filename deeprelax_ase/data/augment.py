@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.linalg import polar
 
 from deeprelax_ase.config import NoiseConfig
-from deeprelax_ase.crystal import Crystal
+from deeprelax_ase.crystal import Crystal, exp_symmetric
 
 _SMALLEST_SHARE = 0.03
 
@@ -43,8 +43,7 @@ def disturb(pair: Pair, noise: NoiseConfig, rng: np.random.Generator) -> Pair:
     log_volume = rng.uniform(-1.0, 1.0) * noise.max_log_volume * shares[1]
     projector = crystal.strain_projector()
     strain = (components + components.T) / 2 + log_volume / 3 * np.eye(3)
-    stretches, axes = np.linalg.eigh(projector @ strain @ projector)
-    deform = (axes * np.exp(stretches)) @ axes.T
+    deform = exp_symmetric(projector @ strain @ projector)
     rattle = rng.normal(size=crystal.positions.shape)
     rattle *= noise.max_rattle * shares[2] / np.sqrt(3.0)
     rattle -= rattle.mean(axis=0)

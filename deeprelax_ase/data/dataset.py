@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeprelax_ase.config import FUNCTIONALS, NetworkConfig, SourceConfig, TrainConfig
-from deeprelax_ase.crystal import Crystal
+from deeprelax_ase.crystal import Crystal, log_symmetric
 from deeprelax_ase.data.augment import Pair, disturb
 from deeprelax_ase.graph import CrystalGraph, build_graph
 
@@ -132,8 +132,6 @@ def collate(pairs: Sequence[Pair], config: NetworkConfig) -> tuple[CrystalGraph,
     """Graph and targets of several pairs, in double precision."""
     graph = build_graph([p.crystal for p in pairs], [p.functional for p in pairs], config)
     deformations = np.stack([p.deformation for p in pairs])
-    stretches, axes = np.linalg.eigh(deformations)
-    strains = (axes * np.log(stretches)[:, None, :]) @ axes.transpose(0, 2, 1)
     displacements = torch.from_numpy(np.concatenate([p.displacements for p in pairs]))
     matrices = torch.from_numpy(deformations)
     i, j = graph.edge_index
@@ -142,7 +140,7 @@ def collate(pairs: Sequence[Pair], config: NetworkConfig) -> tuple[CrystalGraph,
     targets = Targets(
         displacements=displacements,
         deformations=matrices,
-        strains=torch.from_numpy(strains),
+        strains=torch.from_numpy(log_symmetric(deformations)),
         distances=torch.linalg.vector_norm(relaxed, dim=1),
     )
     return graph, targets

@@ -44,7 +44,7 @@ def solve_joint(
         prediction: What to fit.
         max_steps: At most so many steps.
         tolerance: Å, and change of strain.
-        is_robust: Re-weight before each step, see `_weights`.
+        is_robust: Re-weight before each step, see `_reweighted`.
     """
     graph, prediction = graph.to(torch.float64), prediction.to(torch.float64)
     state = start(prediction)

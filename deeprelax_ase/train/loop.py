@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from deeprelax_ase.checkpoint import load_tensors, save_tensors, save_weights
 from deeprelax_ase.config import FUNCTIONALS, TrainConfig
 from deeprelax_ase.data.dataset import Mixture, PairFile, Targets, collate
 from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.metrics import compute_errors, concatenate, improvement
+from deeprelax_ase.metrics import compute_errors, concatenate, improvement, input_errors
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.train.loss import Loss, compute_loss
 
@@ -63,16 +64,20 @@ class Trainer:
         if config.compile:
             self.network.compile(dynamic=True)
 
+    @cached_property
+    def _mixture(self) -> Mixture:
+        """The training files, read once."""
+        return Mixture(self.config, "train")
+
     def run(self) -> None:
         """Train to the last step, saving on the way; Ctrl-C saves and stops."""
-        mixture = Mixture(self.config, "train")
         last_save = started = time.monotonic()
         before = self.seconds
         progress = tqdm(
             total=self.config.steps, initial=self.step, file=sys.stderr, unit="step", mininterval=30
         )
         try:
-            for graph, targets in self._batches(mixture):
+            for graph, targets in self._batches(self._mixture):
                 loss = self._update(graph, targets)
                 progress.update()
                 now = time.monotonic()
@@ -206,15 +211,14 @@ class Trainer:
             errors.append(
                 compute_errors(graph, solution.displacements, solution.deformations, targets)
             )
-            still = torch.eye(3, dtype=torch.float64).expand(graph.num_crystals, 3, 3)
-            dummies.append(compute_errors(graph, torch.zeros_like(graph.positions), still, targets))
+            dummies.append(input_errors(graph, targets))
         result = concatenate(errors)
         scores = improvement(result, concatenate(dummies))
         own = {"crystals": count, "mean_displacement": float(result.displacement.mean())}
         return own | scores
 
     def _provenance(self, scores: Mapping[str, Any]) -> dict[str, Any]:
-        files = [PairFile(source.path, "train") for source in self.config.sources]
+        files = self._mixture.files
         elements = sorted({int(z) for file in files for z in file.elements})
         functionals = {name for file in files for name in file.functionals}
         return {
