@@ -5,8 +5,9 @@ weights. No defaults live anywhere else.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 FUNCTIONALS = ("unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW")
@@ -69,12 +70,20 @@ class TrainConfig(_Frozen):
 
     name: str
     sources: tuple[SourceConfig, ...]
+    start_from: Path | None = Field(default=None, description="weights to go on from")
+    freeze_trunk: bool = Field(default=False, description="train the heads alone")
+    strict: bool = Field(default=False, description="refuse files with rows that cannot be used")
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
     denoising: NoiseConfig = NoiseConfig()
     augmentation: NoiseConfig | None = None
     steps: int = Field(default=20_000, ge=1)
     edges_per_batch: int = Field(default=9_000, ge=100, description="both directions counted")
+    schedule: Literal["cosine", "plateau"] = Field(
+        default="cosine", description="decay; plateau: shrink when the validation stands still"
+    )
+    plateau_factor: float = Field(default=0.8, gt=0, lt=1)
+    plateau_patience: int = Field(default=5, ge=0, description="validations without a gain")
     learning_rate: float = Field(default=1.5e-3, gt=0)
     final_learning_rate: float = Field(default=1e-5, ge=0)
     warmup_steps: int = Field(default=300, ge=0)
@@ -83,9 +92,37 @@ class TrainConfig(_Frozen):
     clip_norm: float = Field(default=5.0, gt=0)
     seed: int = 0
     validate_every: int = Field(default=2_000, ge=1)
+    log_every: int = Field(default=100, ge=1, description="steps")
     validation_limit: int = Field(default=400, ge=1, description="crystals a file")
     checkpoint_minutes: float = Field(default=3.0, gt=0)
     threads: int = Field(default=1, ge=1)
     workers: int = Field(default=1, ge=0, description="processes that build graphs ahead")
     compile: bool = Field(default=False, description="torch.compile; needs a C++ compiler")
     device: Literal["cpu", "cuda"] = "cpu"
+
+
+def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainConfig:
+    """Read a training run from JSON or YAML.
+
+    Args:
+        path: The file.
+        data: Folder that relative paths of sources start from; that of the file if None.
+        changes: Entries that replace those of the file.
+
+    Raises:
+        ValueError: No such file, or not a valid configuration; every wrong entry is named.
+    """
+    if not path.is_file():
+        msg = f"no configuration {path}"
+        raise ValueError(msg)
+    try:
+        entries = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        msg = f"{path} is neither JSON nor YAML: {error}"
+        raise ValueError(msg) from error
+    if not isinstance(entries, dict):
+        msg = f"{path} holds no configuration"
+        raise ValueError(msg)
+    for source in entries.get("sources", ()):
+        source["path"] = str((data or path.parent) / source["path"])
+    return TrainConfig(**entries | changes)

@@ -1,4 +1,6 @@
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import SMALL
@@ -6,7 +8,8 @@ from datasets import rows, write_pairs, write_relaxed
 
 from deeprelax_ase.config import NoiseConfig, SourceConfig, TrainConfig
 from deeprelax_ase.data.augment import disturb
-from deeprelax_ase.data.dataset import Mixture, PairFile, collate
+from deeprelax_ase.data.dataset import PairFile, collate
+from deeprelax_ase.data.mixture import Mixture
 
 
 @pytest.fixture
@@ -100,9 +103,10 @@ def test_epochs_are_reproducible_and_differ(config):
     first.set_epoch(3)
     second.set_epoch(3)
     for number in (0, len(first) - 1):
-        (a, s), (b, t) = first[number], second[number]
-        torch.testing.assert_close(a.positions, b.positions, rtol=0, atol=0)
-        torch.testing.assert_close(s.displacements, t.displacements, rtol=0, atol=0)
+        a, b = first[number], second[number]
+        torch.testing.assert_close(a.graph.positions, b.graph.positions, rtol=0, atol=0)
+        here, there = a.targets.displacements, b.targets.displacements
+        torch.testing.assert_close(here, there, rtol=0, atol=0)
     before = first._batches
     first.set_epoch(4)
     assert first._batches != before
@@ -133,3 +137,86 @@ def test_missing_column_and_empty_split(tmp_path):
     small = write_pairs(tmp_path / "q.parquet", count=3)
     with pytest.raises(ValueError, match="no row with split 'test'"):
         PairFile(small, "test")
+
+
+def test_processes_share_every_batch(config):
+    whole = Mixture(config, "train")
+    parts = [Mixture(config, "train", rank, 3) for rank in range(3)]
+    for number in range(len(whole)):
+        batch = whole[number]
+        shares = [part[number] for part in parts]
+        assert batch.share == 1
+        assert sum(share.share for share in shares) == pytest.approx(1)
+        kept = [share for share in shares if not share.is_filler]
+        cells = torch.cat([share.graph.cells for share in kept])
+        assert sorted(cells.sum((1, 2)).tolist()) == pytest.approx(
+            sorted(batch.graph.cells.sum((1, 2)).tolist())
+        )
+
+
+def spoil(row, how):
+    row = dict(row)
+    n = len(row["numbers"])
+    if how == "nan":
+        row["positions"] = [float("nan"), *row["positions"][1:]]
+    elif how == "flat":
+        row["cell"] = [*row["cell"][:6], 0.0, 0.0, 0.0]
+    elif how == "counts":
+        row["relaxed_positions"] = row["relaxed_positions"][3:]
+    elif how == "element":
+        row["numbers"] = [0, *row["numbers"][1:]]
+    elif how == "rotated":
+        turn = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+        for name in ("relaxed_cell", "relaxed_positions"):
+            row[name] = (np.reshape(row[name], (-1, 3)) @ turn).ravel().tolist()
+    elif how == "order":
+        far = np.reshape(row["relaxed_positions"], (n, 3))
+        far = far + 9 * np.arange(n)[:, None]
+        row["relaxed_positions"] = far.ravel().tolist()
+    elif how == "empty":
+        row |= {"numbers": [], "positions": [], "relaxed_positions": []}
+    return row
+
+
+FAULTS = {
+    "nan": "positions has NaN",
+    "flat": "cell has no volume",
+    "counts": "wrong count of values",
+    "element": "outside 1 to 118",
+    "rotated": "rotated",
+    "order": "another order",
+    "empty": "no atoms",
+}
+
+
+@pytest.mark.parametrize("how", FAULTS)
+def test_rows_that_cannot_be_used_are_named_and_skipped(tmp_path, how):
+    table = list(rows(20))
+    table[2] = spoil(table[2], how)
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.Table.from_pylist(table), path)
+    with pytest.warns(UserWarning, match=rf"skipped 1 rows.*row 2 \(id row-2\).*{FAULTS[how]}"):
+        file = PairFile(path, "train")
+    assert len(file) == sum(row["split"] == "train" for row in table) - 1
+    assert "row-2" not in {file.id(row) for row in range(len(file))}
+    with pytest.raises(ValueError, match=FAULTS[how]):
+        PairFile(path, "train", strict=True)
+
+
+def test_another_order_of_the_relaxed_atoms_is_found(tmp_path):
+    table = list(rows(20))
+    for row in table:
+        row["relaxed_numbers"] = list(row["numbers"])
+    table[1]["relaxed_numbers"] = table[1]["numbers"][::-1]
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.Table.from_pylist(table), path)
+    with pytest.raises(ValueError, match=r"row 1 .*another order"):
+        PairFile(path, "train", strict=True)
+
+
+def test_a_file_without_a_single_good_row_is_refused(tmp_path):
+    path = tmp_path / "p.parquet"
+    table = [spoil(row, "nan") for row in rows(10)]
+    pq.write_table(pa.Table.from_pylist(table), path)
+    with pytest.raises(ValueError, match="6 of 6 rows"):
+        PairFile(path, "train")

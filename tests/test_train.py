@@ -1,5 +1,11 @@
 import csv
 import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 from dataclasses import fields
 
 import numpy as np
@@ -9,12 +15,13 @@ from conftest import SMALL
 from datasets import write_pairs, write_relaxed
 
 from deeprelax_ase.checkpoint import load_tensors, load_weights
-from deeprelax_ase.config import LossConfig, SourceConfig, TrainConfig
+from deeprelax_ase.config import LossConfig, SourceConfig, TrainConfig, read_config
 from deeprelax_ase.data.dataset import PairFile, collate
 from deeprelax_ase.metrics import compute_errors, concatenate, improvement
 from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.train.loop import Trainer, learning_rate, read_config
+from deeprelax_ase.train.loop import Trainer
 from deeprelax_ase.train.loss import compute_loss
+from deeprelax_ase.train.schedule import Schedule
 
 
 @pytest.fixture
@@ -108,12 +115,32 @@ def test_metrics_of_input_and_truth(batch):
     np.testing.assert_allclose(dummy.volume, abs(volumes - true_volumes))
 
 
+def schedule_of(config):
+    return Schedule(config, torch.optim.SGD([torch.zeros(1)], lr=1.0))
+
+
 def test_learning_rate_warms_up_and_decays(config):
-    rates = [learning_rate(config, step) for step in range(config.steps)]
+    schedule = schedule_of(config)
+    rates = [schedule.rate(step) for step in range(config.steps)]
     assert rates[0] == pytest.approx(config.learning_rate / 4)
     assert max(rates) == pytest.approx(config.learning_rate)
     assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert learning_rate(config, config.steps) == pytest.approx(config.final_learning_rate)
+    assert schedule.rate(config.steps) == pytest.approx(config.final_learning_rate)
+
+
+def test_learning_rate_falls_on_a_plateau(config):
+    changes = {"schedule": "plateau", "plateau_patience": 1, "plateau_factor": 0.5}
+    schedule = schedule_of(config.model_copy(update=changes))
+    for score in (1.0, 2.0, 1.5):
+        schedule.report(score)
+    assert schedule.rate(10) == pytest.approx(config.learning_rate)
+    state = json.loads(json.dumps(schedule.state()))
+    resumed = schedule_of(config.model_copy(update=changes))
+    resumed.restore(state)
+    for one in (schedule, resumed):
+        one.report(1.9)
+        assert one.rate(10) == pytest.approx(config.learning_rate / 2)
+        assert one.rate(0) == pytest.approx(config.learning_rate / 8)
 
 
 def test_training_lowers_the_loss_and_writes_weights(config, tmp_path):
@@ -147,18 +174,20 @@ def final_state(folder):
     return tensors, metadata["progress"]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_resumes_exactly(config, tmp_path, workers):
+@pytest.mark.parametrize(
+    "changes", [{"workers": 0}, {"workers": 1}, {"schedule": "plateau", "plateau_patience": 0}]
+)
+def test_resumes_exactly(config, tmp_path, changes):
     """Interrupted at any step, a run ends with the same weights, EMA and optimizer."""
-    config = config.model_copy(update={"workers": workers})
+    config = config.model_copy(update=changes)
     Trainer(config, tmp_path / "whole").run()
     trainer = Trainer(config, tmp_path / "parts")
     update = trainer._update
 
-    def interrupted(graph, targets):
+    def interrupted(batch):
         if trainer.step == 7:
             raise KeyboardInterrupt
-        return update(graph, targets)
+        return update(batch)
 
     trainer._update = interrupted
     with pytest.raises(KeyboardInterrupt):
@@ -187,3 +216,73 @@ def test_configuration_is_read_from_json_and_yaml(config, tmp_path):
     assert read_config(tmp_path / "run.json").sources[0].path == tmp_path / "pairs.parquet"
     (tmp_path / "run.yaml").write_text("name: a\nsources:\n- path: pairs.parquet\n  passes: 2\n")
     assert read_config(tmp_path / "run.yaml").sources[0].passes == 2
+
+
+def test_control_c_ends_the_step_and_saves(config, tmp_path):
+    trainer = Trainer(config, tmp_path / "run")
+    update = trainer._update
+
+    def pressed(batch):
+        if trainer.step == 5:
+            signal.raise_signal(signal.SIGINT)
+        return update(batch)
+
+    trainer._update = pressed
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert Trainer(config, tmp_path / "run").step == 6
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_processes_train_as_one(config, tmp_path):
+    """torchrun with two gloo processes, each with half of every batch: the same loss curve."""
+    config = config.model_copy(update={"log_every": 1, "augmentation": config.denoising})
+    path = tmp_path / "run.json"
+    path.write_text(config.model_dump_json())
+    Trainer(config, tmp_path / "one").run()
+    script = shutil.which("deeprelax")
+    assert script is not None
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    command += [script, "train", str(path), "--folder", str(tmp_path / "two")]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    curves = []
+    for name in ("one", "two"):
+        with (tmp_path / name / "log.csv").open() as stream:
+            curves.append([float(row["total"]) for row in csv.DictReader(stream)])
+    assert len(curves[0]) == config.steps
+    np.testing.assert_allclose(curves[0], curves[1], atol=2e-3)
+    (here, progress), (there, other) = (final_state(tmp_path / n) for n in ("one", "two"))
+    assert progress["crystals"] == other["crystals"]
+    for name, tensor in here.items():
+        torch.testing.assert_close(tensor, there[name], rtol=0, atol=2e-3, msg=name)
+
+
+def test_goes_on_from_weights(config, tmp_path):
+    Trainer(config, tmp_path / "first").run()
+    start = tmp_path / "first" / "last.safetensors"
+    changes = {"start_from": start, "freeze_trunk": True, "steps": 6}
+    trainer = Trainer(config.model_copy(update=changes), tmp_path / "second")
+    before = load_weights(start).network.state_dict()
+    for name, tensor in trainer.network.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    trainer.run()
+    after = trainer.network.state_dict()
+    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert moved
+    assert all("_head." in name for name in moved)
+
+
+def test_weights_of_another_network_are_refused(config, tmp_path):
+    Trainer(config, tmp_path / "first").validate()
+    network = config.network.model_copy(update={"num_layers": 1})
+    start = tmp_path / "first" / "last.safetensors"
+    other = config.model_copy(update={"network": network, "start_from": start})
+    with pytest.raises(ValueError, match="num_layers"):
+        Trainer(other, tmp_path / "second")

@@ -1,11 +1,12 @@
-"""Parquet files of pairs, and batches of them as graphs with their targets.
+"""Parquet files of pairs, and their graphs with the targets.
 
 The schema: `id, source, functional, split, numbers (n), cell (9), positions (3n)`, and for pairs
 `relaxed_cell (9), relaxed_positions (3n)`; optionally `pbc (3)`. Å, Cartesian, row vectors,
-sites in the same order on both sides.
+sites in the same order on both sides. Rows that cannot be used are skipped with a warning.
 """
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -15,16 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from deeprelax_ase.config import FUNCTIONALS, NetworkConfig, SourceConfig, TrainConfig
+from deeprelax_ase.config import FUNCTIONALS, NetworkConfig
 from deeprelax_ase.crystal import Crystal, log_symmetric
-from deeprelax_ase.data.augment import Pair, disturb
+from deeprelax_ase.data.augment import Pair
+from deeprelax_ase.data.rows import find_faults
 from deeprelax_ase.graph import CrystalGraph, build_graph
 
 _COLUMNS = ("functional", "split", "numbers", "cell", "positions")
-_POOL = 2048
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class PairFile:
     Args:
         path: The file.
         split: `train`, `val` or `test`.
+        strict: Refuse a file with rows that cannot be used. They are skipped with a warning
+            otherwise.
 
     Raises:
-        ValueError: A column is missing, or no row is of that split.
+        ValueError: A column is missing, or no row of that split can be used.
     """
 
-    def __init__(self, path: Path, split: str) -> None:
+    def __init__(self, path: Path, split: str, *, strict: bool = False) -> None:
         try:
             schema = pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
@@ -72,7 +75,7 @@ class PairFile:
             raise ValueError(msg)
         self.path = path
         self.is_pairs = "relaxed_cell" in schema.names
-        wanted = [*_COLUMNS, "pbc", "relaxed_cell", "relaxed_positions"]
+        wanted = [*_COLUMNS, "id", "pbc", "relaxed_cell", "relaxed_positions", "relaxed_numbers"]
         table = pq.read_table(path, columns=[name for name in wanted if name in schema.names])
         in_split = np.array([row == split for row in table["split"].to_pylist()])
         if not in_split.any():
@@ -80,10 +83,30 @@ class PairFile:
             raise ValueError(msg)
         table = table.filter(in_split)
         self._columns = {name: _column(table[name]) for name in table.column_names}
+        self._drop_faulty(np.flatnonzero(in_split), strict=strict)
         self.num_atoms = np.array([len(row) for row in self._columns["numbers"]])
+
+    def _drop_faulty(self, places: Int[np.ndarray, " rows"], *, strict: bool) -> None:
+        """Skip rows that cannot be used and say so, or refuse the file."""
+        faults = find_faults(self._columns)
+        if not faults:
+            return
+        row, reason = min(faults.items())
+        name = f" (id {self._columns['id'][row]})" if "id" in self._columns else ""
+        first = f"row {places[row]}{name}: {reason}"
+        if strict or len(faults) == len(places):
+            msg = f"{self.path}: {len(faults)} of {len(places)} rows cannot be used; {first}"
+            raise ValueError(msg)
+        warnings.warn(f"{self.path}: skipped {len(faults)} rows; the first, {first}", stacklevel=3)
+        for name, column in self._columns.items():
+            self._columns[name] = [v for row, v in enumerate(column) if row not in faults]
 
     def __len__(self) -> int:
         return len(self.num_atoms)
+
+    def id(self, row: int) -> str:
+        """Name of a row: its `id`, or its number where there is no such column."""
+        return str(self._columns["id"][row]) if "id" in self._columns else str(row)
 
     @property
     def elements(self) -> set[int]:
@@ -125,6 +148,8 @@ def _column(chunked: Any) -> list[Any]:
     values = array.values.to_numpy(zero_copy_only=False)
     if values.dtype.kind == "f":
         values = values.astype(np.float64)
+    elif values.dtype.kind in "iu":
+        values = values.astype(np.int64)
     return [values[a:b] for a, b in pairwise(offsets)]
 
 
@@ -144,76 +169,3 @@ def collate(pairs: Sequence[Pair], config: NetworkConfig) -> tuple[CrystalGraph,
         distances=torch.linalg.vector_norm(relaxed, dim=1),
     )
     return graph, targets
-
-
-Reference = tuple[int, int]
-"""Number of a file in the mixture, and a row of it."""
-
-
-class Mixture(torch.utils.data.Dataset[tuple[CrystalGraph, Targets]]):
-    """Several files as one endless, reproducible stream of batches.
-
-    What batch `b` of epoch `e` holds, disturbance included, depends on the seed, `e` and `b`
-    alone, so that a run can be resumed exactly. As a torch dataset it has the batches of one
-    epoch, that of the last `set_epoch`.
-    """
-
-    def __init__(self, config: TrainConfig, split: str) -> None:
-        self.config = config
-        self.files = [PairFile(source.path, split) for source in config.sources]
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the batches of an epoch: of similar size within a batch, in random order."""
-        self.epoch = epoch
-        rng = np.random.default_rng((self.config.seed, epoch))
-        references = [
-            (number, row)
-            for number, (source, file) in enumerate(
-                zip(self.config.sources, self.files, strict=True)
-            )
-            for row in _passes(source, len(file), rng)
-        ]
-        order = rng.permutation(len(references))
-        batches: list[list[Reference]] = []
-        for first in range(0, len(order), _POOL):
-            pool = [references[index] for index in order[first : first + _POOL]]
-            batches += self._pack(sorted(pool, key=self._num_atoms))
-        self._batches = [batches[index] for index in rng.permutation(len(batches))]
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, number: int) -> tuple[CrystalGraph, Targets]:
-        rng = np.random.default_rng((self.config.seed, self.epoch, number))
-        pairs = []
-        for file_number, row in self._batches[number]:
-            file = self.files[file_number]
-            noise = self.config.augmentation if file.is_pairs else self.config.denoising
-            pair = file[row]
-            pairs.append(pair if noise is None else disturb(pair, noise, rng))
-        return collate(pairs, self.config.network)
-
-    def _pack(self, pool: list[Reference]) -> list[list[Reference]]:
-        """Cut a sorted pool into batches of about as many edges as allowed."""
-        largest = self.config.edges_per_batch / (self.config.network.max_neighbors + 2)
-        batches: list[list[Reference]] = []
-        atoms = np.inf
-        for reference in pool:
-            atoms += self._num_atoms(reference)
-            if atoms > largest:
-                batches.append([])
-                atoms = self._num_atoms(reference)
-            batches[-1].append(reference)
-        return batches
-
-    def _num_atoms(self, reference: Reference) -> int:
-        return int(self.files[reference[0]].num_atoms[reference[1]])
-
-
-def _passes(source: SourceConfig, count: int, rng: np.random.Generator) -> Iterator[int]:
-    """Rows of a file for one epoch: whole passes, then a random part."""
-    whole, part = divmod(source.passes, 1.0)
-    for _ in range(int(whole)):
-        yield from range(count)
-    yield from rng.permutation(count)[: round(part * count)].tolist()

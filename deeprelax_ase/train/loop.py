@@ -1,47 +1,49 @@
-"""The training loop: AdamW, EMA, warm-up and cosine decay, clipping, exact resume."""
+"""The training loop: AdamW, EMA, clipping, exact resume, one process or several."""
 
 import csv
 import ctypes
 import json
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from deeprelax_ase import edg
-from deeprelax_ase.checkpoint import load_tensors, save_tensors, save_weights
+from deeprelax_ase.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from deeprelax_ase.config import FUNCTIONALS, TrainConfig
-from deeprelax_ase.data.dataset import Mixture, PairFile, Targets, collate
-from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.metrics import compute_errors, concatenate, improvement, input_errors
+from deeprelax_ase.data.mixture import Batch, Mixture
 from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.train.loss import Loss, compute_loss
-
-_VALIDATION_CHUNK = 32
+from deeprelax_ase.train.loss import compute_loss
+from deeprelax_ase.train.schedule import Schedule
+from deeprelax_ase.train.team import Team
+from deeprelax_ase.train.validation import Scores, open_validation, overall, score
 
 
 class Trainer:
     """One training run in one folder.
 
     `state.safetensors` is what a resumed run needs, `best.safetensors` and `last.safetensors` are
-    averaged weights, `log.csv` and `validation.csv` the curves.
+    averaged weights, `log.csv` and `validation.csv` the curves. Under `torchrun` the processes
+    share every batch between them, and the run is the same as that of one process.
 
     Args:
         config: The run.
         folder: Where it is kept. A run found there goes on exactly where it stopped.
 
     Raises:
-        ValueError: The folder holds a run of another configuration.
+        ValueError: The folder holds a run of another configuration, or the weights to start
+            from are of another network.
     """
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
@@ -50,80 +52,97 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.folder = folder
+        self.team = Team.join(config.device)
         folder.mkdir(parents=True, exist_ok=True)
-        self.network = PaEGNN(config.network).to(config.device)
+        self.network = _starting_network(config).to(config.device)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.average = AveragedModel(self.network, multi_avg_fn=average)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
         )
+        self.schedule = Schedule(config, self.optimizer)
         self.step = self.epoch = self.batch = self.crystals = 0
         self.seconds = 0.0
         self.best = -math.inf
         self._resume()
         if config.compile:
             self.network.compile(dynamic=True)
+        self._forward = self.team.wrap(self.network, uses_all=config.network.solver_steps > 0)
 
     @cached_property
     def _mixture(self) -> Mixture:
         """The training files, read once."""
-        return Mixture(self.config, "train")
+        return Mixture(self.config, "train", self.team.rank, self.team.size)
+
+    @cached_property
+    def _validation(self) -> dict[str, Any]:
+        """The validation files, read once."""
+        return open_validation([source.path for source in self.config.sources])
 
     def run(self) -> None:
-        """Train to the last step, saving on the way; Ctrl-C saves and stops."""
+        """Train to the last step, saving on the way; Ctrl-C ends the step, saves and stops."""
         last_save = started = time.monotonic()
         before = self.seconds
         progress = tqdm(
-            total=self.config.steps, initial=self.step, file=sys.stderr, unit="step", mininterval=30
+            total=self.config.steps,
+            initial=self.step,
+            file=sys.stderr,
+            unit="step",
+            mininterval=30,
+            disable=not self.team.is_first,
         )
-        try:
-            for graph, targets in self._batches(self._mixture):
-                loss = self._update(graph, targets)
-                progress.update()
-                now = time.monotonic()
-                self.seconds = before + now - started
-                if self.step % 100 == 0:
-                    self._log_loss(loss)
-                if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                    self.validate()
-                if now - last_save > 60 * self.config.checkpoint_minutes:
-                    self.save()
-                    last_save = time.monotonic()
-        finally:
-            progress.close()
-            self.save()
+        with progress, _patient_interrupt() as interrupted:
+            try:
+                for batch in self._batches(self._mixture):
+                    self._update(batch)
+                    progress.update()
+                    self.seconds = before + time.monotonic() - started
+                    if self.step % self.config.validate_every == 0 or self._is_over:
+                        self.validate()
+                    if time.monotonic() - last_save > 60 * self.config.checkpoint_minutes:
+                        self.save()
+                        last_save = time.monotonic()
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
+            finally:
+                self.save()
 
-    def validate(self) -> dict[str, dict[str, int | float]]:
+    @property
+    def _is_over(self) -> bool:
+        return self.step >= self.config.steps
+
+    def validate(self) -> dict[str, Scores]:
         """Improvement over the input on the validation split of every file of pairs, per cent."""
+        scores = self._score_and_save() if self.team.is_first else {}
+        self.schedule.report(self.team.first_says(overall(scores)))
+        return scores
+
+    def _score_and_save(self) -> dict[str, Scores]:
         network = self.average.module.eval()
         assert isinstance(network, PaEGNN)
-        scores = {}
-        for source in self.config.sources:
-            try:
-                file = PairFile(source.path, "val")
-            except ValueError:
-                continue
-            if file.is_pairs:
-                scores[source.path.stem] = self._score(network, file)
-        # By the number of crystals: a set of a dozen does not decide.
-        mean = sum(
-            s["crystals"] * (s["displacement"] + s["lattice"] + s["volume"])
-            for s in scores.values()
-        ) / max(sum(s["crystals"] for s in scores.values()), 1)
+        config = self.config
+        scores = {
+            name: score(network, config.network, file, config.validation_limit, config.device)
+            for name, file in self._validation.items()
+        }
         rows = [
-            {"step": self.step, "set": name, "minutes": round(self.seconds / 60, 1), **score}
-            for name, score in scores.items()
+            {"step": self.step, "set": name, "minutes": round(self.seconds / 60, 1), **entry}
+            for name, entry in scores.items()
         ]
         _append(self.folder / "validation.csv", rows)
         provenance = self._provenance(scores)
         save_weights(self.folder / "last.safetensors", network, provenance)
-        if mean > self.best:
-            self.best = mean
+        if overall(scores) > self.best:
+            self.best = overall(scores)
             save_weights(self.folder / "best.safetensors", network, provenance)
         return scores
 
     def save(self) -> None:
         """Write everything that a resumed run needs."""
+        if not self.team.is_first:
+            return
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
@@ -132,14 +151,19 @@ class Trainer:
             name: getattr(self, name)
             for name in ("step", "epoch", "batch", "crystals", "seconds", "best")
         }
-        metadata = {"config": self.config.model_dump(mode="json"), "progress": progress}
+        metadata = {
+            "config": self.config.model_dump(mode="json"),
+            "progress": progress,
+            "schedule": self.schedule.state(),
+        }
         save_tensors(self.folder / "state.safetensors", tensors, metadata)
 
     def _resume(self) -> None:
         path = self.folder / "state.safetensors"
         if not path.exists():
-            config = json.dumps(self.config.model_dump(mode="json"), indent=2)
-            (self.folder / "config.json").write_text(config + "\n")
+            if self.team.is_first:
+                config = json.dumps(self.config.model_dump(mode="json"), indent=2)
+                (self.folder / "config.json").write_text(config + "\n")
             return
         tensors, metadata = load_tensors(path)
         if metadata["config"] != self.config.model_dump(mode="json"):
@@ -156,11 +180,12 @@ class Trainer:
             number, name = key.split(".", 1)
             optimizer["state"].setdefault(int(number), {})[name] = tensor
         self.optimizer.load_state_dict(optimizer)
+        self.schedule.restore(metadata["schedule"])
         for name, value in metadata["progress"].items():
             setattr(self, name, value)
 
-    def _batches(self, mixture: Mixture) -> Iterator[tuple[CrystalGraph, Targets]]:
-        while self.step < self.config.steps:
+    def _batches(self, mixture: Mixture) -> Iterator[Batch]:
+        while not self._is_over:
             mixture.set_epoch(self.epoch)
             loader = DataLoader(
                 mixture,
@@ -168,54 +193,33 @@ class Trainer:
                 sampler=range(self.batch, len(mixture)),
                 num_workers=self.config.workers,
                 prefetch_factor=4 if self.config.workers else None,
+                worker_init_fn=_leave_interrupts_to_the_parent,
             )
-            for graph, targets in loader:
-                yield graph, targets
-                if self.step >= self.config.steps:
+            for batch in loader:
+                yield batch
+                if self._is_over:
                     return
             self.epoch, self.batch = self.epoch + 1, 0
 
-    def _update(self, graph: CrystalGraph, targets: Targets) -> Loss:
-        graph = graph.to(torch.float32, self.config.device)
-        targets = targets.to(torch.float32, self.config.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.step)
-        prediction = self.network.train()(graph)
+    def _update(self, batch: Batch) -> None:
+        graph = batch.graph.to(torch.float32, self.config.device)
+        targets = batch.targets.to(torch.float32, self.config.device)
+        self.schedule.apply(self.step)
+        prediction = self._forward.train()(graph)
         steps = self.config.network.solver_steps
         loss = compute_loss(graph, prediction, targets, self.config.loss, steps)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        # Gradients are averaged over the processes, each of which has its share of the crystals.
+        (loss.total * (batch.share * self.team.size)).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         if bool(norm.isfinite()):
             self.optimizer.step()
             self.average.update_parameters(self.network)
         self.step, self.batch = self.step + 1, self.batch + 1
-        self.crystals += graph.num_crystals
-        return loss
-
-    def _score(self, network: torch.nn.Module, file: PairFile) -> dict[str, int | float]:
-        """On evenly spaced crystals of a validation split."""
-        count = min(len(file), self.config.validation_limit)
-        rows = torch.linspace(0, len(file) - 1, count).long().tolist()
-        rows.sort(key=lambda row: file.num_atoms[row])
-        errors, dummies = [], []
-        for first in range(0, len(rows), _VALIDATION_CHUNK):
-            pairs = [file[row] for row in rows[first : first + _VALIDATION_CHUNK]]
-            graph, targets = collate(pairs, self.config.network)
-            with torch.no_grad():
-                prediction = network(graph.to(torch.float32, self.config.device)).to(
-                    torch.float64, "cpu"
-                )
-            steps = self.config.network.solver_steps
-            solution = edg.solve(graph, prediction, max_steps=steps)
-            errors.append(
-                compute_errors(graph, solution.displacements, solution.deformations, targets)
-            )
-            dummies.append(input_errors(graph, targets))
-        result = concatenate(errors)
-        scores = improvement(result, concatenate(dummies))
-        own = {"crystals": count, "mean_displacement": float(result.displacement.mean())}
-        return own | scores
+        self.crystals += batch.num_crystals
+        if self.step % self.config.log_every == 0:
+            terms = torch.stack([term.detach() for term in vars(loss).values()]) * batch.share
+            self._log_loss(dict(zip(vars(loss), self.team.sum(terms).tolist(), strict=True)))
 
     def _provenance(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         files = self._mixture.files
@@ -235,45 +239,56 @@ class Trainer:
             "functionals": [name for name in FUNCTIONALS if name in functionals],
         }
 
-    def _log_loss(self, loss: Loss) -> None:
-        row = {"step": self.step, "minutes": round(self.seconds / 60, 2), "crystals": self.crystals}
-        terms = {name: round(term.item(), 5) for name, term in vars(loss).items()}
-        _append(self.folder / "log.csv", [row | terms])
+    def _log_loss(self, terms: Mapping[str, float]) -> None:
+        if self.team.is_first:
+            row = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
+            row["crystals"] = self.crystals
+            rounded = {name: round(term, 5) for name, term in terms.items()}
+            _append(self.folder / "log.csv", [row | rounded])
 
 
-def read_config(path: Path, data: Path | None = None) -> TrainConfig:
-    """Read a training run from JSON or YAML.
+def _starting_network(config: TrainConfig) -> PaEGNN:
+    """Of random weights or of given ones; without gradients where it is frozen."""
+    network = PaEGNN(config.network)
+    if config.start_from is not None:
+        weights = load_weights(config.start_from)
+        if weights.network.config != config.network:
+            theirs, ours = weights.network.config.model_dump(), config.network.model_dump()
+            differing = [name for name, value in ours.items() if theirs[name] != value]
+            msg = (
+                f"{config.start_from} is of another network: it differs in "
+                f"{', '.join(f'{name} ({theirs[name]}, not {ours[name]})' for name in differing)}"
+            )
+            raise ValueError(msg)
+        network.load_state_dict(weights.network.state_dict())
+    if config.freeze_trunk:
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.split(".")[0].endswith("_head"))
+    return network
 
-    Args:
-        path: The file.
-        data: Folder that relative paths of sources start from; that of the file if None.
 
-    Raises:
-        ValueError: No such file, or not a valid configuration; every wrong entry is named.
-    """
-    if not path.is_file():
-        msg = f"no configuration {path}"
-        raise ValueError(msg)
+@contextmanager
+def _patient_interrupt() -> Iterator[threading.Event]:
+    """Note Ctrl-C, to be obeyed between two steps; a second one is obeyed at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def note(signum: int, frame: Any) -> None:
+        if asked.is_set():
+            signal.default_int_handler(signum, frame)
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, note)
     try:
-        entries = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        msg = f"{path} is neither JSON nor YAML: {error}"
-        raise ValueError(msg) from error
-    if not isinstance(entries, dict):
-        msg = f"{path} holds no configuration"
-        raise ValueError(msg)
-    for source in entries.get("sources", ()):
-        source["path"] = str((data or path.parent) / source["path"])
-    return TrainConfig(**entries)
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then cosine decay to the final rate."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    swing = config.learning_rate - config.final_learning_rate
-    return config.final_learning_rate + swing * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

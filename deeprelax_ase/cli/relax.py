@@ -1,23 +1,15 @@
-"""The command line: relax, info, train, evaluate, calibrate."""
+"""`deeprelax relax`."""
 
 import json
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(
-    help="Relax crystal structures in one pass.", no_args_is_help=True, add_completion=False
-)
-
-_DEPENDENCIES = ("ase", "pymatgen", "torch", "e3nn", "numpy", "scipy", "vesin", "spglib")
-
-Model = Annotated[str, typer.Option(help="Name of shipped weights, or a path to a weights file.")]
+from deeprelax_ase.cli.common import Model, stop
 
 
-@app.command()
 def relax(
     files: Annotated[list[Path], typer.Argument(help="POSCAR, CIF, extxyz, ...: any number.")],
     output: Annotated[
@@ -48,16 +40,16 @@ def relax(
     from deeprelax_ase.relax import shared_relaxer
 
     if len(files) > 1 and output is not None and output.exists() and not output.is_dir():
-        _stop(f"{output} is a file, and there are {len(files)} inputs: name a folder")
+        stop(f"{output} is a file, and there are {len(files)} inputs: name a folder")
     if len(files) > 1 and output is not None:
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            _stop(f"cannot make the folder {output}: {error.strerror}")
+            stop(f"cannot make the folder {output}: {error.strerror}")
     try:
         relaxer = shared_relaxer(model, functional, device, not fixed_cell, vacuum, allow_unseen)
     except ValueError as error:
-        _stop(str(error))
+        stop(str(error))
     if not as_json:
         print(_row("file", "formula", "atoms", "volume", "move/Å", "error/Å", "status"))
     written: set[Path] = set()
@@ -66,107 +58,6 @@ def relax(
     )
     if failures:
         raise typer.Exit(1)
-
-
-@app.command()
-def info(
-    model: Model = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
-    """Show the weights: training data, accuracy, elements covered, versions."""
-    from ase.data import chemical_symbols
-
-    from deeprelax_ase.checkpoint import load_weights
-    from deeprelax_ase.weights_files import available_weights
-
-    try:
-        weights = load_weights(model)
-    except ValueError as error:
-        _stop(str(error))
-    provenance = dict(weights.provenance)
-    elements = [chemical_symbols[z] for z in provenance.pop("elements", [])]
-    facts: dict[str, Any] = {
-        "weights": weights.name,
-        "sha256": weights.sha256,
-        "available": available_weights(),
-        "parameters": sum(p.numel() for p in weights.network.parameters()),
-        "network": weights.network.config.model_dump(),
-        **provenance,
-        "calibration": dict(weights.calibration),
-        "elements": elements,
-        "versions": {name: _version(name) for name in ("deeprelax-ase", *_DEPENDENCIES)},
-    }
-    if as_json:
-        print(json.dumps(facts))
-        return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            print(f"{key}:")
-            for name, entry in value.items():
-                print(f"  {name}: {_short(entry)}")
-        else:
-            print(f"{key}: {_short(value)}")
-
-
-@app.command()
-def train(
-    config: Annotated[Path, typer.Argument(help="JSON or YAML file of a training run.")],
-    folder: Annotated[
-        Path, typer.Option(help="Where the run is kept; a run found there goes on.")
-    ] = Path("run"),
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the parquet files; default: that of CONFIG.")
-    ] = None,
-) -> None:
-    """Train a network; stops and resumes exactly, Ctrl-C included."""
-    from deeprelax_ase.train.loop import Trainer, read_config
-
-    try:
-        trainer = Trainer(read_config(config, data), folder)
-        trainer.run()
-    except (ValueError, OSError) as error:
-        _stop(str(error))
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on from {folder}", file=sys.stderr)
-        raise typer.Exit(130) from None
-
-
-@app.command()
-def evaluate(
-    files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
-    model: Model = "default",
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    limit: Annotated[int | None, typer.Option(help="At most so many crystals a file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
-    """Compare relaxed structures with their targets, and with the unrelaxed input."""
-    from deeprelax_ase import evaluate as evaluation
-    from deeprelax_ase.checkpoint import load_weights
-
-    try:
-        weights = load_weights(model)
-        results = [evaluation.evaluate(path, weights, split, limit) for path in files]
-    except (ValueError, OSError) as error:
-        _stop(str(error))
-    if as_json:
-        print(json.dumps({result.name: result.summary() for result in results}))
-    else:
-        print(evaluation.markdown_table(results))
-
-
-@app.command()
-def calibrate(
-    weights: Annotated[Path, typer.Argument(help="Weights file; its calibration is replaced.")],
-    files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
-    limit: Annotated[int | None, typer.Option(help="At most so many crystals a file.")] = None,
-) -> None:
-    """Fit the factors of expected errors on the validation splits of files of pairs."""
-    from deeprelax_ase import evaluate as evaluation
-
-    try:
-        print(evaluation.calibrate(weights, files, limit))
-    except (ValueError, OSError) as error:
-        _stop(str(error))
 
 
 def _relax_file(
@@ -265,23 +156,3 @@ def _row(
 def _finite(value: float) -> float | None:
     """JSON knows no NaN."""
     return value if value == value else None  # noqa: PLR0124 - NaN alone differs from itself
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(str(entry) for entry in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _stop(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise typer.Exit(2)

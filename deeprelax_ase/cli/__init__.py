@@ -1,0 +1,17 @@
+"""The command line: relax, info, data, train, evaluate, calibrate."""
+
+import typer
+
+from deeprelax_ase.cli.data import data
+from deeprelax_ase.cli.relax import relax
+from deeprelax_ase.cli.weights import calibrate, evaluate, info, train
+
+app = typer.Typer(
+    help="Relax crystal structures in one pass.", no_args_is_help=True, add_completion=False
+)
+app.command()(relax)
+app.command()(info)
+app.add_typer(data, name="data")
+app.command()(train)
+app.command()(evaluate)
+app.command()(calibrate)

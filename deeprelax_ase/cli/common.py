@@ -1,0 +1,14 @@
+"""What the commands share."""
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+Model = Annotated[str, typer.Option(help="Name of shipped weights, or a path to a weights file.")]
+
+
+def stop(message: str) -> NoReturn:
+    """End with a message and the exit code of a wrong call."""
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(2)

@@ -1,0 +1,146 @@
+"""`deeprelax info`, `train`, `evaluate` and `calibrate`."""
+
+import json
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deeprelax_ase.cli.common import Model, stop
+
+_DEPENDENCIES = ("ase", "pymatgen", "torch", "e3nn", "numpy", "scipy", "vesin", "spglib")
+
+
+def info(
+    model: Model = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show the weights: training data, accuracy, elements covered, versions."""
+    from ase.data import chemical_symbols
+
+    from deeprelax_ase.checkpoint import load_weights
+    from deeprelax_ase.weights_files import available_weights
+
+    try:
+        weights = load_weights(model)
+    except ValueError as error:
+        stop(str(error))
+    provenance = dict(weights.provenance)
+    elements = [chemical_symbols[z] for z in provenance.pop("elements", [])]
+    facts: dict[str, Any] = {
+        "weights": weights.name,
+        "sha256": weights.sha256,
+        "available": available_weights(),
+        "parameters": sum(p.numel() for p in weights.network.parameters()),
+        "network": weights.network.config.model_dump(),
+        **provenance,
+        "calibration": dict(weights.calibration),
+        "elements": elements,
+        "versions": {name: _version(name) for name in ("deeprelax-ase", *_DEPENDENCIES)},
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for name, entry in value.items():
+                print(f"  {name}: {_short(entry)}")
+        else:
+            print(f"{key}: {_short(value)}")
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="JSON or YAML file of a training run.")],
+    folder: Annotated[
+        Path, typer.Option(help="Where the run is kept; a run found there goes on.")
+    ] = Path("run"),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the parquet files; default: that of CONFIG.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Weights to go on from: a name, or a path (transfer)."),
+    ] = None,
+    freeze_trunk: Annotated[
+        bool, typer.Option("--freeze-trunk", help="Train the heads alone.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse files with rows that cannot be used.")
+    ] = False,
+) -> None:
+    """Train a network; stops and resumes exactly, Ctrl-C included.
+
+    Under torchrun, the processes share every batch.
+    """
+    from deeprelax_ase.config import read_config
+    from deeprelax_ase.train.loop import Trainer
+    from deeprelax_ase.weights_files import weights_path
+
+    changes: dict[str, Any] = {}
+    try:
+        if start is not None:
+            changes["start_from"] = weights_path(start)
+        if freeze_trunk:
+            changes["freeze_trunk"] = True
+        if strict:
+            changes["strict"] = True
+        Trainer(read_config(config, data, **changes), folder).run()
+    except (ValueError, OSError) as error:
+        stop(str(error))
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on from {folder}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
+    model: Model = "default",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    limit: Annotated[int | None, typer.Option(help="At most so many crystals a file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Compare relaxed structures with their targets, and with the unrelaxed input."""
+    from deeprelax_ase import evaluate as evaluation
+    from deeprelax_ase.checkpoint import load_weights
+
+    try:
+        weights = load_weights(model)
+        results = [evaluation.evaluate(path, weights, split, limit) for path in files]
+    except (ValueError, OSError) as error:
+        stop(str(error))
+    if as_json:
+        print(json.dumps({result.name: result.summary() for result in results}))
+    else:
+        print(evaluation.markdown_table(results))
+
+
+def calibrate(
+    weights: Annotated[Path, typer.Argument(help="Weights file; its calibration is replaced.")],
+    files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
+    limit: Annotated[int | None, typer.Option(help="At most so many crystals a file.")] = None,
+) -> None:
+    """Fit the factors of expected errors on the validation splits of files of pairs."""
+    from deeprelax_ase import evaluate as evaluation
+
+    try:
+        print(evaluation.calibrate(weights, files, limit))
+    except (ValueError, OSError) as error:
+        stop(str(error))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(str(entry) for entry in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,56 @@
+"""How much better than the input a network in training is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from deeprelax_ase import edg
+from deeprelax_ase.config import NetworkConfig
+from deeprelax_ase.data.dataset import PairFile, collate
+from deeprelax_ase.metrics import compute_errors, concatenate, improvement, input_errors
+
+Scores = dict[str, int | float]
+
+_CHUNK = 32
+
+
+def open_validation(paths: Sequence[Path]) -> dict[str, PairFile]:
+    """Validation splits of those files that hold pairs and have one."""
+    files = {}
+    for path in paths:
+        try:
+            file = PairFile(path, "val")
+        except ValueError:
+            continue  # a file to train on alone
+        if file.is_pairs:
+            files[path.stem] = file
+    return files
+
+
+@torch.no_grad()
+def score(
+    network: torch.nn.Module, config: NetworkConfig, file: PairFile, limit: int, device: str
+) -> Scores:
+    """Improvement over the input in per cent, on evenly spaced crystals of a split."""
+    count = min(len(file), limit)
+    rows = torch.linspace(0, len(file) - 1, count).long().tolist()
+    rows.sort(key=lambda row: file.num_atoms[row])
+    errors, dummies = [], []
+    for first in range(0, len(rows), _CHUNK):
+        graph, targets = collate([file[row] for row in rows[first : first + _CHUNK]], config)
+        prediction = network(graph.to(torch.float32, device)).to(torch.float64, "cpu")
+        solution = edg.solve(graph, prediction, max_steps=config.solver_steps)
+        errors.append(compute_errors(graph, solution.displacements, solution.deformations, targets))
+        dummies.append(input_errors(graph, targets))
+    result = concatenate(errors)
+    own = {"crystals": count, "mean_displacement": float(result.displacement.mean())}
+    return own | improvement(result, concatenate(dummies))
+
+
+def overall(scores: Mapping[str, Scores]) -> float:
+    """One number of several files, by their numbers of crystals: a dozen do not decide."""
+    total = sum(
+        s["crystals"] * (s["displacement"] + s["lattice"] + s["volume"]) for s in scores.values()
+    )
+    return total / max(sum(s["crystals"] for s in scores.values()), 1)

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from ase.build import bulk, mx2
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from deeprelax_ase.crystal import Crystal
+from deeprelax_ase.data.cleanup import LEAST_SHEET_SPACING, make_pair
+
+
+def crystal_of(atoms):
+    return Crystal(
+        atoms.numbers.astype(np.int64), atoms.positions, np.array(atoms.cell), np.array(atoms.pbc)
+    )
+
+
+def perovskite():
+    atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True) * (2, 1, 1)
+    atoms.symbols[:3] = ["Ti", "Sr", "Ti"]
+    return atoms
+
+
+def relaxed_from(atoms, rng, move=0.1, strain=0.05):
+    """A known relaxation: displacements of mean zero, and a symmetric deformation."""
+    moves = rng.normal(scale=move, size=atoms.positions.shape)
+    moves -= moves.mean(axis=0)
+    stretch = rng.uniform(-strain, strain, size=(3, 3))
+    deformation = np.eye(3) + (stretch + stretch.T) / 2
+    if not atoms.pbc[2]:
+        deformation[2] = deformation[:, 2] = [0, 0, 1]
+    relaxed = atoms.copy()
+    relaxed.set_cell(atoms.cell[:] @ deformation)
+    relaxed.positions = (atoms.positions + moves) @ deformation
+    return relaxed, moves, deformation
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), shuffled=st.booleans())
+def test_undoes_rotation_translation_images_and_order(seed, shuffled):
+    rng = np.random.default_rng(seed)
+    atoms = perovskite()
+    relaxed, moves, deformation = relaxed_from(atoms, rng)
+    relaxed.positions += rng.integers(-2, 3, size=(len(atoms), 3)) @ relaxed.cell[:]
+    relaxed.positions += rng.normal(size=3)
+    turn = Rotation.random(random_state=seed).as_matrix()
+    relaxed.positions = relaxed.positions @ turn
+    relaxed.set_cell(relaxed.cell[:] @ turn)
+    if shuffled:
+        relaxed = relaxed[rng.permutation(len(atoms))]
+    pair = make_pair(crystal_of(atoms), crystal_of(relaxed), "PBE")
+    np.testing.assert_allclose(pair.deformation, deformation, atol=1e-9)
+    np.testing.assert_allclose(pair.displacements, moves, atol=1e-9)
+    np.testing.assert_array_equal(pair.crystal.numbers, atoms.numbers)
+    assert pair.functional == "PBE"
+
+
+def test_the_given_order_is_kept_even_where_atoms_go_far():
+    """Two atoms that trade places half way are not exchanged for that alone."""
+    atoms = perovskite()
+    relaxed = atoms.copy()
+    relaxed.positions[4] += [0.6, 0, 0]
+    pair = make_pair(crystal_of(atoms), crystal_of(relaxed))
+    expected = relaxed.positions - atoms.positions
+    np.testing.assert_allclose(pair.displacements, expected - expected.mean(axis=0), atol=1e-9)
+
+
+@pytest.mark.parametrize("axis_up", [0, 1, 2])
+def test_sheets_come_out_flat_centred_and_with_one_vacuum(rng, axis_up):
+    sheet = mx2("MoS2", a=3.2, vacuum=6.0) * (2, 1, 1)
+    sheet.pbc = [True, True, False]
+    relaxed, moves, deformation = relaxed_from(sheet, rng, move=0.05)
+    turn = np.roll(np.eye(3), axis_up, axis=0)
+    relaxed.positions = relaxed.positions @ turn
+    relaxed.set_cell(relaxed.cell[:] @ turn)
+    relaxed.cell[2] *= 1.3
+    pair = make_pair(crystal_of(sheet), crystal_of(relaxed))
+    np.testing.assert_allclose(pair.deformation, deformation, atol=1e-9)
+    np.testing.assert_allclose(pair.displacements, moves, atol=1e-9)
+    cell, z = pair.crystal.cell, pair.crystal.positions[:, 2]
+    np.testing.assert_allclose(cell[2, :2], 0)
+    assert cell[2, 2] >= LEAST_SHEET_SPACING
+    assert (z.min() + z.max()) / 2 == pytest.approx(cell[2, 2] / 2)
+
+
+def broken(how):
+    atoms = perovskite()
+    relaxed = atoms.copy()
+    if how == "count":
+        del relaxed[0]
+    elif how == "species":
+        relaxed.symbols[0] = "Zr"
+    elif how == "nan":
+        relaxed.positions[0, 0] = np.nan
+    elif how == "volume":
+        relaxed.set_cell(relaxed.cell[:] * 1.6, scale_atoms=True)
+    elif how == "flat":
+        relaxed.cell[2] = relaxed.cell[1]
+    elif how == "pbc":
+        relaxed.pbc = [True, True, False]
+    elif how == "mirror":
+        relaxed.set_cell(relaxed.cell[:] * [1, 1, -1], scale_atoms=True)
+    return atoms, relaxed
+
+
+BROKEN = {
+    "count": "8 sites|16 sites",
+    "species": "species",
+    "nan": "finite",
+    "volume": "volume changes by a factor of 4.10",
+    "flat": "singular",
+    "pbc": "pbc",
+    "mirror": "left-handed",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_what_is_no_pair_is_refused(how):
+    atoms, relaxed = broken(how)
+    with pytest.raises(ValueError, match=BROKEN[how]):
+        make_pair(crystal_of(atoms), crystal_of(relaxed))

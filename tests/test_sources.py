@@ -1,0 +1,196 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+import sources
+from typer.testing import CliRunner
+
+from deeprelax_ase.cli import app
+from deeprelax_ase.data.dataset import PairFile
+from deeprelax_ase.data.pickles import UnsafePickleError, load_structures
+from deeprelax_ase.data.sources import Report, convert
+from deeprelax_ase.data.table import split_of, write_pairs
+
+# What is made, how many pairs it holds, of which functional, and whether they are sheets.
+SOURCES = {
+    "xmno": (sources.xmno, 3, "PBE", False),
+    "deeprelax_xmno": (sources.deeprelax_xmno, 3, "PBE", False),
+    "definet": (sources.definet, 6, "PBE", False),
+    "mpf": (sources.mpf, 4, "PBE", False),
+    "c2db": (sources.c2db, 3, "PBE", True),
+    "two_databases": (sources.two_databases, 3, "PBE", True),
+    "contcar": (sources.vasp_contcar, 1, "unknown", False),
+    "xdatcar": (sources.vasp_xdatcar, 1, "unknown", False),
+    "vasprun": (sources.vasp_xml, 1, "PBEsol", False),
+    "trajectory": (sources.trajectory, 1, "unknown", False),
+}
+runner = CliRunner()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_format_gives_the_pairs_it_was_made_of(tmp_path, name):
+    make, count, functional, sheets = SOURCES[name]
+    (tmp_path / "source").mkdir()
+    report = Report()
+    rows = list(convert(make(tmp_path / "source"), report))
+    assert (report.read, report.skipped) == (count, {}), report.first
+    assert len(rows) == len({row.id for row in rows}) == count
+    moves, deformation = (sources.sheet_pair() if sheets else sources.bulk_pair())[2:]
+    pair = min(rows, key=lambda row: row.id).pair
+    # A CIF holds the cell as lengths and angles, and comes out in another order of species.
+    found, made = (np.sort(np.linalg.norm(m, axis=1)) for m in (pair.displacements, moves))
+    np.testing.assert_allclose(found, made, atol=1e-4)
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(pair.deformation), np.linalg.eigvalsh(deformation), atol=1e-5
+    )
+    assert pair.functional == functional
+    assert pair.crystal.pbc.tolist() == [True, True, not sheets]
+
+
+def test_splits_are_those_of_the_source(tmp_path):
+    rows = list(convert(sources.xmno(tmp_path), Report()))
+    assert [row.split for row in rows] == ["test", "train", "val"]
+
+
+def test_splits_go_by_the_reduced_formula():
+    assert split_of(np.array([12, 8])) == split_of(np.array([8, 12, 12, 8]))
+    rng = np.random.default_rng(0)
+    splits = [split_of(rng.integers(1, 100, size=4)) for _ in range(4000)]
+    shares = [splits.count(name) / 4000 for name in ("train", "val", "test")]
+    np.testing.assert_allclose(shares, [0.9, 0.05, 0.05], atol=0.015)
+
+
+@pytest.mark.parametrize("gga", [("PE", "PBE"), ("PS", "PBEsol"), ("BO", "optB88-vdW")])
+def test_functionals_come_from_vasprun(tmp_path, gga):
+    (row,) = convert(sources.vasp_xml(tmp_path, gga[0]), Report())
+    assert row.pair.functional == gga[1]
+    (row,) = convert(tmp_path, Report(), functional="r2SCAN")
+    assert row.pair.functional == "r2SCAN"
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickles_of_every_protocol(tmp_path, protocol):
+    assert len(list(convert(sources.mpf(tmp_path, protocol), Report()))) == 4
+
+
+class Touch:
+    """What would write a file if it were unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_malicious_pickle_runs_nothing(tmp_path, deep):
+    victim = tmp_path / "touched"
+    evil = {"mp-1": {"structure": [Touch(victim)]}} if deep else Touch(victim)
+    (tmp_path / "block_0.p").write_bytes(pickle.dumps(evil))
+    with pytest.raises(UnsafePickleError, match="system"):
+        load_structures(tmp_path / "block_0.p")
+    result = runner.invoke(app, ["data", str(tmp_path), str(tmp_path / "out.parquet")])
+    assert result.exit_code == 2
+    assert "it could run anything" in result.stderr
+    assert not victim.exists()
+    assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "text", [b"cbuiltins\neval\n(S'1'\ntR.", b"cnumpy.testing\nrunstring\n(S'1'\ntR."]
+)
+def test_other_names_are_refused(tmp_path, text):
+    (tmp_path / "block_0.p").write_bytes(text)
+    with pytest.raises(UnsafePickleError):
+        load_structures(tmp_path / "block_0.p")
+
+
+def test_a_broken_pickle_is_named(tmp_path):
+    sources.mpf(tmp_path)
+    path = tmp_path / "block_0.p"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="no whole pickle"):
+        load_structures(path)
+
+
+def spoil(folder):
+    """The second of three pairs lacks a file."""
+    (folder / "m1_unrelaxed.cif").unlink()
+    return folder
+
+
+def test_pairs_that_cannot_be_used_are_counted(tmp_path):
+    report = Report()
+    rows = list(convert(spoil(sources.xmno(tmp_path)), report))
+    assert (len(rows), report.read, sum(report.skipped.values())) == (2, 3, 1)
+    assert report.first.startswith("m1: no file")
+    with pytest.raises(ValueError, match="pair m1: no file"):
+        list(convert(tmp_path, Report(), strict=True))
+
+
+def test_one_snapshot_is_no_pair(tmp_path):
+    path = sources.trajectory(tmp_path)
+    from ase.io import read, write
+
+    write(path, read(path, 0))
+    with pytest.raises(ValueError, match="1 snapshots"):
+        list(convert(path, Report(), strict=True))
+
+
+def test_command_line(tmp_path):
+    (tmp_path / "source").mkdir()
+    source = spoil(sources.xmno(tmp_path / "source"))
+    out = tmp_path / "pairs.parquet"
+    result = runner.invoke(app, ["data", str(source), str(out)])
+    assert result.exit_code == 0, result.stderr
+    assert "2 pairs of 3, 1 left out" in result.stdout
+    assert len(PairFile(out, "train")) == 1
+    before = out.read_bytes()
+    again = runner.invoke(app, ["data", str(source), str(out)])
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    strict = runner.invoke(app, ["data", str(source), str(out), "--strict", "--overwrite"])
+    assert strict.exit_code == 2
+    assert out.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pairs.parquet", "source"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "out.parquet"], "no such file"),
+        ([".", "out.parquet"], "no source of pairs"),
+        ([".", "out.csv"], "parquet"),
+        (["x.traj", "out.parquet", "--functional", "LDA"], "unknown functional"),
+    ],
+)
+def test_wrong_calls(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    if "x.traj" in arguments:
+        sources.trajectory(tmp_path).rename("x.traj")
+    result = runner.invoke(app, ["data", *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    out = tmp_path / "pairs.parquet"
+    rows = list(convert(sources.xmno(make(tmp_path / "s")), Report()))
+    write_pairs(out, rows)
+    before = out.read_bytes()
+
+    def full():
+        yield rows[0]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_pairs(out, full())
+    assert out.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["pairs.parquet"]
+
+
+def make(folder):
+    folder.mkdir()
+    return folder
