@@ -1,80 +1,114 @@
 """Accuracy of weights on files of pairs, through the same door a user takes, and calibration."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from deeprelax_ase.checkpoint import Weights, load_weights, save_weights
 from deeprelax_ase.config import FUNCTIONALS
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.dataset import PairFile, collate
-from deeprelax_ase.metrics import Errors, compute_errors, concatenate, improvement, input_errors
+from deeprelax_ase.matching import matches
+from deeprelax_ase.metrics import Errors, compute_errors, concatenate, input_errors
+from deeprelax_ase.predictor import load_replicates
 from deeprelax_ase.relax import Relaxer
 from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import atoms_of
-from deeprelax_ase.uncertainty import Calibration, fit_factor
+from deeprelax_ase.uncertainty import Calibration, fit_factor, fit_intervals
 
 _CHUNK = 64
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Errors on one file.
+    """What came of one file, crystal by crystal.
 
     Attributes:
         name: Of the file.
+        sources: Where each pair is from.
+        elements: Atomic numbers of each crystal.
         errors: Of the relaxed structures.
         dummy: Of the inputs themselves.
-        expected: Expected error of each crystal's bonds, Å.
+        matched: Whether the relaxed structure matches the target; None if that was not asked.
+        dummy_matched: Whether the input does.
+        moved: Whether a crystal was moved; one that was left as it was, refused or failed counts
+            as its input.
+        failed: Whether it was refused or failed.
+        expected: Expected error of its bonds, Å.
         expected_displacement: Mean over its atoms of their expected error, Å.
-        bond_errors: Of every predicted bond length, Å.
-        bond_uncertainties: What was expected of them, Å.
-        not_relaxed: How many crystals were refused or failed; they count as their inputs.
+        bond_errors: Of each crystal, the errors of its predicted lengths of bonds, Å.
+        bond_scales: What was expected of each, Å.
+        within: For each coverage, whether each bond lies within its interval.
     """
 
     name: str
+    sources: tuple[str, ...]
+    elements: tuple[frozenset[int], ...]
     errors: Errors
     dummy: Errors
+    matched: Bool[np.ndarray, " crystals"] | None
+    dummy_matched: Bool[np.ndarray, " crystals"] | None
+    moved: Bool[np.ndarray, " crystals"]
+    failed: Bool[np.ndarray, " crystals"]
     expected: Float[np.ndarray, " crystals"]
     expected_displacement: Float[np.ndarray, " crystals"]
-    bond_errors: Float[np.ndarray, " bonds"]
-    bond_uncertainties: Float[np.ndarray, " bonds"]
-    not_relaxed: int
+    bond_errors: tuple[Float[np.ndarray, " bonds"], ...]
+    bond_scales: tuple[Float[np.ndarray, " bonds"], ...]
+    within: dict[float, tuple[Bool[np.ndarray, " bonds"], ...]]
 
-    def summary(self) -> dict[str, int | float]:
-        """Means, and by how many per cent they are below those of the input."""
-        means = {f.name: float(getattr(self.errors, f.name).mean()) for f in fields(Errors)}
-        better = improvement(self.errors, self.dummy)
-        return {
-            "crystals": len(self.expected),
-            "not_relaxed": self.not_relaxed,
-            **{f"{name}_error": value for name, value in means.items()},
-            **{f"{name}_better": value for name, value in better.items()},
-            "expected_error": float(self.expected.mean()),
-            "expected_displacement_error": float(self.expected_displacement.mean()),
-            "predicted_bond_error": float(self.bond_errors.mean()),
-        }
+    def __len__(self) -> int:
+        return len(self.expected)
+
+    def of(self, chosen: Bool[np.ndarray, " crystals"], name: str) -> "Evaluation":
+        """The part of it that is of some crystals."""
+        places = np.flatnonzero(chosen)
+
+        def part(value: object) -> object:
+            if isinstance(value, np.ndarray):
+                return value[places]
+            if isinstance(value, Errors):
+                return Errors(**{f.name: getattr(value, f.name)[places] for f in fields(value)})
+            if isinstance(value, tuple):
+                return tuple(value[place] for place in places)
+            if isinstance(value, dict):
+                return {key: part(entry) for key, entry in value.items()}
+            return value
+
+        parts = {f.name: part(getattr(self, f.name)) for f in fields(self)}
+        return Evaluation(**{**parts, "name": name})  # type: ignore[arg-type]  # of equal types
 
 
 def evaluate(
-    path: Path, weights: Weights, split: str = "val", limit: int | None = None
+    path: Path,
+    model: str | Path | Weights | Sequence[Weights] = "default",
+    split: str = "val",
+    limit: int | None = None,
+    *,
+    ensemble: bool = False,
+    always_move: bool = False,
+    match: bool = False,
+    strict: bool = False,
 ) -> Evaluation:
     """Relax the inputs of a file of pairs and compare with their targets.
 
     Args:
         path: Parquet file, see `data.dataset`. Each pair is relaxed to its own functional.
-        weights: Of any network.
+        model: As for `Relaxer`.
         split: `train`, `val` or `test`.
         limit: At most so many crystals, evenly spaced.
+        ensemble: As for `Relaxer`.
+        always_move: As for `Relaxer`.
+        match: Also find out which structures match their target; some 50 ms a crystal.
+        strict: Refuse a file with rows that cannot be used.
 
     Raises:
         ValueError: Not a file of pairs, or nothing of that split.
     """
-    file = PairFile(path, split)
+    file = PairFile(path, split, strict=strict)
     if not file.is_pairs:
         msg = f"{path} holds relaxed crystals, not pairs: it has no column relaxed_cell"
         raise ValueError(msg)
@@ -82,90 +116,117 @@ def evaluate(
     rows = np.linspace(0, len(file) - 1, count).astype(int).tolist()
     parts = []
     for functional in FUNCTIONALS:
-        pairs = [pair for row in rows if (pair := file[row]).functional == functional]
-        relaxer = Relaxer(weights, functional, allow_unseen=True)
-        parts += [_compare(relaxer, chunk) for chunk in _chunks(pairs)]
-    return Evaluation(
-        name=path.stem,
-        errors=concatenate([part.errors for part in parts]),
-        dummy=concatenate([part.dummy for part in parts]),
-        expected=np.concatenate([part.expected for part in parts]),
-        expected_displacement=np.concatenate([part.expected_displacement for part in parts]),
-        bond_errors=np.concatenate([part.bond_errors for part in parts]),
-        bond_uncertainties=np.concatenate([part.bond_uncertainties for part in parts]),
-        not_relaxed=sum(part.not_relaxed for part in parts),
-    )
+        chosen = [row for row in rows if file[row].functional == functional]
+        relaxer = Relaxer(
+            model, functional, allow_unseen=True, ensemble=ensemble, always_move=always_move
+        )
+        for chunk in _chunks(chosen):
+            pairs = [file[row] for row in chunk]
+            sources = tuple(file.source(row) for row in chunk)
+            parts.append(_compare(relaxer, pairs, sources, match=match))
+    return _join(parts, path.stem)
 
 
-def calibrate(path: Path, files: Sequence[Path], limit: int | None = None) -> Calibration:
-    """Fit the factors of expected errors on validation data and store them with the weights.
+def calibrate(
+    path: Path, files: Sequence[Path], limit: int | None = None, *, ensemble: bool = False
+) -> Calibration:
+    """Fit what makes expected errors of scales, on validation data, and store it with the weights.
 
     Args:
         path: Weights file; it is replaced by one that differs in its calibration alone.
         files: Files of pairs; each counts the same.
         limit: At most so many crystals of each.
+        ensemble: Calibrate the ensemble of the weights and their replicates; what is stored for
+            the weights alone stays.
+
+    Raises:
+        ValueError: No such weights or replicates, or a file that cannot be evaluated.
     """
-    weights = replace(load_weights(path), calibration={})
-    evaluations = [evaluate(file, weights, limit=limit) for file in files]
-
-    def factor(errors: str, scales: str) -> float:
-        values = [
-            (np.nanmean(_array(entry, errors)), np.nanmean(_array(entry, scales)))
-            for entry in evaluations
-        ]
-        return fit_factor(*(np.array(column) for column in zip(*values, strict=True)))
-
+    stored = load_weights(path)
+    replicates = load_replicates(path) if ensemble else [stored]
+    plain = [replace(weights, calibration={}) for weights in replicates]
+    evaluations = [evaluate(file, plain, limit=limit, always_move=True) for file in files]
+    errors = [np.concatenate(entry.bond_errors) for entry in evaluations]
+    scales = [np.concatenate(entry.bond_scales) for entry in evaluations]
     calibration = Calibration(
-        displacement=factor("displacement", "expected_displacement"),
-        distance=factor("bond_errors", "bond_uncertainties"),
+        displacement=fit_factor(
+            _means([entry.errors.displacement for entry in evaluations]),
+            _means([entry.expected_displacement for entry in evaluations]),
+        ),
+        distance=fit_factor(_means(errors), _means(scales)),
+        intervals=fit_intervals(errors, scales),
     )
-    save_weights(path, weights.network, weights.provenance, vars(calibration))
+    fitted = asdict(calibration)
+    own = {**stored.calibration, "ensemble": fitted} if ensemble else fitted
+    save_weights(path, stored.network, stored.provenance, own)
     return calibration
 
 
-def markdown_table(evaluations: Sequence[Evaluation]) -> str:
-    """Improvement over the input as a Markdown table, a row a file."""
-    columns = ("crystals", "coordinates", "displacement", "bonds", "lattice", "volume")
-    lines = [
-        f"| better than the input by (%) | {' | '.join(columns)} | displacement error / Å |",
-        "|---" * (len(columns) + 2) + "|",
-    ]
-    for evaluation in evaluations:
-        row = evaluation.summary()
-        cells = [
-            f"`{evaluation.name}`",
-            f"{row['crystals']:.0f}",
-            *(f"{row[f'{name}_better']:.1f}" for name in columns[1:]),
-            f"{row['displacement_error']:.3f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _means(sets: Sequence[Float[np.ndarray, " items"]]) -> Float[np.ndarray, " sets"]:
+    return np.array([np.nanmean(values) for values in sets])
 
 
-def _compare(relaxer: Relaxer, pairs: Sequence[Pair]) -> Evaluation:
+def _compare(
+    relaxer: Relaxer, pairs: Sequence[Pair], sources: tuple[str, ...], *, match: bool
+) -> Evaluation:
     results = list(relaxer.relax_many(atoms_of(pair.crystal) for pair in pairs))
-    graph, targets = collate(pairs, relaxer.network.config)
+    graph, targets = collate(pairs, relaxer.config)
     moves = [_moves(result, pair) for result, pair in zip(results, pairs, strict=True)]
     displacements = torch.from_numpy(np.concatenate(moves))
     strains = torch.from_numpy(np.stack([result.strain for result in results]))
-    bond_errors = [
-        np.abs(result.bonds.lengths - _true_lengths(result.bonds, pair))
-        for result, pair in zip(results, pairs, strict=True)
-        if result.bonds is not None
+    deformations = torch.linalg.matrix_exp(strains)
+    bonds = [
+        (np.abs(r.bonds.lengths - _true_lengths(r.bonds, pair)), r.bonds)
+        if r.bonds is not None
+        else (np.zeros(0), None)
+        for r, pair in zip(results, pairs, strict=True)
     ]
-    bond_uncertainties = [r.bonds.uncertainties for r in results if r.bonds is not None]
+    shares = next((tuple(b.intervals) for _, b in bonds if b is not None), ())
+    solved = zip(moves, deformations.numpy(), pairs, strict=True)
     return Evaluation(
         name="",
-        errors=compute_errors(graph, displacements, torch.linalg.matrix_exp(strains), targets),
+        sources=sources,
+        elements=tuple(frozenset(pair.crystal.numbers.tolist()) for pair in pairs),
+        errors=compute_errors(graph, displacements, deformations, targets),
         dummy=input_errors(graph, targets),
+        matched=np.array([matches(p, m, d) for m, d, p in solved]) if match else None,
+        dummy_matched=np.array([matches(p) for p in pairs]) if match else None,
+        moved=np.array([np.any(move != 0) for move in moves])
+        | np.any(strains.numpy() != 0, axis=(1, 2)),
+        failed=np.array([result.status != "relaxed" for result in results]),
         expected=np.array([result.expected_error for result in results]),
         expected_displacement=np.array(
             [r.site_errors.mean() if len(r.site_errors) else np.nan for r in results]
         ),
-        bond_errors=np.concatenate(bond_errors),
-        bond_uncertainties=np.concatenate(bond_uncertainties),
-        not_relaxed=sum(result.status != "relaxed" for result in results),
+        bond_errors=tuple(errors for errors, _ in bonds),
+        bond_scales=tuple(np.zeros(0) if b is None else b.uncertainties for _, b in bonds),
+        within={
+            share: tuple(
+                np.zeros(0, dtype=bool) if b is None else errors <= b.intervals[share]
+                for errors, b in bonds
+            )
+            for share in shares
+        },
     )
+
+
+def _join(parts: Sequence[Evaluation], name: str) -> Evaluation:
+    """Several evaluations as one."""
+
+    def joined(values: list[object]) -> object:
+        first = values[0]
+        if isinstance(first, Errors):
+            return concatenate([value for value in values if isinstance(value, Errors)])
+        if isinstance(first, np.ndarray):
+            return np.concatenate([np.asarray(value) for value in values])
+        if isinstance(first, tuple):
+            return tuple(entry for value in values for entry in value)  # type: ignore[attr-defined]
+        if isinstance(first, dict):
+            return {key: joined([value[key] for value in values]) for key in first}  # type: ignore[index]
+        return first
+
+    merged = {f.name: joined([getattr(part, f.name) for part in parts]) for f in fields(Evaluation)}
+    return Evaluation(**{**merged, "name": name})  # type: ignore[arg-type]  # of equal types
 
 
 def _moves(result: RelaxResult, pair: Pair) -> Float[np.ndarray, "atoms 3"]:
@@ -180,12 +241,6 @@ def _true_lengths(bonds: Bonds, pair: Pair) -> Float[np.ndarray, " bonds"]:
     return np.linalg.norm(vectors @ pair.deformation, axis=1)
 
 
-def _array(evaluation: Evaluation, name: str) -> Float[np.ndarray, " values"]:
-    """A field of an evaluation, or of its errors."""
-    source = evaluation if hasattr(evaluation, name) else evaluation.errors
-    return np.asarray(getattr(source, name))
-
-
-def _chunks(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
-    for first in range(0, len(pairs), _CHUNK):
-        yield pairs[first : first + _CHUNK]
+def _chunks(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    for first in range(0, len(rows), _CHUNK):
+        yield rows[first : first + _CHUNK]

@@ -5,7 +5,7 @@ The front-ends (optimizer, transformation, command line) know only this module.
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,31 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from deeprelax_ase import edg
 from deeprelax_ase.checkpoint import Weights, load_weights
 from deeprelax_ase.checks import StructureError, check_vacuum, reason_to_refuse
-from deeprelax_ase.config import FUNCTIONALS
-from deeprelax_ase.crystal import log_symmetric
-from deeprelax_ase.graph import CrystalGraph, build_graph
-from deeprelax_ase.prediction import Prediction
-from deeprelax_ase.result import Bonds, RelaxResult, WeightsName
+from deeprelax_ase.config import FUNCTIONALS, NetworkConfig
+from deeprelax_ase.crystal import Crystal, log_symmetric
+from deeprelax_ase.predictor import Part, Predictor, load_replicates
+from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import StructureInput, read_structure
 from deeprelax_ase.symmetry import find_space_group, symmetrise
-from deeprelax_ase.uncertainty import Calibration, system_uncertainty
+from deeprelax_ase.uncertainty import is_within_error, system_uncertainty
+from deeprelax_ase.weights_files import available_weights
+
+SPECIALIST = "sheets"
+"""Weights that `default` takes for structures with two periodic axes, where they are shipped."""
+_AXES_OF_A_SHEET = 2
 
 
 class Relaxer:
     """Relaxes crystals in one pass.
 
     Args:
-        model: Name of shipped weights, a path to a weights file, or loaded `Weights`.
+        model: Name of shipped weights, a path to a weights file, or loaded `Weights`, or those of
+            replicates. `default` takes `sheets` for structures with two periodic axes.
         functional: Exchange-correlation functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         relax_cell: False keeps the cell and moves the atoms only.
@@ -42,6 +47,10 @@ class Relaxer:
         allow_unseen: Go on with elements the weights never saw.
         method: How distances become a structure, see `edg.solve`.
         edges_per_batch: How much `relax_many` computes at once, in directed edges.
+        ensemble: Mean of all replicates of the weights, and their disagreement as a part of the
+            uncertainty (Eq. 21-24).
+        always_move: Move a crystal also where the expected error is above the move itself. By
+            default it is left as it was, and the result's message says so.
 
     Raises:
         ValueError: Unknown weights, functional, device or method; see the message.
@@ -49,7 +58,7 @@ class Relaxer:
 
     def __init__(
         self,
-        model: str | Path | Weights = "default",
+        model: str | Path | Weights | Sequence[Weights] = "default",
         functional: str = "PBE",
         device: Any = "auto",
         *,
@@ -59,6 +68,8 @@ class Relaxer:
         allow_unseen: bool = False,
         method: str = "joint",
         edges_per_batch: int = 8_000,
+        ensemble: bool = False,
+        always_move: bool = False,
     ) -> None:
         if functional not in FUNCTIONALS:
             msg = f"unknown functional {functional!r}: choose from {', '.join(FUNCTIONALS)}"
@@ -78,12 +89,31 @@ class Relaxer:
         self.allow_unseen = allow_unseen
         self.method = method
         self.edges_per_batch = edges_per_batch
-        loaded = model if isinstance(model, Weights) else load_weights(model)
-        self.network = loaded.network.to(self.device)
-        self.weights = WeightsName(loaded.name, loaded.sha256)
+        self.always_move = always_move
         _keep_freed_memory()
-        self._calibration = Calibration.from_metadata(loaded.calibration)
-        self._seen = frozenset(loaded.provenance.get("elements", ()))
+        self._general = self._load(model, ensemble)
+        self._sheets = self._general
+        if model == "default" and SPECIALIST in available_weights():
+            self._sheets = self._load(SPECIALIST, ensemble)
+        self.weights = self._general.weights
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Configuration of the network for bulk crystals."""
+        return self._general.config
+
+    def _load(self, model: str | Path | Weights | Sequence[Weights], ensemble: bool) -> Predictor:
+        if isinstance(model, Weights):
+            replicates: Sequence[Weights] = [model]
+        elif isinstance(model, str | Path):
+            replicates = load_replicates(model) if ensemble else [load_weights(model)]
+        else:
+            replicates = model
+        return Predictor(replicates, self.device, self.method)
+
+    def _predictor(self, crystal: Crystal) -> Predictor:
+        """The networks for a crystal: a specialist for two periodic axes, if there is one."""
+        return self._sheets if crystal.pbc.sum() == _AXES_OF_A_SHEET else self._general
 
     def relax(self, structure: Any, *, relax_cell: bool | None = None) -> RelaxResult:
         """Relax one ASE Atoms or pymatgen Structure.
@@ -139,45 +169,41 @@ class Relaxer:
     def _estimated_edges(self, entry: StructureInput | RelaxResult) -> int:
         if isinstance(entry, RelaxResult):
             return 0
-        return len(entry.crystal) * (self.network.config.max_neighbors + 2)
+        return len(entry.crystal) * (self.config.max_neighbors + 2)
 
     def _read(self, structure: Any) -> StructureInput:
         read = read_structure(structure, self.vacuum)
-        unseen = set(read.crystal.numbers.tolist()) - self._seen if self._seen else set()
+        predictor = self._predictor(read.crystal)
+        unseen = set(read.crystal.numbers.tolist()) - predictor.seen if predictor.seen else set()
         if unseen and not self.allow_unseen:
             names = ", ".join(chemical_symbols[z] for z in sorted(unseen))
             msg = (
-                f"the weights {self.weights.name!r} never saw {names}: "
+                f"the weights {predictor.weights.name!r} never saw {names}: "
                 "pass allow_unseen=True to go on all the same, or train on it"
             )
             raise StructureError(msg)
         return read
 
     def _relax_batch(self, inputs: Sequence[StructureInput], relax_cell: bool) -> list[RelaxResult]:
-        started = time.perf_counter()
-        config = self.network.config
-        crystals = [entry.crystal for entry in inputs]
-        graph = build_graph(crystals, [self.functional] * len(inputs), config)
-        if not relax_cell:
-            graph = replace(graph, strain_projectors=torch.zeros_like(graph.strain_projectors))
-        prediction = self._predict(graph)
-        solution = edg.solve(graph, prediction, self.method, max_steps=config.solver_steps)
-        parts = _split(graph, prediction, solution)
-        share = time.perf_counter() - started
-        results = []
-        for entry, part in zip(inputs, parts, strict=True):
-            own = time.perf_counter()
-            result = self._result(entry, part, relax_cell)
-            seconds = share / len(inputs) + time.perf_counter() - own
-            results.append(replace(result, seconds=seconds))
-        return results
+        predictors = [self._predictor(entry.crystal) for entry in inputs]
+        results: dict[int, RelaxResult] = {}
+        for predictor in dict.fromkeys(predictors):
+            places = [k for k, one in enumerate(predictors) if one is predictor]
+            started = time.perf_counter()
+            parts = predictor.predict(
+                [inputs[k].crystal for k in places], self.functional, relax_cell=relax_cell
+            )
+            share = (time.perf_counter() - started) / len(places)
+            for place, part in zip(places, parts, strict=True):
+                own = time.perf_counter()
+                result = self._result(inputs[place], part, predictor, relax_cell)
+                seconds = share + time.perf_counter() - own
+                results[place] = replace(result, seconds=seconds)
+        return [results[place] for place in range(len(inputs))]
 
-    def _predict(self, graph: CrystalGraph) -> Prediction:
-        with torch.inference_mode():
-            prediction: Prediction = self.network(graph.to(torch.float32, self.device))
-            return prediction.to(torch.float64, "cpu")
-
-    def _result(self, entry: StructureInput, part: "_Part", relax_cell: bool) -> RelaxResult:
+    def _result(
+        self, entry: StructureInput, part: Part, predictor: Predictor, relax_cell: bool
+    ) -> RelaxResult:
         displacement, deformation = part.displacements, part.deformation
         if self.keep_symmetry:
             group = find_space_group(entry.crystal)
@@ -190,32 +216,31 @@ class Relaxer:
         displacement = entry.hold_still(displacement)
         reason = reason_to_refuse(entry.crystal, displacement, deformation, part.status)
         if not part.edge_index.size and entry.crystal.pbc.any():
-            cutoff = self.network.config.cutoff
+            cutoff = predictor.config.cutoff
             reason = f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
-        shifts = entry.shifts
-        i, j = part.edge_index
-        uncertainties = self._calibration.distance * part.distance_scales
-        site_errors = self._calibration.displacement * part.displacement_scales
-        bonds = Bonds(
-            part.edge_index, part.offsets + shifts[j] - shifts[i], part.distances, uncertainties
-        )
+        bonds = _bonds(entry, part, predictor)
+        expected_error = system_uncertainty(bonds.uncertainties)
         result = RelaxResult(
             structure=entry.source,
             status="refused",
             message="; ".join((*entry.notes, reason or "")),
             formula=entry.formula,
             num_atoms=len(entry.crystal),
-            expected_error=system_uncertainty(uncertainties),
+            expected_error=expected_error,
             uncertainty=system_uncertainty(part.distance_scales),
-            site_errors=site_errors,
+            site_errors=predictor.calibration.displacement * part.displacement_scales,
             bonds=bonds,
             strain=np.zeros((3, 3)),
             displacement=np.zeros_like(displacement),
             seconds=0.0,
-            weights=self.weights,
+            weights=predictor.weights,
         )
         if reason is not None:
             return result
+        changes = _bond_changes(entry.crystal, part, displacement, deformation)
+        if not self.always_move and is_within_error(changes, expected_error):
+            note = f"left as it was: the expected error, {expected_error:.3f} Å, is above the move"
+            return replace(result, status="relaxed", message="; ".join((*entry.notes, note)))
         structure, strain = (
             entry.with_relaxed(displacement, deformation),
             log_symmetric(deformation),
@@ -259,6 +284,8 @@ def shared_relaxer(
     relax_cell: bool = True,
     vacuum: str = "auto",
     allow_unseen: bool = False,
+    ensemble: bool = False,
+    always_move: bool = False,
 ) -> Relaxer:
     """A relaxer with these options, loaded once in a process."""
     return Relaxer(
@@ -268,43 +295,38 @@ def shared_relaxer(
         relax_cell=relax_cell,
         vacuum=vacuum,
         allow_unseen=allow_unseen,
+        ensemble=ensemble,
+        always_move=always_move,
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One crystal's share of a solved batch, in numpy."""
+def _bonds(entry: StructureInput, part: Part, predictor: Predictor) -> Bonds:
+    """Predicted bonds between the cells of the input."""
+    i, j = part.edge_index
+    calibration = predictor.calibration
+    return Bonds(
+        edge_index=part.edge_index,
+        offsets=part.offsets + entry.shifts[j] - entry.shifts[i],
+        lengths=part.distances,
+        uncertainties=calibration.distance * part.distance_scales,
+        intervals={
+            share: factor * part.distance_scales for share, factor in calibration.intervals.items()
+        },
+    )
 
-    displacements: Float[np.ndarray, "atoms 3"]
-    deformation: Float[np.ndarray, "3 3"]
-    status: edg.SolveStatus
-    displacement_scales: Float[np.ndarray, " atoms"]
-    edge_index: Int[np.ndarray, "2 bonds"]
-    offsets: Int[np.ndarray, "bonds 3"]
-    distances: Float[np.ndarray, " bonds"]
-    distance_scales: Float[np.ndarray, " bonds"]
 
-
-def _split(graph: CrystalGraph, prediction: Prediction, solution: edg.Solution) -> Iterator[_Part]:
-    """Parts of a batch in order; `build_graph` lists the pairs of a crystal together."""
-    num_atoms = graph.num_atoms.numpy()
-    num_pairs = np.bincount(graph.edge_batch.numpy(), minlength=len(num_atoms))
-    last_atoms, last_pairs = np.cumsum(num_atoms), np.cumsum(num_pairs)
-    displacement_scales = prediction.displacement_log_scales.exp().numpy()
-    distance_scales = prediction.distance_log_scales.exp().numpy()
-    for crystal, (last_atom, last_pair) in enumerate(zip(last_atoms, last_pairs, strict=True)):
-        atoms = slice(last_atom - num_atoms[crystal], last_atom)
-        pairs = slice(last_pair - num_pairs[crystal], last_pair)
-        yield _Part(
-            displacements=solution.displacements[atoms].numpy(),
-            deformation=solution.deformations[crystal].numpy(),
-            status=edg.SolveStatus(int(solution.status[crystal])),
-            displacement_scales=displacement_scales[atoms],
-            edge_index=graph.edge_index[:, pairs].numpy() - atoms.start,
-            offsets=graph.offsets[pairs].numpy(),
-            distances=prediction.distances[pairs].numpy(),
-            distance_scales=distance_scales[pairs],
-        )
+def _bond_changes(
+    crystal: Crystal,
+    part: Part,
+    displacement: Float[np.ndarray, "atoms 3"],
+    deformation: Float[np.ndarray, "3 3"],
+) -> Float[np.ndarray, " bonds"]:
+    """Change of the length of every bond in a relaxation, Å."""
+    i, j = part.edge_index
+    vectors = crystal.positions[j] + part.offsets @ crystal.cell - crystal.positions[i]
+    moved = (vectors + displacement[j] - displacement[i]) @ deformation
+    lengths: np.ndarray = np.linalg.norm(moved, axis=1) - np.linalg.norm(vectors, axis=1)
+    return lengths
 
 
 def _keep_freed_memory() -> None:

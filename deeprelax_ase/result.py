@@ -1,5 +1,6 @@
 """What comes of a relaxation: the result a user sees."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -25,12 +26,15 @@ class Bonds:
         offsets: Cells of the input between i and j.
         lengths: Predicted relaxed length, Å.
         uncertainties: Expected error of that length, Å.
+        intervals: For each coverage (0.5, 0.8, 0.9), half the width of the interval around the
+            length that holds the true one so often, Å.
     """
 
     edge_index: Int[np.ndarray, "2 bonds"]
     offsets: Int[np.ndarray, "bonds 3"]
     lengths: Float[np.ndarray, " bonds"]
     uncertainties: Float[np.ndarray, " bonds"]
+    intervals: Mapping[float, Float[np.ndarray, " bonds"]]
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,9 @@ class RelaxResult:
 
     Attributes:
         structure: Relaxed, of the type that came in; the input itself unless `relaxed`.
-        status: `relaxed`; `refused`: the prediction failed a sanity check and the input is
-            returned; `failed`: the input could not be read as a crystal.
+        status: `relaxed`, also where it was left as it was, because the expected error is above
+            the move (the message says so); `refused`: the prediction failed a sanity check and
+            the input is returned; `failed`: the input could not be read as a crystal.
         message: What a person should know.
         formula: Reduced formula of the input, empty if it failed.
         num_atoms: Atoms of the input.

@@ -1,11 +1,15 @@
 """Uncertainty of bonds and crystals (Sec. 4.7), and what turns it into an expected error."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+COVERAGES = (0.5, 0.8, 0.9)
+"""Shares of bond lengths for which an interval is calibrated."""
+_LEAST_SHARE_OF_ERROR = 0.5
 
 
 @dataclass(frozen=True)
@@ -15,16 +19,44 @@ class Calibration:
     Attributes:
         displacement: Mean error of displacements over their mean predicted scale.
         distance: The same for predicted lengths of bonds.
+        intervals: For each coverage, half the width of the interval over the scale of a bond;
+            those of a Laplace distribution until they are fitted.
     """
 
     displacement: float = 1.0
     distance: float = 1.0
+    intervals: Mapping[float, float] = field(
+        default_factory=lambda: {share: -float(np.log1p(-share)) for share in COVERAGES}
+    )
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Calibration":
-        """Read what a weights file says; factors of one where it says nothing."""
-        known = ("displacement", "distance")
-        return cls(**{name: float(metadata[name]) for name in known if name in metadata})
+        """Read what a weights file says; what it does not say stays as it is by default."""
+        known = {k: float(metadata[k]) for k in ("displacement", "distance") if k in metadata}
+        given = metadata.get("intervals", {})
+        intervals = {float(share): float(factor) for share, factor in given.items()}
+        calibration = cls(**known)  # type: ignore[arg-type]  # two of its fields, by name
+        return replace(calibration, intervals=intervals) if intervals else calibration
+
+
+def combine(
+    values: Sequence[Float[np.ndarray, "items ..."]],
+    scales: Sequence[Float[np.ndarray, " items"]],
+) -> tuple[Float[np.ndarray, "items ..."], Float[np.ndarray, " items"]]:
+    """Mean of what replicates predict, and its uncertainty (Eq. 21-23).
+
+    The uncertainty is the scale that the data leave, plus the distance of a replicate from the
+    mean of all. Both are averaged over the replicates, where the paper sums: so they stay in Å.
+
+    Args:
+        values: Of each replicate.
+        scales: Laplace scale of each value.
+    """
+    mean = np.mean(values, axis=0)
+    apart = np.abs(np.array(values) - mean)
+    if apart.ndim > 2:  # noqa: PLR2004 - vectors, not numbers
+        apart = np.linalg.norm(apart, axis=2)
+    return mean, np.mean(scales, axis=0) + apart.mean(axis=0)
 
 
 def system_uncertainty(bond_uncertainties: Float[np.ndarray, " bonds"]) -> float:
@@ -32,6 +64,40 @@ def system_uncertainty(bond_uncertainties: Float[np.ndarray, " bonds"]) -> float
     return float(bond_uncertainties.mean()) if len(bond_uncertainties) else 0.0
 
 
+def is_within_error(changes: Float[np.ndarray, " bonds"], expected_error: float) -> bool:
+    """Whether a move is too small to be told from an error of the prediction.
+
+    It is if no bond changes by more than the expected error, or if the bonds change by less than
+    half of it in the mean.
+
+    Args:
+        changes: Change of the length of every bond, Å.
+        expected_error: Mean expected error of the lengths, Å.
+    """
+    if not len(changes):
+        return False
+    sizes = np.abs(changes)
+    return bool(
+        sizes.max() < expected_error or sizes.mean() < _LEAST_SHARE_OF_ERROR * expected_error
+    )
+
+
 def fit_factor(errors: Float[np.ndarray, " items"], scales: Float[np.ndarray, " items"]) -> float:
     """The factor that makes the mean of the scales the mean of the errors."""
     return float(errors.mean() / scales.mean())
+
+
+def fit_intervals(
+    errors: Sequence[Float[np.ndarray, " bonds"]], scales: Sequence[Float[np.ndarray, " bonds"]]
+) -> dict[float, float]:
+    """Factors of the scales that cover the shares of errors; every set counts the same.
+
+    Args:
+        errors: Of each set.
+        scales: Laplace scale of each error.
+    """
+    ratios = np.concatenate([e / s for e, s in zip(errors, scales, strict=True)])
+    weights = np.concatenate([np.full(len(e), 1 / len(e)) for e in errors])
+    order = np.argsort(ratios)
+    shares = np.cumsum(weights[order]) / weights.sum()
+    return {share: float(np.interp(share, shares, ratios[order])) for share in COVERAGES}

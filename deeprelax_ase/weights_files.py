@@ -1,6 +1,7 @@
 """Where weights lie and what their hash is: all that can be known of them without torch."""
 
 import hashlib
+from itertools import count, takewhile
 from pathlib import Path
 
 _INSTALLED = Path(__file__).resolve().parent / "weights"
@@ -26,6 +27,17 @@ def weights_path(name: str | Path) -> Path:
         msg = f"no weights {str(name)!r}: choose from {known}, or give a .safetensors file"
         raise ValueError(msg)
     return path
+
+
+def replicate_paths(name: str | Path) -> list[Path]:
+    """File of weights, and those of its replicates: `NAME-2.safetensors`, `NAME-3`, ... beside it.
+
+    Raises:
+        ValueError: As `weights_path`.
+    """
+    first = weights_path(name)
+    others = (first.with_name(f"{first.stem}-{number}{first.suffix}") for number in count(2))
+    return [first, *takewhile(Path.is_file, others)]
 
 
 def weights_sha256(name: str | Path) -> str:

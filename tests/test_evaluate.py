@@ -1,10 +1,20 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from conftest import SMALL
 from datasets import write_pairs, write_relaxed
 from test_cli import run
 
-from deeprelax_ase.checkpoint import load_weights
-from deeprelax_ase.evaluate import calibrate, evaluate, markdown_table
+from deeprelax_ase.checkpoint import load_weights, save_weights
+from deeprelax_ase.crystal import log_symmetric
+from deeprelax_ase.data.dataset import PairFile
+from deeprelax_ase.evaluate import calibrate, evaluate
+from deeprelax_ase.model import PaEGNN
+from deeprelax_ase.relax import Relaxer
+from deeprelax_ase.report import as_json, as_markdown, by_element, summarise
 
 
 @pytest.fixture
@@ -18,21 +28,95 @@ def test_counts_every_crystal_of_the_split(random_weights, tmp_path):
     weights = load_weights(random_weights)
     pairs = write_pairs(tmp_path / "pairs.parquet")
     result = evaluate(pairs, weights)
-    assert len(result.expected) == 8
-    assert result.not_relaxed == 0
-    assert len(result.bond_errors) == len(result.bond_uncertainties) > 8
-    summary = result.summary()
+    assert len(result) == len(result.bond_errors) == len(result.sources) == 8
+    assert not result.failed.any()
+    assert result.moved.all()
+    summary = summarise(result)
     assert summary["crystals"] == 8
-    assert summary["displacement_error"] == pytest.approx(result.errors.displacement.mean())
-    assert len(evaluate(pairs, weights, limit=3).expected) == 3
-    assert markdown_table([result]).splitlines()[2].startswith("| `pairs` | 8 |")
+    errors, dummy = result.errors.displacement, result.dummy.displacement
+    assert summary["displacement"]["mean"] == pytest.approx(errors.mean())
+    assert summary["displacement"]["median"] == pytest.approx(np.median(errors))
+    assert summary["displacement"]["percentile_90"] == pytest.approx(np.percentile(errors, 90))
+    better = 100 * (1 - errors.mean() / dummy.mean())
+    assert summary["displacement"]["better"] == pytest.approx(better)
+    low, high = summary["displacement"]["better_interval"]
+    assert low < better < high
+    assert len(evaluate(pairs, weights, limit=3)) == 3
+    assert as_markdown([result]).splitlines()[2].startswith("| `pairs` | 8 |")
 
 
 def test_refused_crystals_count_as_their_input(random_weights, tmp_path, monkeypatch):
     monkeypatch.setattr("deeprelax_ase.checks.LARGEST_DISPLACEMENT", 0.0)
     result = evaluate(write_pairs(tmp_path / "pairs.parquet"), load_weights(random_weights))
-    assert result.not_relaxed == 8
-    assert result.summary()["displacement_better"] == pytest.approx(0)
+    assert result.failed.all()
+    assert summarise(result)["displacement"]["better"] == pytest.approx(0)
+
+
+def test_crystals_left_as_they_were_count_as_their_input(weights_file, tmp_path):
+    unsure = with_calibration(weights_file, {"distance": 1e3})
+    pairs = write_pairs(tmp_path / "pairs.parquet")
+    result = evaluate(pairs, unsure)
+    assert not result.moved.any()
+    assert not result.failed.any()
+    assert summarise(result)["bonds"]["better"] == pytest.approx(0)
+    assert evaluate(pairs, unsure, always_move=True).moved.all()
+
+
+def with_calibration(path, calibration):
+    weights = load_weights(path)
+    save_weights(path, weights.network, weights.provenance, calibration)
+    return path
+
+
+def test_perfect_predictions_match_and_are_the_best(random_weights, tmp_path, monkeypatch):
+    """Against the truth itself every measure is as it should be."""
+    pairs = write_pairs(tmp_path / "pairs.parquet")
+    monkeypatch.setattr("deeprelax_ase.evaluate.Relaxer", Oracle)
+    Oracle.file = PairFile(pairs, "val")
+    result = evaluate(pairs, random_weights, match=True)
+    summary = summarise(result)
+    for name in ("coordinates", "displacement", "bonds", "lattice", "volume"):
+        assert summary[name]["better"] == pytest.approx(100, abs=1e-6)
+    assert summary["match_rate"] == 100
+    assert summary["uncertainty"]["coverage"] == {"0.5": 100.0, "0.8": 100.0, "0.9": 100.0}
+
+
+class Oracle(Relaxer):
+    """Knows the answers."""
+
+    file = None
+
+    def relax_many(self, structures):
+        for structure in structures:
+            result = self.relax(structure)
+            found = (self.file[row] for row in range(len(self.file)))
+            pair = next(
+                p
+                for p in found
+                if p.crystal.positions.shape == structure.positions.shape
+                and np.allclose(p.crystal.positions, structure.positions)
+            )
+            i, j = result.bonds.edge_index
+            places = pair.crystal.positions + pair.displacements
+            vectors = places[j] + result.bonds.offsets @ pair.crystal.cell - places[i]
+            lengths = np.linalg.norm(vectors @ pair.deformation, axis=1)
+            yield replace(
+                result,
+                displacement=pair.displacements,
+                strain=log_symmetric(pair.deformation),
+                bonds=replace(result.bonds, lengths=lengths),
+            )
+
+
+def test_by_element_and_source(random_weights, tmp_path):
+    result = evaluate(write_pairs(tmp_path / "pairs.parquet"), random_weights)
+    counts = {part.name: len(part) for part in by_element(result)}
+    assert counts["O"] == 8
+    assert 0 < counts["Ti"] < 8
+    table = as_json([result])["pairs"]
+    assert table["sources"]["made by the tests"]["crystals"] == 8
+    assert table["elements"]["Ti"]["crystals"] == counts["Ti"]
+    json.dumps(table, allow_nan=False)
 
 
 def test_predicted_bonds_are_compared_with_the_right_targets(random_weights, tmp_path):
@@ -40,7 +124,7 @@ def test_predicted_bonds_are_compared_with_the_right_targets(random_weights, tmp
     path = write_pairs(tmp_path / "sheets.parquet", sheets=True, drop=["pbc"])
     weights = load_weights(random_weights)
     result = evaluate(path, weights)
-    assert np.median(result.bond_errors) < 0.5
+    assert np.median(np.concatenate(result.bond_errors)) < 0.5
 
 
 def test_calibration_makes_expected_errors_true_on_average(weights_file, tmp_path):
@@ -50,20 +134,37 @@ def test_calibration_makes_expected_errors_true_on_average(weights_file, tmp_pat
     after = load_weights(weights_file)
     assert after.provenance == before.provenance
     assert after.sha256 != before.sha256
-    summary = evaluate(pairs, after).summary()
-    expected = summary["expected_displacement_error"]
-    assert expected == pytest.approx(summary["displacement_error"])
-    result = evaluate(pairs, after)
-    assert result.bond_uncertainties.mean() == pytest.approx(result.bond_errors.mean())
+    result = evaluate(pairs, after, always_move=True)
+    assert result.expected_displacement.mean() == pytest.approx(result.errors.displacement.mean())
+    errors, scales = (np.concatenate(e) for e in (result.bond_errors, result.bond_scales))
+    assert scales.mean() == pytest.approx(errors.mean())
+    for share, within in result.within.items():
+        assert np.concatenate(within).mean() == pytest.approx(share, abs=0.01)
+
+
+def test_an_ensemble_is_calibrated_beside_the_single_network(weights_file, tmp_path):
+    pairs = write_pairs(tmp_path / "pairs.parquet")
+    with pytest.raises(ValueError, match="has no replicates"):
+        calibrate(weights_file, [pairs], ensemble=True)
+    torch.manual_seed(5)
+    save_weights(tmp_path / "own-2.safetensors", PaEGNN(SMALL), {})
+    calibrate(weights_file, [pairs])
+    alone = load_weights(weights_file).calibration
+    calibrate(weights_file, [pairs], ensemble=True)
+    both = load_weights(weights_file).calibration
+    assert {name: both[name] for name in alone} == alone
+    assert both["ensemble"]["distance"] != alone["distance"]
 
 
 def test_command_line(weights_file, tmp_path):
     pairs = write_pairs(tmp_path / "pairs.parquet")
     assert run("calibrate", weights_file, pairs).exit_code == 0
-    result = run("evaluate", pairs, "--model", weights_file)
+    result = run("evaluate", pairs, "--model", weights_file, "--details")
     assert result.exit_code == 0
     assert "| `pairs` | 8 |" in result.stdout
-    assert '"crystals": 8' in run("evaluate", pairs, "--model", weights_file, "--json").stdout
+    assert "`pairs` by element" in result.stdout
+    machine = run("evaluate", pairs, "--model", weights_file, "--json", "--no-match")
+    assert json.loads(machine.stdout)["pairs"]["crystals"] == 8
     relaxed = write_relaxed(tmp_path / "relaxed.parquet")
     wrong = run("evaluate", relaxed, "--model", weights_file)
     assert wrong.exit_code == 2

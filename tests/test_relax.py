@@ -13,7 +13,8 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from scipy.spatial.transform import Rotation
 
 from deeprelax_ase import edg
-from deeprelax_ase.checkpoint import load_weights
+from deeprelax_ase.checkpoint import load_weights, save_weights
+from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.relax import Relaxer, shared_relaxer
 
 ELEMENTS = [8, 12, 22, 38]
@@ -58,9 +59,9 @@ def test_result_says_what_happened(random_relaxer, rng):
     np.testing.assert_allclose(result.structure.positions, expected, atol=1e-9)
     ratio = result.structure.get_volume() / atoms.get_volume()
     assert result.volume_change == pytest.approx(ratio - 1)
-    # The calibration of these weights: 2 for displacements, 3 for distances.
+    # The calibration of these weights: 2 for displacements, 0.001 for distances.
     assert result.expected_error == pytest.approx(result.bonds.uncertainties.mean())
-    assert result.expected_error == pytest.approx(3 * result.uncertainty)
+    assert result.expected_error == pytest.approx(0.001 * result.uncertainty)
     assert result.site_errors.shape == (6,)
     assert len(result.weights.sha256) == 64
     assert result.seconds > 0
@@ -316,3 +317,85 @@ def test_other_methods(random_weights, rng, method):
 
 def test_shared_relaxers_are_loaded_once(random_weights):
     assert shared_relaxer(str(random_weights)) is shared_relaxer(str(random_weights))
+
+
+def weights_like(path, folder, name, seed=None, calibration=None):
+    """A copy of a weights file, perhaps with other random weights or another calibration."""
+    weights = load_weights(path)
+    network = weights.network
+    if seed is not None:
+        torch.manual_seed(seed)
+        network = PaEGNN(network.config)
+    calibration = weights.calibration if calibration is None else calibration
+    save_weights(folder / f"{name}.safetensors", network, weights.provenance, calibration)
+    return folder / f"{name}.safetensors"
+
+
+def rattled():
+    atoms = bulk("MgO", "rocksalt", a=4.3, cubic=True)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def test_a_move_within_the_expected_error_is_not_made(random_weights, tmp_path):
+    sure = Relaxer(random_weights).relax(rattled())
+    unsure = weights_like(random_weights, tmp_path, "unsure", calibration={"distance": 50.0})
+    result = Relaxer(unsure).relax(rattled())
+    assert result.status == "relaxed"
+    assert "left as it was: the expected error" in result.message
+    assert result.structure == rattled()
+    assert result.largest_displacement == result.volume_change == 0
+    assert result.expected_error == pytest.approx(50 * result.uncertainty)
+    moved = Relaxer(unsure, always_move=True).relax(rattled())
+    assert moved.message == ""
+    np.testing.assert_allclose(moved.structure.positions, sure.structure.positions)
+
+
+def test_an_ensemble_is_the_mean_of_its_replicates(random_weights, tmp_path):
+    first = weights_like(random_weights, tmp_path, "own")
+    paths = [first, *(weights_like(first, tmp_path, f"own-{k}", seed=k) for k in (2, 3))]
+    alone = [Relaxer(path).relax(rattled()) for path in paths]
+    together = Relaxer(first, ensemble=True).relax(rattled())
+    for name in ("displacement", "strain"):
+        mean = np.mean([getattr(result, name) for result in alone], axis=0)
+        np.testing.assert_allclose(getattr(together, name), mean, atol=1e-9)
+    lengths = np.array([result.bonds.lengths for result in alone])
+    np.testing.assert_allclose(together.bonds.lengths, lengths.mean(axis=0))
+    # Eq. 21-24: what the data leave, and how far the replicates are apart.
+    apart = np.abs(lengths - lengths.mean(axis=0)).mean()
+    data = np.mean([result.uncertainty for result in alone])
+    assert together.uncertainty == pytest.approx(data + apart)
+    assert together.weights == alone[0].weights
+
+
+def test_an_ensemble_needs_replicates_of_one_network(random_weights, tmp_path):
+    alone = weights_like(random_weights, tmp_path, "alone")
+    with pytest.raises(ValueError, match="has no replicates"):
+        Relaxer(alone, ensemble=True)
+    config = load_weights(alone).network.config.model_copy(update={"num_layers": 1})
+    save_weights(tmp_path / "alone-2.safetensors", PaEGNN(config), {})
+    with pytest.raises(ValueError, match="another network"):
+        Relaxer(alone, ensemble=True)
+
+
+def test_intervals_widen_with_their_coverage(random_weights):
+    bonds = Relaxer(random_weights).relax(rattled()).bonds
+    assert list(bonds.intervals) == [0.5, 0.8, 0.9]
+    narrow, middle, wide = bonds.intervals.values()
+    assert (narrow < middle).all()
+    assert (middle < wide).all()
+
+
+def test_default_takes_the_specialist_for_sheets(random_weights, tmp_path, monkeypatch):
+    weights_like(random_weights, tmp_path, "default", calibration={"distance": 0.001})
+    weights_like(random_weights, tmp_path, "sheets", seed=9)
+    monkeypatch.setattr("deeprelax_ase.weights_files._INSTALLED", tmp_path)
+    relaxer = Relaxer(allow_unseen=True)
+    sheet = mx2("MoS2", a=3.2, vacuum=8.0)
+    mixed = [rattled(), sheet, rattled(), sheet]
+    results = list(relaxer.relax_many(mixed))
+    assert [r.weights.name for r in results] == ["default", "sheets", "default", "sheets"]
+    special = Relaxer("sheets", allow_unseen=True).relax(sheet)
+    np.testing.assert_allclose(results[1].displacement, special.displacement, atol=1e-6)
+    general = Relaxer(tmp_path / "default.safetensors", allow_unseen=True)
+    assert general.relax(sheet).weights.name.endswith("default.safetensors")

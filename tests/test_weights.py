@@ -10,9 +10,9 @@ from ase.build import bulk, mx2
 
 from deeprelax_ase import Relaxer
 from deeprelax_ase.checkpoint import load_weights
+from deeprelax_ase.config import read_config
 from deeprelax_ase.crystal import Crystal
 from deeprelax_ase.graph import build_graph
-from deeprelax_ase.config import read_config
 from deeprelax_ase.weights_files import available_weights
 
 # Trace of the strain, sum of the relaxed distances (Å), x of the first displacement (Å).

@@ -7,6 +7,10 @@ import typer
 
 Model = Annotated[str, typer.Option(help="Name of shipped weights, or a path to a weights file.")]
 
+Ensemble = Annotated[
+    bool, typer.Option("--ensemble", help="Mean of all replicates of the weights.")
+]
+
 
 def stop(message: str) -> NoReturn:
     """End with a message and the exit code of a wrong call."""

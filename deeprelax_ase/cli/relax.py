@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import Model, stop
+from deeprelax_ase.cli.common import Ensemble, Model, stop
 
 
 def relax(
@@ -28,6 +28,10 @@ def relax(
     allow_unseen: Annotated[
         bool, typer.Option("--allow-unseen", help="Go on with elements the weights never saw.")
     ] = False,
+    ensemble: Ensemble = False,
+    always_move: Annotated[
+        bool, typer.Option("--always-move", help="Move also within the expected error.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist.")
     ] = False,
@@ -47,7 +51,16 @@ def relax(
         except OSError as error:
             stop(f"cannot make the folder {output}: {error.strerror}")
     try:
-        relaxer = shared_relaxer(model, functional, device, not fixed_cell, vacuum, allow_unseen)
+        relaxer = shared_relaxer(
+            model,
+            functional,
+            device,
+            not fixed_cell,
+            vacuum,
+            allow_unseen,
+            ensemble,
+            always_move,
+        )
     except ValueError as error:
         stop(str(error))
     if not as_json:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import Model, stop
+from deeprelax_ase.cli.common import Ensemble, Model, stop
 
 _DEPENDENCIES = ("ase", "pymatgen", "torch", "e3nn", "numpy", "scipy", "vesin", "spglib")
 
@@ -100,33 +100,48 @@ def evaluate(
     model: Model = "default",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     limit: Annotated[int | None, typer.Option(help="At most so many crystals a file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    ensemble: Ensemble = False,
+    always_move: Annotated[
+        bool, typer.Option("--always-move", help="Move also within the expected error.")
+    ] = False,
+    match: Annotated[
+        bool, typer.Option("--match/--no-match", help="Match rates; some 50 ms a crystal.")
+    ] = True,
+    details: Annotated[
+        bool, typer.Option("--details", help="Tables by source and by element too.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse files with rows that cannot be used.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, for machines.")] = False,
 ) -> None:
-    """Compare relaxed structures with their targets, and with the unrelaxed input."""
-    from deeprelax_ase import evaluate as evaluation
-    from deeprelax_ase.checkpoint import load_weights
+    """Compare relaxed structures with their targets, and with the unrelaxed input.
 
+    Errors as in Eq. 25-28 of the paper, match rates, and how far expected errors can be believed.
+    """
+    from deeprelax_ase.evaluate import evaluate
+    from deeprelax_ase.report import as_json as to_json
+    from deeprelax_ase.report import as_markdown
+
+    options = {"ensemble": ensemble, "always_move": always_move, "match": match, "strict": strict}
     try:
-        weights = load_weights(model)
-        results = [evaluation.evaluate(path, weights, split, limit) for path in files]
+        results = [evaluate(path, model, split, limit, **options) for path in files]
     except (ValueError, OSError) as error:
         stop(str(error))
-    if as_json:
-        print(json.dumps({result.name: result.summary() for result in results}))
-    else:
-        print(evaluation.markdown_table(results))
+    print(json.dumps(to_json(results)) if as_json else as_markdown(results, details=details))
 
 
 def calibrate(
     weights: Annotated[Path, typer.Argument(help="Weights file; its calibration is replaced.")],
     files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
     limit: Annotated[int | None, typer.Option(help="At most so many crystals a file.")] = None,
+    ensemble: Ensemble = False,
 ) -> None:
-    """Fit the factors of expected errors on the validation splits of files of pairs."""
-    from deeprelax_ase import evaluate as evaluation
+    """Fit expected errors and intervals on the validation splits of files of pairs."""
+    from deeprelax_ase.evaluate import calibrate
 
     try:
-        print(evaluation.calibrate(weights, files, limit))
+        print(calibrate(weights, files, limit, ensemble=ensemble))
     except (ValueError, OSError) as error:
         stop(str(error))
 

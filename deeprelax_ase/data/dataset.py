@@ -26,6 +26,14 @@ from deeprelax_ase.data.rows import find_faults
 from deeprelax_ase.graph import CrystalGraph, build_graph
 
 _COLUMNS = ("functional", "split", "numbers", "cell", "positions")
+_OPTIONAL_COLUMNS = (
+    "id",
+    "source",
+    "pbc",
+    "relaxed_cell",
+    "relaxed_positions",
+    "relaxed_numbers",
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,15 @@ class PairFile:
             raise ValueError(msg)
         self.path = path
         self.is_pairs = "relaxed_cell" in schema.names
-        wanted = [*_COLUMNS, "id", "pbc", "relaxed_cell", "relaxed_positions", "relaxed_numbers"]
+        wanted = [
+            *_COLUMNS,
+            "id",
+            "source",
+            "pbc",
+            "relaxed_cell",
+            "relaxed_positions",
+            "relaxed_numbers",
+        ]
         table = pq.read_table(path, columns=[name for name in wanted if name in schema.names])
         in_split = np.array([row == split for row in table["split"].to_pylist()])
         if not in_split.any():
@@ -107,6 +123,10 @@ class PairFile:
     def id(self, row: int) -> str:
         """Name of a row: its `id`, or its number where there is no such column."""
         return str(self._columns["id"][row]) if "id" in self._columns else str(row)
+
+    def source(self, row: int) -> str:
+        """Where a row is from: its `source`, or the file where there is no such column."""
+        return str(self._columns["source"][row]) if "source" in self._columns else self.path.stem
 
     @property
     def elements(self) -> set[int]:
