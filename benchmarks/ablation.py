@@ -17,7 +17,7 @@ from deeprelax_ase.train.loop import Trainer
 
 _BASE = Path(__file__).parents[1] / "weights" / "default.json"
 _BUDGET = {"steps": 4000, "edges_per_batch": 6000, "validate_every": 4000, "augmentation": None}
-_SETS = ("hypothetical", "substitution", "substitution_2d", "functional")
+SETS = ("hypothetical", "substitution", "substitution_2d", "functional")
 _MEASURES = ("coordinates", "displacement", "bonds", "lattice", "volume")
 VARIANTS: dict[str, dict[str, Any]] = {
     "control": {},
@@ -72,7 +72,7 @@ def run_folder(runs: Path, variant: str, seed: int) -> Path:
 
 def table(runs: Path) -> str:
     """Improvements over the input in per cent, mean of the seeds that have finished."""
-    lines = [f"| | seeds | {' | '.join(_SETS)} |", "|---" * (len(_SETS) + 2) + "|"]
+    lines = [f"| | seeds | {' | '.join(SETS)} |", "|---" * (len(SETS) + 2) + "|"]
     for variant in VARIANTS:
         results = [
             scores
@@ -85,7 +85,7 @@ def table(runs: Path) -> str:
                     f"{sum(float(r[name][m]) for r in results) / len(results):.1f}"
                     for m in _MEASURES
                 )
-                for name in _SETS
+                for name in SETS
             ]
             lines.append(f"| {variant} | {len(results)} | {' | '.join(cells)} |")
     return "\n".join(lines)

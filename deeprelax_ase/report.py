@@ -89,16 +89,17 @@ def _without_nan(value: Any) -> Any:
 def as_markdown(evaluations: Sequence[Evaluation], *, details: bool = False) -> str:
     """Tables: improvement, errors, uncertainty; with details also by source and by element."""
     summaries = {evaluation.name: summarise(evaluation) for evaluation in evaluations}
-    blocks = [_improvements(summaries), _errors(summaries), _trust(summaries)]
+    blocks = [improvement_table(summaries), error_table(summaries), trust_table(summaries)]
     if details:
         for evaluation in evaluations:
             for title, parts in (("source", by_source), ("element", by_element)):
                 rows = {p.name: summarise(p, intervals=False) for p in parts(evaluation)}
-                blocks.append(f"`{evaluation.name}` by {title}:\n\n{_improvements(rows)}")
+                blocks.append(f"`{evaluation.name}` by {title}:\n\n{improvement_table(rows)}")
     return "\n\n".join(blocks)
 
 
-def _improvements(summaries: dict[str, dict[str, Any]]) -> str:
+def improvement_table(summaries: dict[str, dict[str, Any]]) -> str:
+    """By how much errors are smaller than those of the input, with 95 % intervals."""
     shown = ("coordinates", "displacement", "bonds", "lattice", "volume")
     header = ["better than the input by (%)", "crystals", *shown, "match rate (input)"]
     rows = []
@@ -114,7 +115,8 @@ def _improvements(summaries: dict[str, dict[str, Any]]) -> str:
     return _table(header, rows)
 
 
-def _errors(summaries: dict[str, dict[str, Any]]) -> str:
+def error_table(summaries: dict[str, dict[str, Any]]) -> str:
+    """Mean, median and 90th percentile of the errors."""
     shown = {
         "coordinates": "coordinates / Å",
         "bonds": "bonds / Å",
@@ -137,7 +139,8 @@ def _three(entry: dict[str, Any]) -> str:
     return f"{own} ({dummy})"
 
 
-def _trust(summaries: dict[str, dict[str, Any]]) -> str:
+def trust_table(summaries: dict[str, dict[str, Any]]) -> str:
+    """How far expected errors can be believed."""
     header = [
         "uncertainty",
         "expected, actual error of bonds / Å",
@@ -156,14 +159,20 @@ def _trust(summaries: dict[str, dict[str, Any]]) -> str:
         rows.append(
             [
                 f"`{name}`",
-                f"{entry['expected_error']:.3f}, {entry['actual_error']:.3f}",
-                f"{entry['spearman_bonds']:.2f}, {entry['spearman_displacement']:.2f}",
-                f"{entry['flagged_bonds']:.0f}, {entry['flagged_displacement']:.0f}",
+                _two(entry, "{}_error", ("expected", "actual"), 3),
+                _two(entry, "spearman_{}", ("bonds", "displacement"), 2),
+                _two(entry, "flagged_{}", ("bonds", "displacement"), 0),
                 covered,
                 str(kept),
             ]
         )
     return _table(header, rows)
+
+
+def _two(entry: dict[str, Any], pattern: str, names: Sequence[str], digits: int) -> str:
+    values = (entry[pattern.format(name)] for name in names)
+    known = ("-" if v is None or not np.isfinite(v) else f"{v:.{digits}f}" for v in values)
+    return ", ".join(known)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

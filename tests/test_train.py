@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import SMALL
 from datasets import write_pairs, write_relaxed
+from test_cli import run
 
 from deeprelax_ase.checkpoint import load_tensors, load_weights
 from deeprelax_ase.config import LossConfig, SourceConfig, TrainConfig, read_config
@@ -286,3 +287,25 @@ def test_weights_of_another_network_are_refused(config, tmp_path):
     other = config.model_copy(update={"network": network, "start_from": start})
     with pytest.raises(ValueError, match="num_layers"):
         Trainer(other, tmp_path / "second")
+
+
+def test_command_line_trains_replicates_from_weights(config, tmp_path):
+    Trainer(config, tmp_path / "first").run()
+    start = tmp_path / "first" / "last.safetensors"
+    path = tmp_path / "run.json"
+    path.write_text(config.model_copy(update={"steps": 3}).model_dump_json())
+    command = ["train", path, "--folder", tmp_path / "runs", "--replicates", 2]
+    result = run(*command, "--from", start, "--freeze-trunk", "--strict")
+    assert result.exit_code == 0, result.stderr
+    states = [load_weights(tmp_path / "runs" / n / "last.safetensors") for n in ("1", "2")]
+    first, second = (weights.network.state_dict() for weights in states)
+    before = load_weights(start).network.state_dict()
+    for name, tensor in before.items():
+        if "_head." not in name:
+            torch.testing.assert_close(first[name], tensor, rtol=0, atol=0)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    kept = json.loads((tmp_path / "runs" / "2" / "config.json").read_text())
+    assert (kept["seed"], kept["strict"], kept["start_from"]) == (1, True, str(start))
+    missing = run("train", path, "--folder", tmp_path / "other", "--from", "nonesuch")
+    assert missing.exit_code == 2
+    assert "no weights 'nonesuch'" in missing.stderr

@@ -67,6 +67,10 @@ def train(
     freeze_trunk: Annotated[
         bool, typer.Option("--freeze-trunk", help="Train the heads alone.")
     ] = False,
+    replicates: Annotated[
+        int,
+        typer.Option(min=1, help="Train so many, of other seeds each, in FOLDER/1, FOLDER/2, ..."),
+    ] = 1,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse files with rows that cannot be used.")
     ] = False,
@@ -87,7 +91,13 @@ def train(
             changes["freeze_trunk"] = True
         if strict:
             changes["strict"] = True
-        Trainer(read_config(config, data, **changes), folder).run()
+        run = read_config(config, data, **changes)
+        if replicates == 1:
+            Trainer(run, folder).run()
+        else:
+            for number in range(1, replicates + 1):
+                own = run.model_copy(update={"seed": run.seed + number - 1})
+                Trainer(own, folder / str(number)).run()
     except (ValueError, OSError) as error:
         stop(str(error))
     except KeyboardInterrupt:

@@ -1,15 +1,11 @@
 """The training loop: AdamW, EMA, clipping, exact resume, one process or several."""
 
 import csv
-import ctypes
 import json
 import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,11 +16,22 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from deeprelax_ase.checkpoint import load_tensors, load_weights, save_tensors, save_weights
+from deeprelax_ase.checkpoint import (
+    Weights,
+    load_tensors,
+    load_weights,
+    save_tensors,
+    save_weights,
+)
 from deeprelax_ase.config import FUNCTIONALS, TrainConfig
 from deeprelax_ase.data.mixture import Batch, Mixture
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.train.loss import compute_loss
+from deeprelax_ase.train.process import (
+    keep_freed_memory,
+    leave_interrupts_to_the_parent,
+    patient_interrupt,
+)
 from deeprelax_ase.train.schedule import Schedule
 from deeprelax_ase.train.team import Team
 from deeprelax_ase.train.validation import Scores, open_validation, overall, score
@@ -48,13 +55,15 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
         torch.set_num_threads(config.threads)
-        _keep_freed_memory()
+        keep_freed_memory()
         torch.manual_seed(config.seed)
         self.config = config
         self.folder = folder
         self.team = Team.join(config.device)
         folder.mkdir(parents=True, exist_ok=True)
-        self.network = _starting_network(config).to(config.device)
+        start = None if config.start_from is None else load_weights(config.start_from)
+        self.network = _starting_network(config, start).to(config.device)
+        self._origin = None if start is None else _origin(start)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.average = AveragedModel(self.network, multi_avg_fn=average)
         self.optimizer = torch.optim.AdamW(
@@ -93,7 +102,7 @@ class Trainer:
             mininterval=30,
             disable=not self.team.is_first,
         )
-        with progress, _patient_interrupt() as interrupted:
+        with progress, patient_interrupt() as interrupted:
             try:
                 for batch in self._batches(self._mixture):
                     self._update(batch)
@@ -193,7 +202,7 @@ class Trainer:
                 sampler=range(self.batch, len(mixture)),
                 num_workers=self.config.workers,
                 prefetch_factor=4 if self.config.workers else None,
-                worker_init_fn=_leave_interrupts_to_the_parent,
+                worker_init_fn=leave_interrupts_to_the_parent,
             )
             for batch in loader:
                 yield batch
@@ -231,6 +240,7 @@ class Trainer:
                 source.path.name: {"rows": len(file), "passes": source.passes}
                 for source, file in zip(self.config.sources, files, strict=True)
             },
+            "start_from": self._origin,
             "steps": self.step,
             "crystals": self.crystals,
             "hours": round(self.seconds / 3600, 2),
@@ -247,11 +257,16 @@ class Trainer:
             _append(self.folder / "log.csv", [row | rounded])
 
 
-def _starting_network(config: TrainConfig) -> PaEGNN:
+def _origin(weights: Weights) -> dict[str, Any]:
+    """What is known of the weights a run starts from."""
+    known = {k: weights.provenance.get(k) for k in ("steps", "crystals", "hours", "start_from")}
+    return {"name": Path(weights.name).stem, "sha256": weights.sha256, **known}
+
+
+def _starting_network(config: TrainConfig, weights: Weights | None) -> PaEGNN:
     """Of random weights or of given ones; without gradients where it is frozen."""
     network = PaEGNN(config.network)
-    if config.start_from is not None:
-        weights = load_weights(config.start_from)
+    if weights is not None:
         if weights.network.config != config.network:
             theirs, ours = weights.network.config.model_dump(), config.network.model_dump()
             differing = [name for name, value in ours.items() if theirs[name] != value]
@@ -265,30 +280,6 @@ def _starting_network(config: TrainConfig) -> PaEGNN:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name.split(".")[0].endswith("_head"))
     return network
-
-
-@contextmanager
-def _patient_interrupt() -> Iterator[threading.Event]:
-    """Note Ctrl-C, to be obeyed between two steps; a second one is obeyed at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def note(signum: int, frame: Any) -> None:
-        if asked.is_set():
-            signal.default_int_handler(signum, frame)
-        asked.set()
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _leave_interrupts_to_the_parent(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -305,17 +296,3 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
                 writer.writeheader()
                 is_new = False
             writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory: returning tens of MB a layer doubles the time of a step."""
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, (1 << 31) - 1)
-    mallopt(top_pad, 1 << 26)

@@ -1,0 +1,225 @@
+"""PAINN and EGNN that predict coordinates and lattice directly, on the same data and budget.
+
+    python -m benchmarks.baselines DATA RUNS [--seeds 0 1] [--networks painn egnn]
+
+The counterparts of the paper's baselines: no distances, no uncertainties, no solve. Both see the
+graphs, batches, optimizer and schedule of `benchmarks.ablation`, and are as wide and deep. An
+atom's displacement is the network's vector; the nine components of the relaxed cell are those of
+the given one plus the output of an MLP of the mean features and the given cell. Results are
+written to RUNS/<network>-<seed>.json and not trained again.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from benchmarks.ablation import SETS, variant_config
+from deeprelax_ase.config import FUNCTIONALS, MAX_ATOMIC_NUMBER, NetworkConfig, TrainConfig
+from deeprelax_ase.data.dataset import PairFile, Targets, collate
+from deeprelax_ase.data.mixture import Mixture
+from deeprelax_ase.graph import CrystalGraph
+from deeprelax_ase.metrics import compute_errors, concatenate, improvement, input_errors
+from deeprelax_ase.model.convolution import Message, Update
+from deeprelax_ase.model.radial import RadialBasis
+from deeprelax_ase.train.schedule import Schedule
+
+_MEAN_NEIGHBORS = 22.0
+_CELL_SCALE = 10.0
+_CHUNK = 32
+
+
+class _Baseline(nn.Module):
+    """What both share: embeddings, and the head of the lattice."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        features = config.num_features
+        self.elements = nn.Embedding(MAX_ATOMIC_NUMBER + 1, features)
+        self.functionals = nn.Embedding(len(FUNCTIONALS), features)
+        self.radial = RadialBasis(
+            config.num_radial, 0, config.cutoff, config.envelope_exponent, MAX_ATOMIC_NUMBER + 1
+        )
+        self.lattice = nn.Sequential(
+            nn.Linear(features + 9, features), nn.SiLU(), nn.Linear(features, 9)
+        )
+
+    def start(self, graph: CrystalGraph) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Scalars of the atoms; ends, directions and radial codes of the directed edges."""
+        i, j = graph.edge_index
+        codes = self.radial(graph.edge_lengths, graph.numbers[i], graph.numbers[j])
+        directions = graph.edge_vectors / graph.edge_lengths[:, None]
+        scalars = self.elements(graph.numbers) + self.functionals(graph.functionals)[graph.batch]
+        return (
+            scalars,
+            torch.cat([i, j]),
+            torch.cat([j, i]),
+            torch.cat([directions, -directions]),
+            codes,
+        )
+
+    def finish(self, graph: CrystalGraph, scalars: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
+        """Displacements of mean zero, and relaxed cells."""
+        cells = graph.cells.flatten(1) / _CELL_SCALE
+        change = self.lattice(torch.cat([graph.mean(scalars), cells], dim=1)).view(-1, 3, 3)
+        return moves - graph.mean(moves)[graph.batch], graph.cells + change
+
+
+class PAINN(_Baseline):
+    """PaiNN (Schütt et al., ICML 2021) with one vector an atom as its output."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        features = config.num_features
+        layers = range(config.num_layers)
+        basis = self.radial.num_basis
+        self.messages = nn.ModuleList(Message(features, basis, _MEAN_NEIGHBORS) for _ in layers)
+        self.updates = nn.ModuleList(Update(features) for _ in layers)
+        self.out = nn.Linear(features, 1, bias=False)
+
+    def forward(self, graph: CrystalGraph) -> tuple[Tensor, Tensor]:
+        """Displacements, Å, and relaxed cells, Å."""
+        scalars, targets, sources, directions, codes = self.start(graph)
+        vectors = None
+        envelope = self.radial.envelope(graph.edge_lengths)
+        for message, update in zip(self.messages, self.updates, strict=True):
+            filters = message.filters(codes, envelope)[None]
+            change, moved = message(scalars, vectors, targets, sources, directions, filters)
+            scalars = scalars + change
+            vectors = moved if vectors is None else vectors + moved
+            scalars, vectors = update(scalars, vectors)
+        return self.finish(graph, scalars, self.out(vectors)[:, :, 0])
+
+
+class EGNN(_Baseline):
+    """EGNN (Satorras et al., ICML 2021): atoms move along their edges, layer by layer."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        features, basis = config.num_features, self.radial.num_basis
+        layers = range(config.num_layers)
+        self.edges = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(2 * features + basis, features), nn.SiLU(), nn.Linear(features, features)
+            )
+            for _ in layers
+        )
+        self.pulls = nn.ModuleList(
+            nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 1))
+            for _ in layers
+        )
+        self.nodes = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(2 * features, features), nn.SiLU(), nn.Linear(features, features)
+            )
+            for _ in layers
+        )
+
+    def forward(self, graph: CrystalGraph) -> tuple[Tensor, Tensor]:
+        """Displacements, Å, and relaxed cells, Å."""
+        scalars, targets, sources, _, _ = self.start(graph)
+        i, j = graph.edge_index
+        moves = torch.zeros_like(graph.positions)
+        envelope = self.radial.envelope(graph.edge_lengths).repeat(2)[:, None]
+        for edge, pull, node in zip(self.edges, self.pulls, self.nodes, strict=True):
+            vectors = graph.edge_vectors + moves[j] - moves[i]
+            lengths = torch.sqrt((vectors * vectors).sum(dim=1) + 1e-8)
+            codes = self.radial(lengths, graph.numbers[i], graph.numbers[j])
+            ends = [scalars[targets], scalars[sources], codes.repeat(2, 1)]
+            messages = edge(torch.cat(ends, dim=1)) * envelope
+            directions = torch.cat([vectors, -vectors]) / lengths.repeat(2)[:, None]
+            steps = directions * pull(messages) * envelope / _MEAN_NEIGHBORS
+            moves = moves.index_add(0, targets, steps)
+            received = torch.zeros_like(scalars).index_add(0, targets, messages)
+            received = received / _MEAN_NEIGHBORS**0.5
+            scalars = scalars + node(torch.cat([scalars, received], dim=1))
+        return self.finish(graph, scalars, moves)
+
+
+NETWORKS: dict[str, type[_Baseline]] = {"painn": PAINN, "egnn": EGNN}
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    arguments = parser.parse_args()
+    arguments.runs.mkdir(parents=True, exist_ok=True)
+    for name in arguments.networks:
+        for seed in arguments.seeds:
+            path = arguments.runs / f"{name}-{seed}.json"
+            if not path.exists():
+                config = variant_config({}, seed, arguments.data)
+                path.write_text(json.dumps(train(NETWORKS[name], config), indent=1) + "\n")
+            print(name, seed, path.read_text())
+
+
+def train(kind: type[_Baseline], config: TrainConfig) -> dict[str, dict[str, float]]:
+    """Train a baseline; its improvements over the input on the validation sets."""
+    torch.set_num_threads(1)
+    torch.manual_seed(config.seed)
+    network = kind(config.network)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    schedule = Schedule(config, optimizer)
+    mixture = Mixture(config, "train")
+    started = time.monotonic()
+    for step in tqdm(range(config.steps), mininterval=30):
+        epoch, number = divmod(step, len(mixture))
+        if number == 0:
+            mixture.set_epoch(epoch)
+        batch = mixture[number]
+        graph, targets = batch.graph.to(torch.float32), batch.targets.to(torch.float32)
+        schedule.apply(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss(graph, *network(graph), targets).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+        optimizer.step()
+        average.update_parameters(network)
+    minutes = (time.monotonic() - started) / 60
+    sources = {source.path.stem: source.path for source in config.sources}
+    scores = {
+        name: score(average.module.eval(), config, PairFile(sources[name], "val")) for name in SETS
+    }
+    parameters = float(sum(p.numel() for p in network.parameters()))
+    return {"run": {"minutes": round(minutes, 1), "parameters": parameters}, **scores}
+
+
+def loss(graph: CrystalGraph, moves: Tensor, cells: Tensor, targets: Targets) -> Tensor:
+    """Mean length of the error of the displacements, and mean error of the cells' components."""
+    apart = moves - targets.displacements
+    lengths = torch.sqrt((apart * apart).sum(dim=1) + 1e-10)
+    true_cells = graph.cells @ targets.deformations
+    return graph.mean(lengths).mean() + (cells - true_cells).abs().mean()
+
+
+@torch.no_grad()
+def score(network: nn.Module, config: TrainConfig, file: PairFile) -> dict[str, float]:
+    """Improvement over the input in per cent, on the crystals that the ablation is scored on."""
+    count = min(len(file), config.validation_limit)
+    rows = torch.linspace(0, len(file) - 1, count).long().tolist()
+    errors, dummies = [], []
+    for first in range(0, count, _CHUNK):
+        chunk = [file[row] for row in rows[first : first + _CHUNK]]
+        graph, targets = collate(chunk, config.network)
+        moves, cells = network(graph.to(torch.float32))
+        deformations = torch.linalg.solve(graph.cells, cells.double())
+        errors.append(compute_errors(graph, moves.double(), deformations, targets))
+        dummies.append(input_errors(graph, targets))
+    result = concatenate(errors)
+    return {f.name: improvement(result, concatenate(dummies))[f.name] for f in fields(result)}
+
+
+if __name__ == "__main__":
+    main()
