@@ -19,9 +19,12 @@ _BASE = Path(__file__).parents[1] / "weights" / "default.json"
 _BUDGET = {"steps": 4000, "edges_per_batch": 6000, "validate_every": 4000, "augmentation": None}
 SETS = ("hypothetical", "substitution", "substitution_2d", "functional")
 _MEASURES = ("coordinates", "displacement", "bonds", "lattice", "volume")
+_MOST_SEEDS = 10
 VARIANTS: dict[str, dict[str, Any]] = {
     "control": {},
     "heads only": {"network": {"solver_steps": 0}},
+    "heads only, no likelihood": {"network": {"solver_steps": 0}, "loss": {"nll": 0.0}},
+    "heads only, UCOE": {"network": {"solver_steps": 0, "ucoe": True}},
     "UCOE": {"network": {"ucoe": True}},
     "2 solver steps": {"network": {"solver_steps": 2}},
     "20 to 12 neighbours": {"network": {"max_neighbors": 12}},
@@ -52,7 +55,11 @@ def main() -> None:
             trainer = Trainer(config, run_folder(arguments.runs, variant, seed))
             if trainer.step < config.steps:
                 trainer.run()
-    print(table(arguments.runs))
+    results = collect(arguments.runs)
+    (Path(__file__).parent / "results" / "ablation.json").write_text(
+        json.dumps(results, indent=1) + "\n"
+    )
+    print(table(results))
 
 
 def variant_config(changes: dict[str, Any], seed: int, data: Path) -> TrainConfig:
@@ -70,35 +77,42 @@ def run_folder(runs: Path, variant: str, seed: int) -> Path:
     return runs / f"{variant.replace(' ', '_')}-{seed}"
 
 
-def table(runs: Path) -> str:
-    """Improvements over the input in per cent, mean of the seeds that have finished."""
-    lines = [f"| | seeds | {' | '.join(SETS)} |", "|---" * (len(SETS) + 2) + "|"]
+def collect(runs: Path) -> dict[str, list[dict[str, dict[str, float]]]]:
+    """Scores of every finished run: variant, seed, set, measure; baselines too."""
+    found: dict[str, list[dict[str, dict[str, float]]]] = {}
     for variant in VARIANTS:
-        results = [
-            scores
-            for folder in sorted(runs.glob(run_folder(runs, variant, 0).name[:-1] + "[0-9]"))
-            if (scores := final_scores(folder))
+        for seed in range(_MOST_SEEDS):
+            scores = _final_scores(run_folder(runs, variant, seed))
+            if scores:
+                found.setdefault(variant, []).append(scores)
+    for path in sorted(runs.glob("*.json")):
+        scores = json.loads(path.read_text())
+        kept = {name: scores[name] for name in SETS}
+        found.setdefault(path.stem.rsplit("-", 1)[0], []).append(kept)
+    return found
+
+
+def table(results: dict[str, list[dict[str, dict[str, float]]]]) -> str:
+    """Improvements over the input in per cent, mean of the seeds that have finished."""
+    lines = [f"| | seeds | {' | '.join(f'`{name}`' for name in SETS)} |"]
+    lines.append("|---" * (len(SETS) + 2) + "|")
+    for variant, seeds in results.items():
+        cells = [
+            " / ".join(f"{sum(s[name][m] for s in seeds) / len(seeds):.1f}" for m in _MEASURES)
+            for name in SETS
         ]
-        if results:
-            cells = [
-                " / ".join(
-                    f"{sum(float(r[name][m]) for r in results) / len(results):.1f}"
-                    for m in _MEASURES
-                )
-                for name in SETS
-            ]
-            lines.append(f"| {variant} | {len(results)} | {' | '.join(cells)} |")
+        lines.append(f"| {variant} | {len(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def final_scores(folder: Path) -> dict[str, dict[str, str]]:
-    """Rows of the last validation by set; empty if the run is not at its end."""
+def _final_scores(folder: Path) -> dict[str, dict[str, float]]:
+    """Measures of the last validation by set; empty if the run is not at its end."""
     path = folder / "validation.csv"
     if not path.exists():
         return {}
     with path.open() as stream:
-        rows = list(csv.DictReader(stream))
-    return {row["set"]: row for row in rows if int(row["step"]) == _BUDGET["steps"]}
+        rows = [row for row in csv.DictReader(stream) if int(row["step"]) == _BUDGET["steps"]]
+    return {row["set"]: {m: float(row[m]) for m in _MEASURES} for row in rows if row["set"] in SETS}
 
 
 if __name__ == "__main__":
