@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FUNCTIONALS = ("unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW")
 """Exchange-correlation functionals a network can be told to relax to; the index is its token."""
@@ -44,6 +44,7 @@ class SourceConfig(_Frozen):
 
     path: Path
     passes: float = Field(default=1.0, gt=0)
+    share: float = Field(default=1.0, gt=0, le=1, description="of its rows, a fixed random choice")
 
 
 class NoiseConfig(_Frozen):
@@ -69,7 +70,7 @@ class TrainConfig(_Frozen):
     """One training run."""
 
     name: str
-    sources: tuple[SourceConfig, ...]
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
     start_from: Path | None = Field(default=None, description="weights to go on from")
     freeze_trunk: bool = Field(default=False, description="train the heads alone")
     strict: bool = Field(default=False, description="refuse files with rows that cannot be used")
@@ -100,6 +101,13 @@ class TrainConfig(_Frozen):
     compile: bool = Field(default=False, description="torch.compile; needs a C++ compiler")
     device: Literal["cpu", "cuda"] = "cpu"
 
+    @model_validator(mode="after")
+    def _a_frozen_trunk_needs_weights(self) -> "TrainConfig":
+        if self.freeze_trunk and self.start_from is None:
+            msg = "freeze_trunk trains heads on a trunk of random weights: name start_from (--from)"
+            raise ValueError(msg)
+        return self
+
 
 def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainConfig:
     """Read a training run from JSON or YAML.
@@ -123,6 +131,7 @@ def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainCo
     if not isinstance(entries, dict):
         msg = f"{path} holds no configuration"
         raise ValueError(msg)
-    for source in entries.get("sources", ()):
-        source["path"] = str((data or path.parent) / source["path"])
-    return TrainConfig(**entries | changes)
+    config = TrainConfig(**entries | changes)
+    folder = data or path.parent
+    sources = [s.model_copy(update={"path": folder / s.path}) for s in config.sources]
+    return config.model_copy(update={"sources": tuple(sources)})

@@ -18,7 +18,7 @@ from deeprelax_ase.predictor import load_replicates
 from deeprelax_ase.relax import Relaxer
 from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import atoms_of
-from deeprelax_ase.uncertainty import Calibration, fit_factor, fit_intervals
+from deeprelax_ase.uncertainty import COVERAGES, Calibration, fit_factor, fit_intervals
 
 _CHUNK = 64
 
@@ -92,6 +92,7 @@ def evaluate(
     always_move: bool = False,
     match: bool = False,
     strict: bool = False,
+    name: str | None = None,
 ) -> Evaluation:
     """Relax the inputs of a file of pairs and compare with their targets.
 
@@ -104,6 +105,7 @@ def evaluate(
         always_move: As for `Relaxer`.
         match: Also find out which structures match their target; some 50 ms a crystal.
         strict: Refuse a file with rows that cannot be used.
+        name: Of the evaluation; the stem of the file if None.
 
     Raises:
         ValueError: Not a file of pairs, or nothing of that split.
@@ -111,6 +113,9 @@ def evaluate(
     file = PairFile(path, split, strict=strict)
     if not file.is_pairs:
         msg = f"{path} holds relaxed crystals, not pairs: it has no column relaxed_cell"
+        raise ValueError(msg)
+    if limit is not None and limit < 1:
+        msg = f"limit is {limit}: it has to be positive"
         raise ValueError(msg)
     count = len(file) if limit is None else min(limit, len(file))
     rows = np.linspace(0, len(file) - 1, count).astype(int).tolist()
@@ -124,7 +129,7 @@ def evaluate(
             pairs = [file[row] for row in chunk]
             sources = tuple(file.source(row) for row in chunk)
             parts.append(_compare(relaxer, pairs, sources, match=match))
-    return _join(parts, path.stem)
+    return _join(parts, name or path.stem)
 
 
 def calibrate(
@@ -142,12 +147,19 @@ def calibrate(
     Raises:
         ValueError: No such weights or replicates, or a file that cannot be evaluated.
     """
+    if not Path(path).is_file():
+        msg = f"no file {path}: name the weights file to calibrate, not shipped weights"
+        raise ValueError(msg)
     stored = load_weights(path)
     replicates = load_replicates(path) if ensemble else [stored]
     plain = [replace(weights, calibration={}) for weights in replicates]
     evaluations = [evaluate(file, plain, limit=limit, always_move=True) for file in files]
     errors = [np.concatenate(entry.bond_errors) for entry in evaluations]
     scales = [np.concatenate(entry.bond_scales) for entry in evaluations]
+    for file, values in zip(files, errors, strict=True):
+        if not len(values):
+            msg = f"{file}: not a single bond to calibrate on"
+            raise ValueError(msg)
     calibration = Calibration(
         displacement=fit_factor(
             _means([entry.errors.displacement for entry in evaluations]),
@@ -181,7 +193,6 @@ def _compare(
         else (np.zeros(0), None)
         for r, pair in zip(results, pairs, strict=True)
     ]
-    shares = next((tuple(b.intervals) for _, b in bonds if b is not None), ())
     solved = zip(moves, deformations.numpy(), pairs, strict=True)
     return Evaluation(
         name="",
@@ -205,7 +216,7 @@ def _compare(
                 np.zeros(0, dtype=bool) if b is None else errors <= b.intervals[share]
                 for errors, b in bonds
             )
-            for share in shares
+            for share in COVERAGES
         },
     )
 

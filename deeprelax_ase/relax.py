@@ -104,11 +104,17 @@ class Relaxer:
 
     def _load(self, model: str | Path | Weights | Sequence[Weights], ensemble: bool) -> Predictor:
         if isinstance(model, Weights):
+            if ensemble:
+                msg = "an ensemble needs replicates: give them as a list, or a name or a path"
+                raise ValueError(msg)
             replicates: Sequence[Weights] = [model]
         elif isinstance(model, str | Path):
             replicates = load_replicates(model) if ensemble else [load_weights(model)]
-        else:
+        elif len(model):
             replicates = model
+        else:
+            msg = "the list of replicates is empty"
+            raise ValueError(msg)
         return Predictor(replicates, self.device, self.method)
 
     def _predictor(self, crystal: Crystal) -> Predictor:

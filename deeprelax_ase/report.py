@@ -16,6 +16,7 @@ _MEASURES = tuple(field.name for field in fields(Errors))
 _RESAMPLES = 1000
 _WORST, _MOST_UNCERTAIN = 0.05, 0.2
 _LEAST_CRYSTALS = 5
+_NO_ERROR = 1e-6
 
 
 def summarise(evaluation: Evaluation, *, intervals: bool = True) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def summarise(evaluation: Evaluation, *, intervals: bool = True) -> dict[str, An
             "input": _statistics(dummy),
             "better": _better(own.mean(), dummy.mean()),
             "median_better": _better(np.median(own), np.median(dummy)),
-            "better_interval": _bootstrap(own, dummy) if intervals else None,
+            "better_interval": list(_bootstrap(own, dummy)) if intervals else None,
         }
     if evaluation.matched is not None and evaluation.dummy_matched is not None:
         summary["match_rate"] = 100 * float(evaluation.matched.mean())
@@ -106,9 +107,10 @@ def improvement_table(summaries: dict[str, dict[str, Any]]) -> str:
     for name, summary in summaries.items():
         cells = [f"`{name}`", str(summary["crystals"])]
         for measure in shown:
-            low_high = summary[measure]["better_interval"]
-            span = f" ({low_high[0]:.1f} to {low_high[1]:.1f})" if low_high else ""
-            cells.append(f"{summary[measure]['better']:.1f}{span}")
+            better, low_high = summary[measure]["better"], summary[measure]["better_interval"]
+            known = better is not None and np.isfinite(better)
+            span = f" ({low_high[0]:.1f} to {low_high[1]:.1f})" if low_high and known else ""
+            cells.append(f"{better:.1f}{span}" if known else "-")
         rate, dummy = summary.get("match_rate"), summary.get("input_match_rate")
         cells.append("" if rate is None else f"{rate:.1f} ({dummy:.1f})")
         rows.append(cells)
@@ -189,14 +191,15 @@ def _statistics(values: Float[np.ndarray, " crystals"]) -> dict[str, float]:
 
 
 def _better(own: Any, dummy: Any) -> float:
-    return float(100 * (1 - own / max(dummy, 1e-12)))
+    """Per cent; not a number where the input has no error to be better than."""
+    return float(100 * (1 - own / dummy)) if dummy > _NO_ERROR else float("nan")
 
 
 def _bootstrap(own: Float[np.ndarray, " n"], dummy: Float[np.ndarray, " n"]) -> tuple[float, float]:
     """95 % interval of the improvement of the mean, crystals drawn anew with a fixed seed."""
     rng = np.random.default_rng(0)
     draws = rng.integers(len(own), size=(_RESAMPLES, len(own)))
-    shares = own[draws].mean(axis=1) / np.maximum(dummy[draws].mean(axis=1), 1e-12)
+    shares = own[draws].mean(axis=1) / np.maximum(dummy[draws].mean(axis=1), _NO_ERROR)
     low, high = np.percentile(100 * (1 - shares), [2.5, 97.5])
     return float(low), float(high)
 

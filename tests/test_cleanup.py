@@ -83,6 +83,25 @@ def test_sheets_come_out_flat_centred_and_with_one_vacuum(rng, axis_up):
     assert (z.min() + z.max()) / 2 == pytest.approx(cell[2, 2] / 2)
 
 
+def test_a_thick_sheet_in_a_low_box_stays_whole():
+    sheet = mx2("MoS2", a=3.2, thickness=13.0, vacuum=1.0)
+    sheet.cell[2, 2] = 12.0
+    sheet.pbc = [True, True, False]
+    pair = make_pair(crystal_of(sheet), crystal_of(sheet))
+    np.testing.assert_allclose(np.ptp(pair.crystal.positions[:, 2]), 13.0)
+    assert pair.crystal.cell[2, 2] >= 13.0 + LEAST_SHEET_SPACING
+
+
+def test_a_vacuum_axis_may_point_either_way():
+    sheet = mx2("MoS2", a=3.2, vacuum=6.0)
+    sheet.positions[2, 2] += 0.4
+    sheet.pbc = [True, True, False]
+    turned = sheet.copy()
+    turned.cell[2] *= -1
+    pair = make_pair(crystal_of(sheet), crystal_of(turned))
+    np.testing.assert_allclose(pair.displacements, 0, atol=1e-12)
+
+
 def broken(how):
     atoms = perovskite()
     relaxed = atoms.copy()
@@ -98,6 +117,8 @@ def broken(how):
         relaxed.cell[2] = relaxed.cell[1]
     elif how == "pbc":
         relaxed.pbc = [True, True, False]
+    elif how == "stretch":
+        relaxed.set_cell(relaxed.cell[:] @ np.diag([2.1, 0.7, 0.8]), scale_atoms=True)
     elif how == "mirror":
         relaxed.set_cell(relaxed.cell[:] * [1, 1, -1], scale_atoms=True)
     return atoms, relaxed
@@ -111,6 +132,7 @@ BROKEN = {
     "flat": "singular",
     "pbc": "pbc",
     "mirror": "left-handed",
+    "stretch": "stretches by factors",
 }
 
 

@@ -122,6 +122,18 @@ def test_an_epoch_passes_over_each_file_as_often_as_asked(config):
     assert sorted(relaxed) == list(range(len(mixture.files[1])))
 
 
+def test_a_share_of_a_file_is_always_the_same(config):
+    source = config.sources[0].model_copy(update={"share": 0.25, "passes": 2.5})
+    mixture = Mixture(config.model_copy(update={"sources": (source,)}), "train")
+    chosen = set()
+    for epoch in range(3):
+        mixture.set_epoch(epoch)
+        rows = [row for batch in mixture._batches for _, row in batch]
+        assert len(rows) == round(2.5 * 6)
+        chosen |= set(rows)
+    assert len(chosen) == 6
+
+
 def test_batches_keep_to_their_size(config):
     mixture = Mixture(config, "train")
     largest = config.edges_per_batch / (SMALL.max_neighbors + 2)
@@ -154,31 +166,52 @@ def test_processes_share_every_batch(config):
         )
 
 
+def rotated(row):
+    turn = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    return {
+        name: (np.reshape(row[name], (-1, 3)) @ turn).ravel().tolist()
+        for name in ("relaxed_cell", "relaxed_positions")
+    }
+
+
+def turned_over(row):
+    cell = np.reshape(row["cell"], (3, 3)) @ np.diag([-1.01, -1, 1])
+    return {"relaxed_cell": cell.ravel().tolist()}
+
+
+def scattered(row):
+    far = np.reshape(row["relaxed_positions"], (-1, 3))
+    far = far + 9 * np.arange(len(far))[:, None]
+    return {"relaxed_positions": far.ravel().tolist()}
+
+
+BOX = [3.0, 0, 0, 0, 3.0, 0, 0, 0]
+SPOILT = {
+    "nan": lambda row: {"positions": [float("nan"), *row["positions"][1:]]},
+    "flat": lambda row: {"cell": [*row["cell"][:6], 0.0, 0.0, 0.0]},
+    "counts": lambda row: {"relaxed_positions": row["relaxed_positions"][3:]},
+    "element": lambda row: {"numbers": [0, *row["numbers"][1:]]},
+    "rotated": rotated,
+    "over": turned_over,
+    "order": scattered,
+    "vacuum": lambda _: {
+        "pbc": [True, True, False],
+        "cell": [*BOX, 20.0],
+        "relaxed_cell": [*BOX, 22.0],
+    },
+    "pbc": lambda _: {"pbc": [True, True]},
+    "empty": lambda _: {"numbers": [], "positions": [], "relaxed_positions": []},
+}
+
+
 def spoil(row, how):
-    row = dict(row)
-    n = len(row["numbers"])
-    if how == "nan":
-        row["positions"] = [float("nan"), *row["positions"][1:]]
-    elif how == "flat":
-        row["cell"] = [*row["cell"][:6], 0.0, 0.0, 0.0]
-    elif how == "counts":
-        row["relaxed_positions"] = row["relaxed_positions"][3:]
-    elif how == "element":
-        row["numbers"] = [0, *row["numbers"][1:]]
-    elif how == "rotated":
-        turn = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
-        for name in ("relaxed_cell", "relaxed_positions"):
-            row[name] = (np.reshape(row[name], (-1, 3)) @ turn).ravel().tolist()
-    elif how == "order":
-        far = np.reshape(row["relaxed_positions"], (n, 3))
-        far = far + 9 * np.arange(n)[:, None]
-        row["relaxed_positions"] = far.ravel().tolist()
-    elif how == "empty":
-        row |= {"numbers": [], "positions": [], "relaxed_positions": []}
-    return row
+    return row | SPOILT[how](row)
 
 
 FAULTS = {
+    "over": "turns it over",
+    "vacuum": "differs in its vacuum",
+    "pbc": "pbc has the wrong count",
     "nan": "positions has NaN",
     "flat": "cell has no volume",
     "counts": "wrong count of values",
@@ -194,6 +227,8 @@ def test_rows_that_cannot_be_used_are_named_and_skipped(tmp_path, how):
     table = list(rows(20))
     table[2] = spoil(table[2], how)
     path = tmp_path / "p.parquet"
+    if how in ("vacuum", "pbc"):
+        table = [{"pbc": [True] * 3} | row for row in table]
     pq.write_table(pa.Table.from_pylist(table), path)
     with pytest.warns(UserWarning, match=rf"skipped 1 rows.*row 2 \(id row-2\).*{FAULTS[how]}"):
         file = PairFile(path, "train")
@@ -201,6 +236,38 @@ def test_rows_that_cannot_be_used_are_named_and_skipped(tmp_path, how):
     assert "row-2" not in {file.id(row) for row in range(len(file))}
     with pytest.raises(ValueError, match=FAULTS[how]):
         PairFile(path, "train", strict=True)
+
+
+@pytest.mark.parametrize("form", ["fixed", "nested", "integers"])
+def test_other_layouts_of_lists_are_read(tmp_path, form):
+    table = pa.Table.from_pylist(list(rows(20)))
+    path = tmp_path / "p.parquet"
+    for name in ("cell", "relaxed_cell", "positions"):
+        place, values = table.column_names.index(name), table[name].to_pylist()
+        if form == "nested":
+            values = [np.reshape(row, (-1, 3)).tolist() for row in values]
+        kind = None
+        if form == "fixed" and name != "positions":
+            kind = pa.list_(pa.float64(), 9)
+        if form == "integers" and name == "positions":
+            values = [[round(x) for x in row] for row in values]
+        table = table.set_column(place, name, pa.array(values, type=kind))
+    pq.write_table(table, path)
+    pair = PairFile(path, "train")[0]
+    assert pair.crystal.positions.dtype == np.float64
+    collate([pair], SMALL)
+
+
+def test_a_pair_needs_both_halves_of_its_target(tmp_path):
+    path = write_pairs(tmp_path / "p.parquet", drop=["relaxed_positions"])
+    with pytest.raises(ValueError, match="no column relaxed_positions"):
+        PairFile(path, "train")
+
+
+def test_an_epoch_without_crystals_is_refused(config):
+    source = config.sources[0].model_copy(update={"passes": 0.001})
+    with pytest.raises(ValueError, match="not a single crystal"):
+        Mixture(config.model_copy(update={"sources": (source,)}), "train")
 
 
 def test_another_order_of_the_relaxed_atoms_is_found(tmp_path):

@@ -2,6 +2,8 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import SMALL
@@ -154,6 +156,58 @@ def test_an_ensemble_is_calibrated_beside_the_single_network(weights_file, tmp_p
     both = load_weights(weights_file).calibration
     assert {name: both[name] for name in alone} == alone
     assert both["ensemble"]["distance"] != alone["distance"]
+
+
+def test_a_crystal_that_fails_alone_of_its_functional_is_counted(weights_file, tmp_path):
+    path = write_pairs(tmp_path / "pairs.parquet")
+    table = pq.read_table(path).to_pylist()
+    for row in table:
+        row["functional"] = "PBE"
+    bad = next(row for row in table if row["split"] == "val")
+    bad |= {"functional": "r2SCAN", "positions": [0.0, 0, 0, 0.01, 0, 0, *bad["positions"][6:]]}
+    pq.write_table(pa.Table.from_pylist(table), path)
+    result = evaluate(path, weights_file)
+    assert result.failed.sum() == 1
+    coverage = summarise(result)["uncertainty"]["coverage"]
+    assert all(0 <= value <= 100 for value in coverage.values())
+    assert len(coverage) == 3
+    calibrate(weights_file, [path])
+
+
+def test_files_of_one_name_are_told_apart(weights_file, tmp_path):
+    (tmp_path / "other").mkdir()
+    first = write_pairs(tmp_path / "pairs.parquet")
+    second = write_pairs(tmp_path / "other" / "pairs.parquet", count=20)
+    result = run("evaluate", first, second, "--model", weights_file, "--json", "--no-match")
+    assert [entry["crystals"] for entry in json.loads(result.stdout).values()] == [8, 4]
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_limits_are_positive(weights_file, tmp_path, limit):
+    pairs = write_pairs(tmp_path / "pairs.parquet")
+    for command in (
+        ("evaluate", pairs, "--model", weights_file),
+        ("calibrate", weights_file, pairs),
+    ):
+        assert run(*command, "--limit", limit).exit_code == 2
+    with pytest.raises(ValueError, match="positive"):
+        evaluate(pairs, weights_file, limit=0)
+
+
+def test_shipped_weights_are_not_calibrated_by_name(tmp_path):
+    with pytest.raises(ValueError, match="name the weights file"):
+        calibrate("default", [write_pairs(tmp_path / "pairs.parquet")])
+
+
+def test_no_error_to_be_better_than(weights_file, tmp_path):
+    path = tmp_path / "still.parquet"
+    table = pq.read_table(write_pairs(tmp_path / "pairs.parquet")).to_pylist()
+    for row in table:
+        row |= {"relaxed_cell": row["cell"], "relaxed_positions": row["positions"]}
+    pq.write_table(pa.Table.from_pylist(table), path)
+    result = evaluate(path, weights_file)
+    assert as_json([result])["still"]["volume"]["better"] is None
+    assert "| - |" in as_markdown([result])
 
 
 def test_command_line(weights_file, tmp_path):

@@ -43,7 +43,8 @@ LIBRARIES = {
     "optimizer": {"ase"},
     "transformation": {"pymatgen"},
     "data/pickles": {"ase"},
-    "data/readers": {"ase", "pymatgen"},
+    "data/published": {"ase"},
+    "data/runs": {"ase", "pymatgen"},
     "data/substitute": {"pymatgen"},
     "cli/weights": {"ase"},
 }

@@ -378,6 +378,15 @@ def test_an_ensemble_needs_replicates_of_one_network(random_weights, tmp_path):
         Relaxer(alone, ensemble=True)
 
 
+def test_an_ensemble_is_of_a_list_or_a_name(random_weights):
+    weights = load_weights(random_weights)
+    with pytest.raises(ValueError, match="needs replicates"):
+        Relaxer(weights, ensemble=True)
+    with pytest.raises(ValueError, match="empty"):
+        Relaxer([])
+    assert Relaxer([weights, weights]).relax(rattled()).status == "relaxed"
+
+
 def test_intervals_widen_with_their_coverage(random_weights):
     bonds = Relaxer(random_weights).relax(rattled()).bonds
     assert list(bonds.intervals) == [0.5, 0.8, 0.9]

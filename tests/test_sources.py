@@ -107,6 +107,57 @@ def test_other_names_are_refused(tmp_path, text):
         load_structures(tmp_path / "block_0.p")
 
 
+class Made:
+    """Pickled as a call with arguments and a state of one's own."""
+
+    def __init__(self, function, arguments, state=None):
+        self.parts = (function, arguments, state)
+
+    def __reduce__(self):
+        return self.parts
+
+
+def hostile(kind):
+    """Content that would reach into memory or change functions, if numpy's own were there."""
+    if kind == "pointers":
+        dtype = Made(
+            np.dtype,
+            ("V8", False, True),
+            (3, "|", None, ("f",), {"f": (np.dtype("O"), 0)}, 8, 1, 0),
+        )
+        rebuild = np.empty(0).__reduce__()[0]
+        return Made(rebuild, (np.ndarray, (0,), b"b"), (1, (9,), dtype, False, b"A" * 72))
+    if kind == "objects":
+        return np.array([{"a": 1}], dtype=object)
+    return np.array([1.0, 2.0], dtype=[("x", float)])
+
+
+@pytest.mark.parametrize("kind", ["pointers", "objects", "fields"])
+def test_arrays_hold_plain_numbers_or_nothing(tmp_path, kind):
+    path = tmp_path / "block_0.p"
+    path.write_bytes(pickle.dumps({"mp-1": hostile(kind)}, 4))
+    with pytest.raises(UnsafePickleError, match="plain numbers"):
+        load_structures(path)
+
+
+def test_functions_cannot_be_changed(tmp_path):
+    path = tmp_path / "block_0.p"
+    path.write_bytes(b"c_codecs\nencode\n}S'a'\nI1\nsb.")
+    with pytest.raises(ValueError, match=r"changes a function|no whole pickle"):
+        load_structures(path)
+
+
+def test_arrays_of_every_number_survive(tmp_path):
+    path = tmp_path / "block_0.p"
+    kinds = ("f8", "f4", ">f8", "i8", "u1", "b1", "<i2")
+    arrays = {kind: np.arange(6).reshape(2, 3).astype(kind) for kind in kinds}
+    for protocol in (2, 4, 5):
+        path.write_bytes(pickle.dumps(arrays, protocol))
+        found = load_structures(path)
+        for kind, array in arrays.items():
+            np.testing.assert_array_equal(np.array(found[kind]), array)
+
+
 def test_a_broken_pickle_is_named(tmp_path):
     sources.mpf(tmp_path)
     path = tmp_path / "block_0.p"
@@ -128,6 +179,73 @@ def test_pairs_that_cannot_be_used_are_counted(tmp_path):
     assert report.first.startswith("m1: no file")
     with pytest.raises(ValueError, match="pair m1: no file"):
         list(convert(tmp_path, Report(), strict=True))
+
+
+def test_runs_that_are_no_relaxations_are_left_out(tmp_path):
+    for name, old, new in (
+        ("static", '"NSW">5', '"NSW">0'),
+        ("dynamics", '"IBRION">2', '"IBRION">0'),
+        ("unfinished", '"NSW">5', '"NSW">3'),
+    ):
+        folder = make(tmp_path / name)
+        path = sources.vasp_xml(folder) / "vasprun.xml"
+        path.write_text(path.read_text().replace(old, new))
+    broken = sources.vasp_xml(make(tmp_path / "broken")) / "vasprun.xml"
+    broken.write_text(broken.read_text()[:2000])
+    make(tmp_path / "alone").joinpath("CONTCAR").write_text("")
+    sources.vasp_xml(make(tmp_path / "good"))
+    report = Report()
+    rows = list(convert(tmp_path, report))
+    assert [row.id for row in rows] == ["good"]
+    assert report.num_skipped == 4, report.skipped
+    hybrid = sources.vasp_xml(make(tmp_path / "good" / "hybrid"), "PE") / "vasprun.xml"
+    flag = '<i type="logical" name="LHFCALC"> T </i></incar>'
+    hybrid.write_text(hybrid.read_text().replace("</incar>", flag))
+    (row,) = convert(hybrid.parent, Report())
+    assert row.pair.functional == "unknown"
+
+
+def test_a_run_in_two_steps_goes_from_first_to_last(tmp_path):
+    sources.vasp_contcar(tmp_path)
+    relaxed = tmp_path / "CONTCAR"
+    (tmp_path / "CONTCAR.relax1").write_text((tmp_path / "POSCAR").read_text())
+    relaxed.rename(tmp_path / "CONTCAR.relax2")
+    (tmp_path / "POSCAR.relax2").write_text((tmp_path / "CONTCAR.relax2").read_text())
+    (tmp_path / "POSCAR").rename(tmp_path / "POSCAR.relax1")
+    (row,) = convert(tmp_path, Report())
+    deformation = sources.bulk_pair()[3]
+    np.testing.assert_allclose(row.pair.deformation, deformation, atol=1e-6)
+
+
+@pytest.mark.parametrize("content", [{"structure": []}, None, 3, {"energy": [1.0]}])
+def test_one_odd_entry_does_not_stop_the_rest(tmp_path, content):
+    sources.mpf(tmp_path)
+    (tmp_path / "block_2.p").write_bytes(pickle.dumps({"mp-9": content}))
+    report = Report()
+    assert len(list(convert(tmp_path, report))) == 4
+    assert report.num_skipped == 1
+
+
+def test_what_is_no_database_is_named(tmp_path):
+    path = tmp_path / "c2db.db"
+    path.write_bytes(b"SQLite format 3" + bytes(100))
+    with pytest.raises(ValueError, match="cannot be read as C2DB"):
+        list(convert(path, Report()))
+
+
+def test_names_in_several_tables_count_once(tmp_path):
+    sources.xmno(tmp_path)
+    (tmp_path / "id_prop_all.csv").write_text("m0,-1\nm1,-1\nm2,-1\n")
+    rows = list(convert(tmp_path, Report()))
+    assert {row.id: row.split for row in rows} == {"m0": "train", "m1": "val", "m2": "test"}
+
+
+def test_reasons_are_shown_where_no_pair_is_left(tmp_path):
+    folder = sources.vasp_contcar(make(tmp_path / "run"))
+    (folder / "CONTCAR").write_text("")
+    result = runner.invoke(app, ["data", str(folder), str(tmp_path / "out.parquet")])
+    assert result.exit_code == 2
+    assert "CONTCAR is empty" in result.stderr
 
 
 def test_one_snapshot_is_no_pair(tmp_path):

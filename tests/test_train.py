@@ -9,6 +9,8 @@ import sys
 from dataclasses import fields
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import SMALL
@@ -162,7 +164,7 @@ def test_training_lowers_the_loss_and_writes_weights(config, tmp_path):
     assert loss_now() < 0.8 * before
     weights = load_weights(folder / "best.safetensors")
     assert weights.network.config == SMALL
-    assert weights.provenance["sources"]["pairs.parquet"] == {"rows": 24, "passes": 1.0}
+    assert weights.provenance["sources"]["pairs"] == {"rows": 24, "passes": 1.0}
     assert weights.provenance["elements"] == [8, 12, 22]
     assert set(weights.provenance["validation"]) == {"pairs"}
     with (folder / "validation.csv").open() as stream:
@@ -263,6 +265,57 @@ def test_two_processes_train_as_one(config, tmp_path):
     assert progress["crystals"] == other["crystals"]
     for name, tensor in here.items():
         torch.testing.assert_close(tensor, there[name], rtol=0, atol=2e-3, msg=name)
+
+
+def test_without_validation_the_last_weights_are_the_best(config, tmp_path):
+    relaxed_only = config.model_copy(update={"sources": config.sources[1:]})
+    with pytest.warns(UserWarning, match="no file of pairs has a val split"):
+        Trainer(relaxed_only, tmp_path / "run").run()
+    steps = [load_weights(tmp_path / "run" / f"{n}.safetensors") for n in ("best", "last")]
+    assert [weights.provenance["steps"] for weights in steps] == [config.steps] * 2
+
+
+def test_a_run_that_cannot_start_leaves_no_state(config, tmp_path):
+    source = config.sources[0].model_copy(update={"path": tmp_path / "none.parquet"})
+    with pytest.raises(ValueError, match=r"none\.parquet"):
+        Trainer(config.model_copy(update={"sources": (source,)}), tmp_path / "run").run()
+    assert not (tmp_path / "run" / "state.safetensors").exists()
+    Trainer(config.model_copy(update={"steps": 1}), tmp_path / "run").run()
+
+
+def test_strict_holds_for_validation_too(config, tmp_path):
+    table = pq.read_table(config.sources[0].path).to_pylist()
+    bad = next(row for row in table if row["split"] == "val")
+    bad["cell"] = [0.0] * 9
+    path = tmp_path / "bad.parquet"
+    pq.write_table(pa.Table.from_pylist(table), path)
+    changes = {"sources": (SourceConfig(path=path),), "strict": True}
+    with pytest.raises(ValueError, match="no volume"):
+        Trainer(config.model_copy(update=changes), tmp_path / "run").run()
+
+
+def test_files_of_one_name_are_told_apart(config, tmp_path):
+    (tmp_path / "other").mkdir()
+    sources = (config.sources[0], SourceConfig(path=write_pairs(tmp_path / "other/pairs.parquet")))
+    scores = Trainer(config.model_copy(update={"sources": sources}), tmp_path / "run").validate()
+    assert len(scores) == 2
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"freeze_trunk": True}, "freeze_trunk"),
+        ({"sources": []}, "sources"),
+        ({"sources": [{}]}, "path"),
+        ({"sources": "pairs.parquet"}, "sources"),
+        ({"sources": None}, "sources"),
+    ],
+)
+def test_configurations_that_make_no_sense(config, tmp_path, entries, words):
+    whole = config.model_dump(mode="json") | entries
+    (tmp_path / "run.json").write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match=words):
+        read_config(tmp_path / "run.json")
 
 
 def test_goes_on_from_weights(config, tmp_path):

@@ -11,6 +11,8 @@ Ensemble = Annotated[
     bool, typer.Option("--ensemble", help="Mean of all replicates of the weights.")
 ]
 
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many crystals a file.")]
+
 
 def stop(message: str) -> NoReturn:
     """End with a message and the exit code of a wrong call."""

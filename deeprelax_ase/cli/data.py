@@ -51,13 +51,14 @@ def convert(
     from deeprelax_ase.data.sources import Report, convert
 
     report = Report()
-    written = _write(out, convert(source, report, functional, strict=strict), overwrite)
-    skipped = sum(report.skipped.values())
-    print(f"{out}: {written} pairs of {report.read}, {skipped} left out")
-    for reason, count in report.skipped.most_common():
-        print(f"  {count}: {reason}", file=sys.stderr)
-    if report.first:
-        print(f"  the first: {report.first}", file=sys.stderr)
+    try:
+        written = _write(out, convert(source, report, functional, strict=strict), overwrite)
+        print(f"{out}: {written} pairs of {report.read}, {report.num_skipped} left out")
+    finally:
+        for reason, count in report.skipped.most_common():
+            print(f"  {count}: {reason}", file=sys.stderr)
+        if report.first:
+            print(f"  the first: {report.first}", file=sys.stderr)
 
 
 @data.command()

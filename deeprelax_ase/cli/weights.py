@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import Ensemble, Model, stop
+from deeprelax_ase.cli.common import Ensemble, Limit, Model, stop
 
 _DEPENDENCIES = ("ase", "pymatgen", "torch", "e3nn", "numpy", "scipy", "vesin", "spglib")
 
@@ -109,7 +109,7 @@ def evaluate(
     files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
     model: Model = "default",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    limit: Annotated[int | None, typer.Option(help="At most so many crystals a file.")] = None,
+    limit: Limit = None,
     ensemble: Ensemble = False,
     always_move: Annotated[
         bool, typer.Option("--always-move", help="Move also within the expected error.")
@@ -129,13 +129,17 @@ def evaluate(
 
     Errors as in Eq. 25-28 of the paper, match rates, and how far expected errors can be believed.
     """
+    from deeprelax_ase.data.dataset import file_labels
     from deeprelax_ase.evaluate import evaluate
     from deeprelax_ase.report import as_json as to_json
     from deeprelax_ase.report import as_markdown
 
     options = {"ensemble": ensemble, "always_move": always_move, "match": match, "strict": strict}
     try:
-        results = [evaluate(path, model, split, limit, **options) for path in files]
+        results = [
+            evaluate(path, model, split, limit, **options, name=name)
+            for path, name in zip(files, file_labels(files), strict=True)
+        ]
     except (ValueError, OSError) as error:
         stop(str(error))
     print(json.dumps(to_json(results)) if as_json else as_markdown(results, details=details))
@@ -144,7 +148,7 @@ def evaluate(
 def calibrate(
     weights: Annotated[Path, typer.Argument(help="Weights file; its calibration is replaced.")],
     files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
-    limit: Annotated[int | None, typer.Option(help="At most so many crystals a file.")] = None,
+    limit: Limit = None,
     ensemble: Ensemble = False,
 ) -> None:
     """Fit expected errors and intervals on the validation splits of files of pairs."""

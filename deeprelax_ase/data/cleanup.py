@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from scipy.linalg import polar
 from scipy.optimize import linear_sum_assignment
 
-from deeprelax_ase.checks import VACUUM_GAP, check_distances, check_input, widest_gaps
+from deeprelax_ase.checks import check_distances, check_input
 from deeprelax_ase.crystal import Crystal, complete_cell
 from deeprelax_ase.data.augment import Pair
 
@@ -21,6 +21,8 @@ LARGEST_MEAN_DISPLACEMENT = 1.5
 """Pairs that move further than this in the mean (Å) are taken for two different crystals."""
 LARGEST_LOG_VOLUME = 0.9
 """Pairs whose logarithm of the volume (of a sheet: of its area) changes by more are refused."""
+LARGEST_STRETCH = 2.0
+"""Pairs with a direction that stretches or shrinks by more than this factor are refused."""
 LEAST_SHEET_SPACING = 15.0
 """Vacuum beside a sheet, Å."""
 _MOST_ORIGINS = 24
@@ -86,6 +88,13 @@ def _check_size(pair: Pair) -> None:
         msg = (
             f"sites move by {mean:.2f} Å in the mean, more than {LARGEST_MEAN_DISPLACEMENT} Å: "
             "not a relaxation of this crystal"
+        )
+        raise ValueError(msg)
+    stretches = np.linalg.eigvalsh(pair.deformation)
+    if stretches[0] < 1 / LARGEST_STRETCH or stretches[-1] > LARGEST_STRETCH:
+        msg = (
+            f"the cell stretches by factors of {stretches[0]:.2f} to {stretches[-1]:.2f} along its "
+            f"axes, more than {LARGEST_STRETCH} either way: not a relaxation of this crystal"
         )
         raise ValueError(msg)
     log_volume = float(np.log(np.linalg.det(pair.deformation)))
@@ -194,20 +203,13 @@ def _as_sheets(unrelaxed: Crystal, relaxed: Crystal) -> tuple[Crystal, Crystal]:
 
 
 def _lay_flat(crystal: Crystal) -> Crystal:
-    """Turn a sheet so that a is along x and b in the xy plane, whole across the boundary."""
+    """Turn a sheet so that a is along x and b in the xy plane."""
     cell = complete_cell(crystal.cell, crystal.pbc)
-    upright = cell.copy()
     normal = np.cross(cell[0], cell[1])
     normal /= np.linalg.norm(normal)
-    height = abs(float(cell[2] @ normal))
-    if np.linalg.det(cell) < 0:
-        normal = -normal
-    gaps, shifts = widest_gaps(crystal.positions, cell)
-    positions = crystal.positions
-    if gaps[2] >= VACUUM_GAP:
-        positions = positions + shifts[:, 2:] * cell[2]
-    upright[2] = normal * max(height, 1.0)
-    lower, rotation = np.linalg.qr(upright.T)
-    signs = np.sign(np.diag(rotation))
-    turn = lower * signs
-    return replace(crystal, cell=upright @ turn, positions=positions @ turn)
+    height = max(abs(float(cell[2] @ normal)), 1.0)
+    # Right-handed, whichever way c was drawn: it does not repeat, and a sheet has no mirror image.
+    upright = np.stack([cell[0], cell[1], normal * height])
+    axes, triangle = np.linalg.qr(upright.T)
+    turn = axes * np.sign(np.diag(triangle))
+    return replace(crystal, cell=upright @ turn, positions=crystal.positions @ turn)

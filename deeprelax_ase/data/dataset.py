@@ -34,6 +34,8 @@ _OPTIONAL_COLUMNS = (
     "relaxed_positions",
     "relaxed_numbers",
 )
+_TEXTS = ("id", "source", "functional", "split")
+_KINDS: dict[str, Any] = {"numbers": np.int64, "relaxed_numbers": np.int64, "pbc": np.bool_}
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,16 @@ class Targets:
         return Targets(**moved)
 
 
+class EmptySplitError(ValueError):
+    """A file has no row of a split."""
+
+
+def file_labels(paths: Sequence[Path]) -> list[str]:
+    """Names to tell files apart: their stems, or their whole paths where two stems are equal."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+
+
 class PairFile:
     """One split of a parquet file of pairs, or of relaxed crystals, in memory.
 
@@ -78,6 +90,8 @@ class PairFile:
             msg = f"{path} is no parquet file: {error}"
             raise ValueError(msg) from error
         missing = [name for name in _COLUMNS if name not in schema.names]
+        if ("relaxed_cell" in schema.names) != ("relaxed_positions" in schema.names):
+            missing += [n for n in ("relaxed_cell", "relaxed_positions") if n not in schema.names]
         if missing:
             msg = f"{path}: no column {', '.join(missing)}; it has {', '.join(schema.names)}"
             raise ValueError(msg)
@@ -96,9 +110,9 @@ class PairFile:
         in_split = np.array([row == split for row in table["split"].to_pylist()])
         if not in_split.any():
             msg = f"{path}: no row with split {split!r}"
-            raise ValueError(msg)
+            raise EmptySplitError(msg)
         table = table.filter(in_split)
-        self._columns = {name: _column(table[name]) for name in table.column_names}
+        self._columns = {name: _column(name, table[name]) for name in table.column_names}
         self._drop_faulty(np.flatnonzero(in_split), strict=strict)
         self.num_atoms = np.array([len(row) for row in self._columns["numbers"]])
 
@@ -159,17 +173,17 @@ class PairFile:
         return Pair(crystal, functional, displacements, deformation)
 
 
-def _column(chunked: Any) -> list[Any]:
-    """Rows of a column: strings, or arrays that share one buffer."""
+def _column(name: str, chunked: Any) -> list[Any]:
+    """Rows of a column: strings, or flat arrays; empty ones where there is nothing."""
     array = chunked.combine_chunks()
-    if not hasattr(array, "offsets"):
-        return list(array.to_pylist())
+    if name in _TEXTS:
+        return [str(value) for value in array.to_pylist()]
+    kind = _KINDS.get(name, np.float64)
+    if not pa.types.is_list(array.type) or pa.types.is_nested(array.type.value_type):
+        rows = array.to_pylist()  # of a fixed size, or nested
+        return [np.array([] if row is None else row, dtype=kind).ravel() for row in rows]
     offsets = array.offsets.to_numpy()
-    values = array.values.to_numpy(zero_copy_only=False)
-    if values.dtype.kind == "f":
-        values = values.astype(np.float64)
-    elif values.dtype.kind in "iu":
-        values = values.astype(np.int64)
+    values = array.values.to_numpy(zero_copy_only=False).astype(kind)
     return [values[a:b] for a, b in pairwise(offsets)]
 
 

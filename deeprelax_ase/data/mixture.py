@@ -78,6 +78,9 @@ class Mixture(torch.utils.data.Dataset[Batch]):
         for first in range(0, len(order), _POOL):
             pool = [references[index] for index in order[first : first + _POOL]]
             batches += self._pack(sorted(pool, key=self._num_atoms))
+        if not batches:
+            msg = "an epoch holds not a single crystal: give larger passes, or other sources"
+            raise ValueError(msg)
         self._batches = [batches[index] for index in rng.permutation(len(batches))]
 
     def __len__(self) -> int:
@@ -119,7 +122,11 @@ class Mixture(torch.utils.data.Dataset[Batch]):
 
 def _passes(source: SourceConfig, count: int, rng: np.random.Generator) -> Iterator[int]:
     """Rows of a file for one epoch: whole passes, then a random part."""
+    chosen = np.arange(count)
+    if source.share < 1:
+        kept = max(1, round(source.share * count))
+        chosen = np.sort(np.random.default_rng(0).permutation(count)[:kept])
     whole, part = divmod(source.passes, 1.0)
     for _ in range(int(whole)):
-        yield from range(count)
-    yield from rng.permutation(count)[: round(part * count)].tolist()
+        yield from chosen.tolist()
+    yield from rng.permutation(chosen)[: round(part * len(chosen))].tolist()

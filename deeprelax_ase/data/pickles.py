@@ -1,11 +1,12 @@
 """Reading pickled pymatgen structures without running anything that the pickle names.
 
-A pickle may name any function and have it called. Here, only numpy arrays are made of what they
-name; classes of pymatgen become inert stand-ins that hold their attributes, and every other name
-is refused. So a file cannot do anything, and structures of any version of pymatgen can be read.
+A pickle may name any function and have it called. Here, classes of pymatgen and numpy become inert
+stand-ins that hold their attributes; arrays are made of plain numbers alone, from their bytes; and
+every other name is refused. So structures of any version of pymatgen can be read.
 """
 
 import pickle
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,76 @@ class _StandIn:
             self.__dict__.update(state)
 
 
+class _Dtype(_StandIn):
+    """A type of numbers, by its name; nothing that could hold objects or fields."""
+
+    is_swapped = False
+
+    def __setstate__(self, state: Any) -> None:
+        self.is_swapped = state[1] == ">"
+
+    def real(self) -> np.dtype[Any]:
+        """The type itself."""
+        code = str(self.args[0]) if self.args else ""
+        if code.lstrip("<>=|") not in _NUMBERS:
+            msg = f"an array holds {code!r}, not plain numbers"
+            raise UnsafePickleError(msg)
+        return np.dtype(code).newbyteorder(">" if self.is_swapped else "<")
+
+
+class _Array(_StandIn):
+    """An array of plain numbers, made of its bytes."""
+
+    values: Any = ()
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, is_fortran, raw = state
+        self.values = _from_bytes(raw, dtype, shape, "F" if is_fortran else "C")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.array(self.values, dtype=dtype)
+
+
+class _Maker:
+    """A function that a pickle may call, and cannot change."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any) -> Any:
+        return self._make(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        msg = "the pickle changes a function"
+        raise UnsafePickleError(msg)
+
+
+def _from_bytes(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray:
+    """An array of plain numbers."""
+    if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes | bytearray):
+        msg = "an array holds something other than plain numbers"
+        raise UnsafePickleError(msg)
+    return np.frombuffer(bytes(raw), dtype.real()).reshape(shape, order=order).copy()
+
+
+def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> _Array:
+    """How protocol 5 writes an array."""
+    array = _Array()
+    array.values = _from_bytes(raw, dtype, shape, order)
+    return array
+
+
+def _scalar(dtype: Any, raw: Any) -> Any:
+    return _from_bytes(raw, dtype, ()).item()
+
+
+def _empty_array(*_: Any) -> _Array:
+    """Before its state is known."""
+    return _Array()
+
+
 def _old_new(kind: Any, base: Any, state: Any) -> _StandIn:
     """How protocols 0 and 1 make an object."""
     if not (kind is _StandIn and base is _StandIn):
@@ -61,7 +132,7 @@ def _old_new(kind: Any, base: Any, state: Any) -> _StandIn:
     return _StandIn()
 
 
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
+def _latin1(text: str, encoding: str) -> bytes:
     """How protocol 2 writes bytes."""
     if encoding != "latin1":
         msg = f"the pickle asks for the encoding {encoding!r}"
@@ -69,22 +140,19 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _numpy_names() -> dict[tuple[str, str], Any]:
-    """Functions that rebuild arrays and numbers, under the names of numpy 1 and 2."""
-    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-    frombuffer = np.zeros(1).__reduce_ex__(5)[0]
-    names: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray}
-    names["numpy", "dtype"] = np.dtype
-    for core in ("numpy.core", "numpy._core"):
-        names[f"{core}.multiarray", "_reconstruct"] = reconstruct
-        names[f"{core}.multiarray", "scalar"] = scalar
-        names[f"{core}.numeric", "_frombuffer"] = frombuffer
-    return names
-
-
-_NAMES: dict[tuple[str, str], Any] = _numpy_names() | {("_codecs", "encode"): _latin1}
+_NUMBERS = {f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
+_NAMES: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _Maker(_latin1),
+    ("collections", "OrderedDict"): dict,
+    ("numpy", "ndarray"): _StandIn,
+    ("numpy", "dtype"): _Dtype,
+}
+for _core in ("numpy.core", "numpy._core"):
+    _NAMES[f"{_core}.multiarray", "_reconstruct"] = _Maker(_empty_array)
+    _NAMES[f"{_core}.multiarray", "scalar"] = _Maker(_scalar)
+    _NAMES[f"{_core}.numeric", "_frombuffer"] = _Maker(_from_buffer)
 for _module in ("copyreg", "copy_reg"):
-    _NAMES[_module, "_reconstructor"] = _old_new
+    _NAMES[_module, "_reconstructor"] = _Maker(_old_new)
 for _module in ("builtins", "__builtin__"):
     _NAMES[_module, "object"] = _StandIn
     _NAMES |= {(_module, kind.__name__): kind for kind in (set, frozenset, complex, bytearray)}
@@ -97,8 +165,6 @@ class _Unpickler(pickle.Unpickler):
             return _NAMES[module, name]
         if module.startswith(_MODULES) and name in _CLASSES:
             return _StandIn
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
         msg = (
             f"the pickle names {module}.{name}, which no structure needs: it is not read, because "
             "it could run anything"
@@ -119,7 +185,7 @@ def load_structures(path: Path) -> Any:
     except UnsafePickleError as error:
         msg = f"{path}: {error}"
         raise UnsafePickleError(msg) from None
-    except (OSError, MemoryError):
+    except OSError:
         raise
     except Exception as error:
         msg = f"{path} is no whole pickle of structures ({type(error).__name__}: {error})"
@@ -137,7 +203,7 @@ def crystal_of(structure: Any) -> Crystal:
         sites = list(attrgetter("_sites")(structure))
         numbers = [_number(attrgetter("_species._data")(site)) for site in sites]
         scaled = [attrgetter("_frac_coords")(site) for site in sites]
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, KeyError) as error:
         msg = f"no structure is in its place ({error})"
         raise ValueError(msg) from error
     positions = np.array(scaled, dtype=float).reshape(-1, 3) @ matrix
@@ -150,8 +216,7 @@ def _number(amounts: dict[Any, float]) -> int:
         msg = "a site is partly occupied, or by several species"
         raise ValueError(msg)
     species = next(iter(amounts))
-    while hasattr(species, "_el"):
-        species = attrgetter("_el")(species)
+    species = getattr(species, "_el", species)  # a species has its element there
     symbol = str(getattr(species, "_symbol", None) or (*species.args, "?")[0])
     number = _ISOTOPES.get(symbol, atomic_numbers.get(symbol, 0))
     if not number:

@@ -11,7 +11,7 @@ from deeprelax_ase.config import MAX_ATOMIC_NUMBER
 LARGEST_MEAN_DISPLACEMENT = 4.0
 """Sites that move further than this in the mean (Å) do not stand in the same order."""
 _LEAST_VOLUME = 1e-3
-_SIZES = {"cell": 9, "relaxed_cell": 9, "positions": None, "relaxed_positions": None}
+_SIZES = {"cell": 9, "relaxed_cell": 9, "positions": None, "relaxed_positions": None, "pbc": 3}
 """Values in a row; None: three an atom."""
 _LARGEST_SHEAR = 1e-3
 
@@ -78,6 +78,8 @@ def _geometry_faults(
         shear > _LARGEST_SHEAR * np.abs(deformations).max(axis=(1, 2)),
         "relaxed_cell is rotated against cell",
     )
+    inverted = np.linalg.eigvalsh((deformations + deformations.swapaxes(1, 2)) / 2)[:, 0] <= 0
+    yield inverted, "relaxed_cell is no strain of cell, but turns it over"
     back = np.repeat(np.linalg.solve(relaxed_cells, cells), counts, axis=0)
     positions = np.concatenate(columns["positions"]).reshape(-1, 3)
     relaxed = np.concatenate(columns["relaxed_positions"]).reshape(-1, 3)
@@ -85,6 +87,10 @@ def _geometry_faults(
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     means = np.add.reduceat(moves, starts) / counts[:, None]
     lengths = np.linalg.norm(moves - np.repeat(means, counts, axis=0), axis=1)
+    if "pbc" in columns:
+        still = ~np.stack(columns["pbc"])
+        stretch = np.linalg.norm(relaxed_cells - cells, axis=2)
+        yield (stretch * still).max(axis=1) > _LARGEST_SHEAR, "relaxed_cell differs in its vacuum"
     far = np.add.reduceat(lengths, starts) / counts > LARGEST_MEAN_DISPLACEMENT
     yield (
         far,

@@ -1,6 +1,6 @@
 """Published data sets and a user's own runs, as pairs.
 
-`readers.py` finds the unrelaxed and the relaxed structures as they stand in the files; here all of
+The readers find the unrelaxed and the relaxed structures as they stand in the files; here all of
 them go through `cleanup.make_pair`.
 """
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from deeprelax_ase.config import FUNCTIONALS
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.cleanup import make_pair
-from deeprelax_ase.data.readers import READERS, Found, Reader
+from deeprelax_ase.data.found import Found, Reader
+from deeprelax_ase.data.readers import READERS
 from deeprelax_ase.data.table import Row, split_of
 from deeprelax_ase.structure import read_structure
 
@@ -33,6 +34,11 @@ class Report:
     skipped: Counter[str] = field(default_factory=Counter)
     first: str = ""
 
+    @property
+    def num_skipped(self) -> int:
+        """How many were left out."""
+        return sum(self.skipped.values())
+
 
 def convert(
     source: Path, report: Report, functional: str | None = None, *, strict: bool = False
@@ -52,12 +58,12 @@ def convert(
         msg = f"unknown functional {functional!r}: choose from {', '.join(FUNCTIONALS)}"
         raise ValueError(msg)
     reader = find_reader(source)
-    for found in reader.read(source):
+    for found in _all_found(reader, source):
         report.read += 1
         try:
             pair = _pair(found, functional or found.functional or reader.functional)
-        except (ValueError, OSError) as error:
-            reason = " ".join(str(error).split())
+        except Exception as error:  # whatever a parser meets in one pair, the rest go on
+            reason = " ".join(_sentence(error).split())
             if strict:
                 msg = f"{source}: pair {found.id}: {reason}"
                 raise ValueError(msg) from error
@@ -83,6 +89,21 @@ def find_reader(source: Path) -> Reader:
     known = "; ".join(reader.layout for reader in READERS)
     msg = f"{source} is no source of pairs that is known: {known}"
     raise ValueError(msg)
+
+
+def _all_found(reader: Reader, source: Path) -> Iterator[Found]:
+    try:
+        yield from reader.read(source)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        msg = f"{source} cannot be read as {reader.kind}: {_sentence(error)}"
+        raise ValueError(msg) from error
+
+
+def _sentence(error: Exception) -> str:
+    is_ours = isinstance(error, ValueError | OSError)
+    return str(error) if is_ours else f"it cannot be read ({type(error).__name__}: {error})"
 
 
 def _pair(found: Found, functional: str) -> Pair:

@@ -21,12 +21,15 @@ from deeprelax_ase.crystal import Crystal
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.cleanup import make_pair
 from deeprelax_ase.data.dataset import PairFile
-from deeprelax_ase.data.table import Row
+from deeprelax_ase.data.table import Row, reduced_composition
 
 SYMPREC = 0.01
 """Tolerance of the symmetry search, Å."""
 LARGEST_MEAN_DISPLACEMENT = 1.0
 """Pairs that move further in the mean (Å) are left out: sites were not matched well."""
+LARGEST_STRETCH = 1.3
+"""Cells whose shapes differ by more than this factor along an axis are not isostructural: the
+length tolerance of pymatgen's StructureMatcher."""
 _CANDIDATES = 64
 _SPLITS = ("train", "val", "test")
 _OTHER_ELEMENT = 0.5
@@ -172,7 +175,7 @@ def _pair_group(job: tuple[list[_Prototype], int, tuple[int, int]]) -> list[Row]
     rows = []
     for target in group:
         sample = rng.permutation(len(sources))[:_CANDIDATES]
-        others = [sources[n] for n in sample if sources[n].slots != target.slots]
+        others = [sources[n] for n in sample if not _same_composition(sources[n], target)]
         others.sort(key=lambda source: _difference(source, target))
         made = 0
         for source in others[: 2 * neighbors]:
@@ -185,6 +188,10 @@ def _pair_group(job: tuple[list[_Prototype], int, tuple[int, int]]) -> list[Row]
     return rows
 
 
+def _same_composition(first: _Prototype, second: _Prototype) -> bool:
+    return reduced_composition(first.crystal.numbers) == reduced_composition(second.crystal.numbers)
+
+
 def _substituted(source: _Prototype, target: _Prototype) -> Row | None:
     """The target's species on the source's sites; None if the sites cannot be matched."""
     replaced = dict(zip(source.slots, target.slots, strict=True))
@@ -194,7 +201,10 @@ def _substituted(source: _Prototype, target: _Prototype) -> Row | None:
         pair = make_pair(unrelaxed, target.crystal, target.functional)
     except ValueError:
         return None
-    if np.linalg.norm(pair.displacements, axis=1).mean() > LARGEST_MEAN_DISPLACEMENT:
+    stretches = np.linalg.eigvalsh(pair.deformation / np.cbrt(np.linalg.det(pair.deformation)))
+    is_sheared = stretches[0] < 1 / LARGEST_STRETCH or stretches[-1] > LARGEST_STRETCH
+    moves = np.linalg.norm(pair.displacements, axis=1)
+    if is_sheared or moves.mean() > LARGEST_MEAN_DISPLACEMENT:
         return None
     return Row(f"{target.name}<-{source.name}", "substitution", target.split, pair)
 

@@ -43,11 +43,16 @@ class Row:
     pair: Pair
 
 
-def split_of(numbers: Int[np.ndarray, " atoms"]) -> str:
-    """`train` (90 %), `val` or `test` (5 % each) by the reduced formula, the same everywhere."""
+def reduced_composition(numbers: Int[np.ndarray, " atoms"]) -> str:
+    """Atomic numbers and their least counts, as text."""
     species, counts = np.unique(numbers, return_counts=True)
     counts = counts // np.gcd.reduce(counts)
-    formula = " ".join(f"{z}:{n}" for z, n in zip(species, counts, strict=True))
+    return " ".join(f"{z}:{n}" for z, n in zip(species, counts, strict=True))
+
+
+def split_of(numbers: Int[np.ndarray, " atoms"]) -> str:
+    """`train` (90 %), `val` or `test` (5 % each) by the reduced formula, the same everywhere."""
+    formula = reduced_composition(numbers)
     digest = hashlib.sha256(formula.encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     return next((name for name, limit in _SHARES if share < limit), "train")

@@ -24,6 +24,7 @@ from deeprelax_ase.checkpoint import (
     save_weights,
 )
 from deeprelax_ase.config import FUNCTIONALS, TrainConfig
+from deeprelax_ase.data.dataset import file_labels
 from deeprelax_ase.data.mixture import Batch, Mixture
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.train.loss import compute_loss
@@ -54,6 +55,9 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
+        if config.device == "cuda" and not torch.cuda.is_available():
+            msg = "device is 'cuda', but torch sees no CUDA device: choose 'cpu'"
+            raise ValueError(msg)
         torch.set_num_threads(config.threads)
         keep_freed_memory()
         torch.manual_seed(config.seed)
@@ -88,10 +92,13 @@ class Trainer:
     @cached_property
     def _validation(self) -> dict[str, Any]:
         """The validation files, read once."""
-        return open_validation([source.path for source in self.config.sources])
+        paths = [source.path for source in self.config.sources]
+        return open_validation(paths, strict=self.config.strict)
 
     def run(self) -> None:
         """Train to the last step, saving on the way; Ctrl-C ends the step, saves and stops."""
+        # What is wrong with the files is said before anything is written.
+        mixture, _ = self._mixture, self._validation
         last_save = started = time.monotonic()
         before = self.seconds
         progress = tqdm(
@@ -104,7 +111,7 @@ class Trainer:
         )
         with progress, patient_interrupt() as interrupted:
             try:
-                for batch in self._batches(self._mixture):
+                for batch in self._batches(mixture):
                     self._update(batch)
                     progress.update()
                     self.seconds = before + time.monotonic() - started
@@ -143,7 +150,7 @@ class Trainer:
         _append(self.folder / "validation.csv", rows)
         provenance = self._provenance(scores)
         save_weights(self.folder / "last.safetensors", network, provenance)
-        if overall(scores) > self.best:
+        if not scores or overall(scores) > self.best:
             self.best = overall(scores)
             save_weights(self.folder / "best.safetensors", network, provenance)
         return scores
@@ -232,13 +239,14 @@ class Trainer:
 
     def _provenance(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         files = self._mixture.files
+        labels = file_labels([source.path for source in self.config.sources])
         elements = sorted({int(z) for file in files for z in file.elements})
         functionals = {name for file in files for name in file.functionals}
         return {
             "name": self.config.name,
             "sources": {
-                source.path.name: {"rows": len(file), "passes": source.passes}
-                for source, file in zip(self.config.sources, files, strict=True)
+                label: {"rows": len(file), "passes": source.passes}
+                for label, source, file in zip(labels, self.config.sources, files, strict=True)
             },
             "start_from": self._origin,
             "steps": self.step,

@@ -1,5 +1,6 @@
 """How much better than the input a network in training is."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 
 from deeprelax_ase import edg
 from deeprelax_ase.config import NetworkConfig
-from deeprelax_ase.data.dataset import PairFile, collate
+from deeprelax_ase.data.dataset import EmptySplitError, PairFile, collate, file_labels
 from deeprelax_ase.metrics import compute_errors, concatenate, improvement, input_errors
 
 Scores = dict[str, int | float]
@@ -15,16 +16,21 @@ Scores = dict[str, int | float]
 _CHUNK = 32
 
 
-def open_validation(paths: Sequence[Path]) -> dict[str, PairFile]:
+def open_validation(paths: Sequence[Path], *, strict: bool) -> dict[str, PairFile]:
     """Validation splits of those files that hold pairs and have one."""
     files = {}
-    for path in paths:
+    for path, label in zip(paths, file_labels(paths), strict=True):
         try:
-            file = PairFile(path, "val")
-        except ValueError:
+            file = PairFile(path, "val", strict=strict)
+        except EmptySplitError:
             continue  # a file to train on alone
         if file.is_pairs:
-            files[path.stem] = file
+            files[label] = file
+    if not files:
+        warnings.warn(
+            "no file of pairs has a val split: best.safetensors will be the last weights",
+            stacklevel=2,
+        )
     return files
 
 

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from deeprelax_ase.report import _flagged, _spearman
+from deeprelax_ase.uncertainty import (
+    COVERAGES,
+    Calibration,
+    combine,
+    fit_intervals,
+    is_within_error,
+    system_uncertainty,
+)
+
+
+def test_replicates_that_agree_leave_the_data_uncertainty_alone():
+    values, scales = np.array([2.0, 3.0]), np.array([0.1, 0.2])
+    mean, uncertainty = combine([values, values], [scales, scales])
+    np.testing.assert_allclose(mean, values)
+    np.testing.assert_allclose(uncertainty, scales)
+
+
+def test_disagreement_adds_to_the_uncertainty():
+    """Eq. 21-23: |d_t - mean d| of every replicate, here averaged."""
+    _, uncertainty = combine([np.array([2.0]), np.array([2.4])], [np.array([0.1])] * 2)
+    np.testing.assert_allclose(uncertainty, [0.1 + 0.2])
+    vectors = [np.array([[0.3, 0.4, 0.0]]), -np.array([[0.3, 0.4, 0.0]])]
+    mean, uncertainty = combine(vectors, [np.array([0.1])] * 2)
+    np.testing.assert_allclose(mean, 0)
+    np.testing.assert_allclose(uncertainty, [0.6])
+
+
+@pytest.mark.parametrize(
+    ("changes", "within"),
+    [
+        ([0.0, 0.0], True),
+        ([0.09, -0.09], True),  # each less than the error
+        ([0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], True),  # one more, but few in the mean
+        ([0.3, 0.0], False),
+        ([-0.3, 0.2], False),
+        ([], False),
+    ],
+)
+def test_moves_within_the_error(changes, within):
+    assert is_within_error(np.array(changes), 0.1) is within
+
+
+def test_system_uncertainty_is_the_mean_over_bonds():
+    assert system_uncertainty(np.array([0.1, 0.3])) == pytest.approx(0.2)
+    assert system_uncertainty(np.zeros(0)) == 0.0
+
+
+def test_intervals_of_laplace_errors_are_those_of_laplace():
+    rng = np.random.default_rng(0)
+    scales = rng.uniform(0.05, 0.3, size=200_000)
+    errors = np.abs(rng.laplace(scale=scales))
+    # A small set of another kind counts as much as the large one.
+    found = fit_intervals([errors], [scales])
+    for share, factor in Calibration().intervals.items():
+        assert found[share] == pytest.approx(factor, rel=0.02)
+    mixed = fit_intervals([errors, 10 * errors[:1000]], [scales, scales[:1000]])
+    assert mixed[0.9] > 2 * found[0.9]
+
+
+def test_calibration_survives_its_metadata():
+    calibration = Calibration(1.2, 1.3, {0.5: 0.6, 0.8: 1.5, 0.9: 2.4})
+    metadata = {
+        "displacement": 1.2,
+        "distance": 1.3,
+        "intervals": {"0.5": 0.6, "0.8": 1.5, "0.9": 2.4},
+        "ensemble": {},
+    }
+    assert Calibration.from_metadata(metadata) == calibration
+    assert tuple(Calibration.from_metadata({"distance": 2.0}).intervals) == COVERAGES
+
+
+def test_flagging_finds_the_worst():
+    actual = np.arange(100.0)
+    assert _flagged(actual, actual) == 100
+    assert _flagged(-actual, actual) == 0
+    half = np.where(actual >= 98, -1.0, actual)  # two of the five worst pass for certain
+    assert _flagged(half, actual) == pytest.approx(60)
+    assert _spearman(actual**3, actual) == pytest.approx(1)
+    assert np.isnan(_spearman(np.ones(100), actual))
