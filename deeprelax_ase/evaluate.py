@@ -56,9 +56,9 @@ class Evaluation:
     failed: Bool[np.ndarray, " crystals"]
     expected: Float[np.ndarray, " crystals"]
     expected_displacement: Float[np.ndarray, " crystals"]
-    bond_errors: tuple[Float[np.ndarray, " bonds"], ...]
-    bond_scales: tuple[Float[np.ndarray, " bonds"], ...]
-    within: dict[float, tuple[Bool[np.ndarray, " bonds"], ...]]
+    bond_errors: tuple[Float[np.ndarray, " _"], ...]
+    bond_scales: tuple[Float[np.ndarray, " _"], ...]
+    within: dict[float, tuple[Bool[np.ndarray, " _"], ...]]
 
     def __len__(self) -> int:
         return len(self.expected)
@@ -174,7 +174,7 @@ def calibrate(
     return calibration
 
 
-def _means(sets: Sequence[Float[np.ndarray, " items"]]) -> Float[np.ndarray, " sets"]:
+def _means(sets: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " sets"]:
     return np.array([np.nanmean(values) for values in sets])
 
 

@@ -9,7 +9,6 @@ from jaxtyping import Float
 
 COVERAGES = (0.5, 0.8, 0.9)
 """Shares of bond lengths for which an interval is calibrated."""
-_LEAST_SHARE_OF_ERROR = 0.5
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,13 @@ def system_uncertainty(bond_uncertainties: Float[np.ndarray, " bonds"]) -> float
 def is_within_error(changes: Float[np.ndarray, " bonds"], expected_error: float) -> bool:
     """Whether a move is too small to be told from an error of the prediction.
 
-    It is if no bond changes by more than the expected error, or if the bonds change by less than
-    half of it in the mean.
+    It is if no bond changes by more than the expected error.
 
     Args:
         changes: Change of the length of every bond, Å.
         expected_error: Mean expected error of the lengths, Å.
     """
-    if not len(changes):
-        return False
-    sizes = np.abs(changes)
-    return bool(
-        sizes.max() < expected_error or sizes.mean() < _LEAST_SHARE_OF_ERROR * expected_error
-    )
+    return bool(len(changes) and np.abs(changes).max() < expected_error)
 
 
 def fit_factor(errors: Float[np.ndarray, " items"], scales: Float[np.ndarray, " items"]) -> float:
@@ -88,7 +81,7 @@ def fit_factor(errors: Float[np.ndarray, " items"], scales: Float[np.ndarray, " 
 
 
 def fit_intervals(
-    errors: Sequence[Float[np.ndarray, " bonds"]], scales: Sequence[Float[np.ndarray, " bonds"]]
+    errors: Sequence[Float[np.ndarray, " _"]], scales: Sequence[Float[np.ndarray, " _"]]
 ) -> dict[float, float]:
     """Factors of the scales that cover the shares of errors; every set counts the same.
 
