@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, mx2
 from ase.spacegroup import crystal
 from datasets import write_pairs
 from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -38,14 +38,15 @@ def crystals():
         yield rutile(metal, *parameters)
 
 
-def write_relaxed(path):
+def write_relaxed(path, structures=None):
     rng = np.random.default_rng(0)
     table = []
-    for number, perfect in enumerate(crystals()):
+    for number, perfect in enumerate(structures or crystals()):
         # The same crystal in another orientation, order and origin.
         atoms = perfect[rng.permutation(len(perfect))]
-        atoms.rotate(30 * number, (1, 2, 3), rotate_cell=True)
-        atoms.positions += rng.uniform(0, 3, size=3)
+        if atoms.pbc.all():
+            atoms.rotate(30 * number, (1, 2, 3), rotate_cell=True)
+            atoms.positions += rng.uniform(0, 3, size=3)
         table.append(
             {
                 "id": f"c{number}",
@@ -54,6 +55,7 @@ def write_relaxed(path):
                 "numbers": atoms.numbers.tolist(),
                 "cell": atoms.cell[:].ravel().tolist(),
                 "positions": atoms.positions.ravel().tolist(),
+                "pbc": atoms.pbc.tolist(),
             }
         )
     pq.write_table(pa.Table.from_pylist(table), path)
@@ -127,11 +129,30 @@ def test_command_line(tmp_path):
     assert len(PairFile(out, "val")) == 1
 
 
-def test_pairs_and_sheets_are_refused(tmp_path):
+def test_sheets_are_matched_by_their_layer_groups(tmp_path):
+    sheets = [
+        mx2("MoS2", a=3.18, thickness=3.13, vacuum=10.0),
+        mx2("WSe2", a=3.32, thickness=3.36, vacuum=9.0),
+        mx2("SnS2", kind="1T", a=3.70, thickness=2.96, vacuum=9.0),
+    ]
+    for sheet in sheets:
+        sheet.pbc = [True, True, False]
+        sheet.rotate(25, "z", rotate_cell=True)
+    rows = list(substitute(write_relaxed(tmp_path / "s.parquet", sheets)))
+    assert {row.id for row in rows} == {"c0<-c1", "c1<-c0"}  # the other is of another group
+    row = next(row for row in rows if row.id == "c0<-c1")
+    assert row.pair.crystal.pbc.tolist() == [True, True, False]
+    factor = 3.18 / 3.32
+    np.testing.assert_allclose(row.pair.deformation, np.diag([factor, factor, 1]), atol=1e-6)
+    moved = np.abs(row.pair.displacements)
+    np.testing.assert_allclose(moved[:, :2], 0, atol=1e-6)
+    assert moved[:, 2].max() == pytest.approx((3.36 - 3.13) / 2, abs=1e-6)
+
+
+def test_pairs_and_wires_are_refused(tmp_path):
     with pytest.raises(ValueError, match="holds pairs"):
         list(substitute(write_pairs(tmp_path / "p.parquet")))
-    sheets = write_pairs(
-        tmp_path / "s.parquet", sheets=True, drop=["relaxed_cell", "relaxed_positions"]
-    )
-    with pytest.raises(ValueError, match="is a sheet"):
-        list(substitute(sheets))
+    wire = bulk("Si")
+    wire.pbc = [True, False, False]
+    with pytest.raises(ValueError, match="bulk crystals and sheets"):
+        list(substitute(write_relaxed(tmp_path / "w.parquet", [wire])))

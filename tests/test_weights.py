@@ -52,8 +52,7 @@ def test_float32_is_close(name):
 
 @pytest.mark.parametrize("name", available_weights())
 def test_configuration_lies_beside_the_weights(name):
-    # Replicates share it: `default-2` has that of `default`.
-    path = Path(__file__).parent.parent / "weights" / f"{name.split('-')[0]}.json"
+    path = Path(__file__).parent.parent / "weights" / f"{name}.json"
     assert read_config(path).network == load_weights(name).network.config
 
 

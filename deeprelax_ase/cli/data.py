@@ -63,7 +63,7 @@ def convert(
 
 @data.command()
 def substitute(
-    relaxed: Annotated[Path, typer.Argument(help="Parquet file of relaxed bulk crystals.")],
+    relaxed: Annotated[Path, typer.Argument(help="Parquet file of relaxed crystals.")],
     out: Annotated[
         Path | None, typer.Argument(help="Parquet file to write; default: beside RELAXED.")
     ] = None,

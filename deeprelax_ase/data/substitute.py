@@ -1,8 +1,8 @@
 """Substitution pairs from relaxed crystals: one crystal's species on its neighbour's sites.
 
-Two crystals are isostructural here if their space groups are equal and so are, species by
-species, the symmetries of the sites they occupy, and if the sites of one then lie near those of
-the other. The input of a pair is the neighbour, at its own
+Two crystals are isostructural here if their space groups (of sheets: layer groups) are equal and
+so are, species by species, the symmetries of the sites they occupy, and if the sites of one then
+lie near those of the other. The input of a pair is the neighbour, at its own
 volume, with the species of the target written onto its sites; the target is as it was relaxed.
 """
 
@@ -74,13 +74,13 @@ def substitute(path: Path, neighbors: int = 1, seed: int = 0, workers: int = 1) 
     split of its target.
 
     Args:
-        path: Parquet file of relaxed bulk crystals.
+        path: Parquet file of relaxed bulk crystals, or of sheets in the xy plane.
         neighbors: Pairs a target at most.
         seed: Of the random sample.
         workers: Processes.
 
     Raises:
-        ValueError: No such file, or a file of pairs, or one of sheets.
+        ValueError: No such file, or a file of pairs, or one of wires or molecules.
     """
     tasks = [
         (path, split, first) for split, count in _counts(path) for first in range(0, count, _CHUNK)
@@ -124,8 +124,11 @@ def _standardise_chunk(task: tuple[Path, str, int]) -> list[_Prototype]:
     found = []
     for number in range(first, min(first + _CHUNK, len(file))):
         pair = file[number]
-        if not pair.crystal.pbc.all():
-            msg = f"{path}: row {number} of {split} is a sheet; only bulk crystals can be matched"
+        if pair.crystal.pbc.tolist() not in ([True] * 3, [True, True, False]):
+            msg = (
+                f"{path}: row {number} of {split} repeats along {pair.crystal.pbc.tolist()}: "
+                "bulk crystals and sheets in the xy plane can be matched"
+            )
             raise ValueError(msg)
         prototype = _standardise(pair, split, file.id(number))
         if prototype is not None:
@@ -143,7 +146,11 @@ def _standardise(pair: Pair, split: str, name: str) -> _Prototype | None:
     """A crystal in its standard primitive cell; None where spglib finds no space group."""
     crystal = pair.crystal
     scaled = crystal.positions @ np.linalg.inv(crystal.cell)
-    found = spglib.get_symmetry_dataset((crystal.cell, scaled, crystal.numbers), SYMPREC)
+    cell = (crystal.cell, scaled, crystal.numbers)
+    if crystal.pbc.all():
+        found = spglib.get_symmetry_dataset(cell, SYMPREC)
+    else:
+        found = spglib.get_symmetry_layerdataset(cell, aperiodic_dir=2, symprec=SYMPREC)
     if found is None:
         return None
     # One site of the conventional cell for each of the primitive one.
@@ -156,14 +163,15 @@ def _standardise(pair: Pair, split: str, name: str) -> _Prototype | None:
         for z in np.unique(numbers)
     }
     slots = sorted(occupied, key=lambda z: (occupied[z], _electronegativity(z)))
-    centring = _CENTRINGS[found.international[0]]
+    centring = _CENTRINGS[found.international[0].upper()]
     standard = Crystal(
         numbers=numbers,
         positions=found.std_positions[firsts] @ found.std_lattice,
         cell=centring @ found.std_lattice,
         pbc=crystal.pbc,
     )
-    key = f"{found.number} {' '.join(occupied[z] for z in slots)}"
+    kind = "space group" if crystal.pbc.all() else "layer group"
+    key = f"{kind} {found.number} {' '.join(occupied[z] for z in slots)}"
     return _Prototype(name, split, key, tuple(slots), standard, pair.functional)
 
 
@@ -201,7 +209,9 @@ def _substituted(source: _Prototype, target: _Prototype) -> Row | None:
         pair = make_pair(unrelaxed, target.crystal, target.functional)
     except ValueError:
         return None
-    stretches = np.linalg.eigvalsh(pair.deformation / np.cbrt(np.linalg.det(pair.deformation)))
+    axes = int(pair.crystal.pbc.sum())  # a sheet lies in the xy plane now
+    stretches = np.linalg.eigvalsh(pair.deformation[:axes, :axes])
+    stretches /= stretches.prod() ** (1 / axes)
     is_sheared = stretches[0] < 1 / LARGEST_STRETCH or stretches[-1] > LARGEST_STRETCH
     moves = np.linalg.norm(pair.displacements, axis=1)
     if is_sheared or moves.mean() > LARGEST_MEAN_DISPLACEMENT:
