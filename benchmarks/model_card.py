@@ -5,7 +5,9 @@
 The prose is `model_card.md` beside this file; every number in the tables comes from the weights
 files or from `results/`:
 
-    deeprelax evaluate DATA/*.parquet --split test --json > benchmarks/results/test.json
+    deeprelax evaluate DATA/hypothetical.parquet ... --split test --json > results/test.json
+
+(of which the part by element, nine tenths of it, is not kept).
 """
 
 import csv
