@@ -25,7 +25,7 @@ from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import StructureInput, read_structure
 from deeprelax_ase.symmetry import find_space_group, symmetrise
 from deeprelax_ase.uncertainty import is_within_error, system_uncertainty
-from deeprelax_ase.weights_files import available_weights
+from deeprelax_ase.weights_files import available_weights, replicate_paths
 
 SPECIALIST = "sheets"
 """Weights that `default` takes for structures with two periodic axes, where they are shipped."""
@@ -94,7 +94,8 @@ class Relaxer:
         self._general = self._load(model, ensemble)
         self._sheets = self._general
         if model == "default" and SPECIALIST in available_weights():
-            self._sheets = self._load(SPECIALIST, ensemble)
+            has_replicates = len(replicate_paths(SPECIALIST)) > 1
+            self._sheets = self._load(SPECIALIST, ensemble and has_replicates)
         self.weights = self._general.weights
 
     @property

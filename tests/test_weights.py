@@ -99,6 +99,16 @@ def test_a_rattled_crystal_is_put_back():
     assert left < 0.5 * np.linalg.norm(moves, axis=1).mean()
 
 
+def test_the_shipped_ensemble_takes_bulk_crystals_and_sheets():
+    ensemble = Relaxer(ensemble=True)
+    crystal, sheet = bulk("MgO", "rocksalt", a=4.5), mx2("MoS2", a=3.35, thickness=3.1)
+    alone = Relaxer().relax(crystal)
+    together = ensemble.relax(crystal)
+    assert together.volume_change != alone.volume_change
+    assert together.volume_change == pytest.approx(alone.volume_change, abs=0.03)
+    assert ensemble.relax(sheet).volume_change == Relaxer().relax(sheet).volume_change
+
+
 def test_a_sheet_moves_towards_its_lattice_constant():
     """MoS2, PBE: 3.18 Å. From either side."""
     for given in (3.0, 3.35):
