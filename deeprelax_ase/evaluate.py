@@ -18,7 +18,7 @@ from deeprelax_ase.predictor import load_replicates
 from deeprelax_ase.relax import Relaxer
 from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import atoms_of
-from deeprelax_ase.uncertainty import COVERAGES, Calibration, fit_factor, fit_intervals
+from deeprelax_ase.uncertainty import COVERAGES, Calibration, fit_factor, fit_intervals, fit_power
 
 _CHUNK = 64
 
@@ -160,16 +160,20 @@ def calibrate(
         if not len(values):
             msg = f"{file}: not a single bond to calibrate on"
             raise ValueError(msg)
+    power = fit_power(errors, scales)
+    scales = [values**power for values in scales]
     calibration = Calibration(
         displacement=fit_factor(
             _means([entry.errors.displacement for entry in evaluations]),
             _means([entry.expected_displacement for entry in evaluations]),
         ),
         distance=fit_factor(_means(errors), _means(scales)),
+        power=power,
         intervals=fit_intervals(errors, scales),
     )
     fitted = asdict(calibration)
-    own = {**stored.calibration, "ensemble": fitted} if ensemble else fitted
+    kept = dict(stored.calibration)
+    own = kept | {"ensemble": fitted} if ensemble else kept | fitted
     save_weights(path, stored.network, stored.provenance, own)
     return calibration
 

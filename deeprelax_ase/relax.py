@@ -311,14 +311,13 @@ def _bonds(entry: StructureInput, part: Part, predictor: Predictor) -> Bonds:
     """Predicted bonds between the cells of the input."""
     i, j = part.edge_index
     calibration = predictor.calibration
+    scales = part.distance_scales**calibration.power
     return Bonds(
         edge_index=part.edge_index,
         offsets=part.offsets + entry.shifts[j] - entry.shifts[i],
         lengths=part.distances,
-        uncertainties=calibration.distance * part.distance_scales,
-        intervals={
-            share: factor * part.distance_scales for share, factor in calibration.intervals.items()
-        },
+        uncertainties=calibration.distance * scales,
+        intervals={share: factor * scales for share, factor in calibration.intervals.items()},
     )
 
 

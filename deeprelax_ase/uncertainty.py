@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 COVERAGES = (0.5, 0.8, 0.9)
 """Shares of bond lengths for which an interval is calibrated."""
+_POWERS = np.round(np.arange(0.7, 1.5, 0.01), 2)
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,16 @@ class Calibration:
 
     Attributes:
         displacement: Mean error of displacements over their mean predicted scale.
-        distance: The same for predicted lengths of bonds.
-        intervals: For each coverage, half the width of the interval over the scale of a bond;
-            those of a Laplace distribution until they are fitted.
+        distance: The same for predicted lengths of bonds, of whose scales a power is taken first.
+        power: That power. A network is surer than it should be of what it knows least: it saw in
+            training what it is uncertain of.
+        intervals: For each coverage, half the width of the interval over that power of the scale
+            of a bond; those of a Laplace distribution until they are fitted.
     """
 
     displacement: float = 1.0
     distance: float = 1.0
+    power: float = 1.0
     intervals: Mapping[float, float] = field(
         default_factory=lambda: {share: -float(np.log1p(-share)) for share in COVERAGES}
     )
@@ -31,10 +35,12 @@ class Calibration:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Calibration":
         """Read what a weights file says; what it does not say stays as it is by default."""
-        known = {k: float(metadata[k]) for k in ("displacement", "distance") if k in metadata}
+        known = {
+            k: float(metadata[k]) for k in ("displacement", "distance", "power") if k in metadata
+        }
         given = metadata.get("intervals", {})
         intervals = {float(share): float(factor) for share, factor in given.items()}
-        calibration = cls(**known)  # type: ignore[arg-type]  # two of its fields, by name
+        calibration = cls(**known)  # type: ignore[arg-type]  # some of its fields, by name
         return replace(calibration, intervals=intervals) if intervals else calibration
 
 
@@ -78,6 +84,31 @@ def is_within_error(changes: Float[np.ndarray, " bonds"], expected_error: float)
 def fit_factor(errors: Float[np.ndarray, " items"], scales: Float[np.ndarray, " items"]) -> float:
     """The factor that makes the mean of the scales the mean of the errors."""
     return float(errors.mean() / scales.mean())
+
+
+def fit_power(
+    errors: Sequence[Float[np.ndarray, " _"]], scales: Sequence[Float[np.ndarray, " _"]]
+) -> float:
+    """The power of the scales with which one interval covers every set alike.
+
+    Args:
+        errors: Of the bonds of each set.
+        scales: Laplace scale of each error.
+
+    Returns:
+        That which makes the widest calibrated intervals of the sets, as multiples of the power of
+        the scale, differ least; 1 for a single set.
+    """
+    if len(errors) == 1:
+        return 1.0
+
+    def spread(power: float) -> float:
+        widths = [
+            np.quantile(e / s**power, max(COVERAGES)) for e, s in zip(errors, scales, strict=True)
+        ]
+        return float(np.std(np.log(widths)))
+
+    return float(min(_POWERS, key=spread))
 
 
 def fit_intervals(

@@ -156,6 +156,8 @@ def test_an_ensemble_is_calibrated_beside_the_single_network(weights_file, tmp_p
     both = load_weights(weights_file).calibration
     assert {name: both[name] for name in alone} == alone
     assert both["ensemble"]["distance"] != alone["distance"]
+    calibrate(weights_file, [pairs])
+    assert load_weights(weights_file).calibration == both
 
 
 def test_a_crystal_that_fails_alone_of_its_functional_is_counted(weights_file, tmp_path):

@@ -7,6 +7,7 @@ from deeprelax_ase.uncertainty import (
     Calibration,
     combine,
     fit_intervals,
+    fit_power,
     is_within_error,
     system_uncertainty,
 )
@@ -60,11 +61,20 @@ def test_intervals_of_laplace_errors_are_those_of_laplace():
     assert mixed[0.9] > 2 * found[0.9]
 
 
+def test_power_is_found_whatever_the_sizes_of_the_sets():
+    rng = np.random.default_rng(0)
+    scales = [rng.uniform(0.02, 0.05, size=50_000), rng.uniform(0.2, 0.5, size=4_000)]
+    errors = [np.abs(rng.laplace(scale=0.8 * s**1.2)) for s in scales]
+    assert fit_power(errors, scales) == pytest.approx(1.2, abs=0.03)
+    assert fit_power(errors[:1], scales[:1]) == 1
+
+
 def test_calibration_survives_its_metadata():
-    calibration = Calibration(1.2, 1.3, {0.5: 0.6, 0.8: 1.5, 0.9: 2.4})
+    calibration = Calibration(1.2, 1.3, 1.1, {0.5: 0.6, 0.8: 1.5, 0.9: 2.4})
     metadata = {
         "displacement": 1.2,
         "distance": 1.3,
+        "power": 1.1,
         "intervals": {"0.5": 0.6, "0.8": 1.5, "0.9": 2.4},
         "ensemble": {},
     }
