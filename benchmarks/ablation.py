@@ -18,7 +18,7 @@ from deeprelax_ase.train.loop import Trainer
 _BASE = Path(__file__).parents[1] / "weights" / "default.json"
 _BUDGET = {"steps": 4000, "edges_per_batch": 6000, "validate_every": 4000, "augmentation": None}
 SETS = ("hypothetical", "substitution", "substitution_2d", "functional")
-_MEASURES = ("coordinates", "displacement", "bonds", "lattice", "volume")
+MEASURES = ("coordinates", "displacement", "bonds", "lattice", "volume")
 _MOST_SEEDS = 10
 VARIANTS: dict[str, dict[str, Any]] = {
     "control": {},
@@ -98,7 +98,7 @@ def table(results: dict[str, list[dict[str, dict[str, float]]]]) -> str:
     lines.append("|---" * (len(SETS) + 2) + "|")
     for variant, seeds in results.items():
         cells = [
-            " / ".join(f"{sum(s[name][m] for s in seeds) / len(seeds):.1f}" for m in _MEASURES)
+            " / ".join(f"{sum(s[name][m] for s in seeds) / len(seeds):.1f}" for m in MEASURES)
             for name in SETS
         ]
         lines.append(f"| {variant} | {len(seeds)} | {' | '.join(cells)} |")
@@ -112,7 +112,7 @@ def _final_scores(folder: Path) -> dict[str, dict[str, float]]:
         return {}
     with path.open() as stream:
         rows = [row for row in csv.DictReader(stream) if int(row["step"]) == _BUDGET["steps"]]
-    return {row["set"]: {m: float(row[m]) for m in _MEASURES} for row in rows if row["set"] in SETS}
+    return {row["set"]: {m: float(row[m]) for m in MEASURES} for row in rows if row["set"] in SETS}
 
 
 if __name__ == "__main__":

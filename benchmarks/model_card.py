@@ -12,7 +12,6 @@ files or from `results/`:
 
 import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ase.data import chemical_symbols
 
 from benchmarks.ablation import table as ablation_table
 from deeprelax_ase.checkpoint import load_weights
-from deeprelax_ase.report import error_table, improvement_table, trust_table
+from deeprelax_ase.report import error_table, improvement_table, markdown_table, trust_table
 from deeprelax_ase.weights_files import available_weights
 
 _HERE = Path(__file__).parent
@@ -97,7 +96,7 @@ def _weights(known: dict[str, Any]) -> str:
             ]
         )
     header = ["", "SHA-256", "parameters", "started from", "steps", "crystals shown", "hours"]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _data(name: str, provenance: dict[str, Any]) -> str:
@@ -107,7 +106,7 @@ def _data(name: str, provenance: dict[str, Any]) -> str:
         counts = [f"{entry['rows']:,}", f"{entry['passes']:g}"]
         rows.append([f"`{stem}`", *counts, _LICENCES.get(stem, "")])
     header = [f"`{name}`", "pairs or crystals", "passes an epoch", "source and licence"]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _curve(path: Path) -> str:
@@ -122,19 +121,13 @@ def _curve(path: Path) -> str:
         + [" / ".join(f"{float(cells[step, name][m]):.0f}" for m in _CURVE) for name in sets]
         for step in steps
     ]
-    return _table(
-        [f"`{path.stem.removeprefix('curve-')}`, steps", *map("`{}`".format, sets)], lines
-    )
+    header = [f"`{path.stem.removeprefix('curve-')}`, steps", *(f"`{name}`" for name in sets)]
+    return markdown_table(header, lines)
 
 
 def _elements(name: str, provenance: dict[str, Any]) -> str:
     symbols = [chemical_symbols[z] for z in provenance["elements"]]
     return f"`{name}` saw {len(symbols)}: {' '.join(symbols)}."
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablation import variant_config
+from benchmarks.ablation import MEASURES, variant_config
 from deeprelax_ase.config import SourceConfig, TrainConfig
 from deeprelax_ase.train.loop import Trainer
 
 _SHARES = (0.05, 0.2, 1.0)
 _PRETRAINING = ("hypothetical", "substitution", "functional", "relaxed")
-_MEASURES = ("coordinates", "displacement", "bonds", "lattice", "volume")
 _STEPS = 3000
 _EVERY = 500
 
@@ -67,14 +66,14 @@ def main() -> None:
     path.write_text(json.dumps(results, indent=1) + "\n")
     for name, scores in results.items():
         if scores:
-            print(name, " / ".join(f"{scores[measure]:.1f}" for measure in _MEASURES))
+            print(name, " / ".join(f"{scores[measure]:.1f}" for measure in MEASURES))
 
 
 def final_scores(folder: Path) -> dict[str, float]:
     """Measures of the last validation on `substitution_2d`; none before there is one."""
     with (folder / "validation.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["set"] == "substitution_2d"]
-    return {m: float(rows[-1][m]) for m in _MEASURES} if rows else {}
+    return {m: float(rows[-1][m]) for m in MEASURES} if rows else {}
 
 
 if __name__ == "__main__":

@@ -42,6 +42,21 @@ class Crystal:
         return np.linalg.pinv(periodic) @ periodic
 
 
+def relaxed_lengths(
+    crystal: Crystal,
+    edge_index: Int[np.ndarray, "2 bonds"],
+    offsets: Int[np.ndarray, "bonds 3"],
+    displacements: Float[np.ndarray, "atoms 3"],
+    deformation: Float[np.ndarray, "3 3"],
+) -> Float[np.ndarray, " bonds"]:
+    """Length (Å) of every bond once the atoms have moved and the cell is deformed."""
+    i, j = edge_index
+    places = crystal.positions + displacements
+    vectors = places[j] + offsets @ crystal.cell - places[i]
+    lengths: np.ndarray = np.linalg.norm(vectors @ deformation, axis=1)
+    return lengths
+
+
 def complete_cell(
     cell: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"]
 ) -> Float[np.ndarray, "3 3"]:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from deeprelax_ase.checkpoint import Weights, load_weights, save_weights
 from deeprelax_ase.config import FUNCTIONALS
+from deeprelax_ase.crystal import relaxed_lengths
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.dataset import PairFile, collate
 from deeprelax_ase.matching import matches
@@ -119,14 +120,17 @@ def evaluate(
         raise ValueError(msg)
     count = len(file) if limit is None else min(limit, len(file))
     rows = np.linspace(0, len(file) - 1, count).astype(int).tolist()
+    known = {row: file[row] for row in rows}
     parts = []
     for functional in FUNCTIONALS:
-        chosen = [row for row in rows if file[row].functional == functional]
+        chosen = [row for row, pair in known.items() if pair.functional == functional]
+        if not chosen:
+            continue
         relaxer = Relaxer(
             model, functional, allow_unseen=True, ensemble=ensemble, always_move=always_move
         )
         for chunk in _chunks(chosen):
-            pairs = [file[row] for row in chunk]
+            pairs = [known[row] for row in chunk]
             sources = tuple(file.source(row) for row in chunk)
             parts.append(_compare(relaxer, pairs, sources, match=match))
     return _join(parts, name or path.stem)
@@ -250,10 +254,9 @@ def _moves(result: RelaxResult, pair: Pair) -> Float[np.ndarray, "atoms 3"]:
 
 def _true_lengths(bonds: Bonds, pair: Pair) -> Float[np.ndarray, " bonds"]:
     """Relaxed length of predicted bonds in the target, Å."""
-    i, j = bonds.edge_index
-    places = pair.crystal.positions + pair.displacements
-    vectors = places[j] + bonds.offsets @ pair.crystal.cell - places[i]
-    return np.linalg.norm(vectors @ pair.deformation, axis=1)
+    return relaxed_lengths(
+        pair.crystal, bonds.edge_index, bonds.offsets, pair.displacements, pair.deformation
+    )
 
 
 def _chunks(rows: Sequence[int]) -> Iterator[Sequence[int]]:

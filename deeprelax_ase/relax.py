@@ -19,7 +19,7 @@ from deeprelax_ase import edg
 from deeprelax_ase.checkpoint import Weights, load_weights
 from deeprelax_ase.checks import StructureError, check_vacuum, reason_to_refuse
 from deeprelax_ase.config import FUNCTIONALS, NetworkConfig
-from deeprelax_ase.crystal import Crystal, log_symmetric
+from deeprelax_ase.crystal import Crystal, log_symmetric, relaxed_lengths
 from deeprelax_ase.predictor import Part, Predictor, load_replicates
 from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import StructureInput, read_structure
@@ -328,11 +328,11 @@ def _bond_changes(
     deformation: Float[np.ndarray, "3 3"],
 ) -> Float[np.ndarray, " bonds"]:
     """Change of the length of every bond in a relaxation, Å."""
-    i, j = part.edge_index
-    vectors = crystal.positions[j] + part.offsets @ crystal.cell - crystal.positions[i]
-    moved = (vectors + displacement[j] - displacement[i]) @ deformation
-    lengths: np.ndarray = np.linalg.norm(moved, axis=1) - np.linalg.norm(vectors, axis=1)
-    return lengths
+    bonds = part.edge_index, part.offsets
+    still = np.zeros_like(displacement), np.eye(3)
+    return relaxed_lengths(crystal, *bonds, displacement, deformation) - relaxed_lengths(
+        crystal, *bonds, *still
+    )
 
 
 def _keep_freed_memory() -> None:

@@ -114,7 +114,7 @@ def improvement_table(summaries: dict[str, dict[str, Any]]) -> str:
         rate, dummy = summary.get("match_rate"), summary.get("input_match_rate")
         cells.append("" if rate is None else f"{rate:.1f} ({dummy:.1f})")
         rows.append(cells)
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def error_table(summaries: dict[str, dict[str, Any]]) -> str:
@@ -130,7 +130,7 @@ def error_table(summaries: dict[str, dict[str, Any]]) -> str:
         [f"`{name}`", *(_three(summary[measure]) for measure in shown)]
         for name, summary in summaries.items()
     ]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _three(entry: dict[str, Any]) -> str:
@@ -168,7 +168,7 @@ def trust_table(summaries: dict[str, dict[str, Any]]) -> str:
                 str(kept),
             ]
         )
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _two(entry: dict[str, Any], pattern: str, names: Sequence[str], digits: int) -> str:
@@ -177,7 +177,8 @@ def _two(entry: dict[str, Any], pattern: str, names: Sequence[str], digits: int)
     return ", ".join(known)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with a header, in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -48,10 +48,6 @@ def make_pair(unrelaxed: Crystal, relaxed: Crystal, functional: str = "unknown")
     """
     for crystal in (unrelaxed, relaxed):
         check_input(crystal.numbers, crystal.positions, crystal.cell, crystal.pbc)
-        volume = abs(np.linalg.det(complete_cell(crystal.cell, crystal.pbc)))
-        if not volume > 0:
-            msg = f"the cell {crystal.cell.tolist()} has no volume"
-            raise ValueError(msg)
     _check_same_kind(unrelaxed, relaxed)
     if not unrelaxed.pbc.all():
         unrelaxed, relaxed = _as_sheets(unrelaxed, relaxed)
@@ -191,8 +187,7 @@ def _as_sheets(unrelaxed: Crystal, relaxed: Crystal) -> tuple[Crystal, Crystal]:
     """Both flat in the xy plane, centred along the same c, which has vacuum enough."""
     flat = [_lay_flat(crystal) for crystal in (unrelaxed, relaxed)]
     thickness = max(float(np.ptp(crystal.positions[:, 2])) for crystal in flat)
-    given = [float(crystal.cell[2, 2]) for crystal in flat]
-    height = max(given[0], thickness + LEAST_SHEET_SPACING)
+    height = max(float(flat[0].cell[2, 2]), thickness + LEAST_SHEET_SPACING)
     sheets = []
     for crystal in flat:
         cell, positions = crystal.cell.copy(), crystal.positions.copy()

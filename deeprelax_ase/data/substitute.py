@@ -20,7 +20,7 @@ from pymatgen.core import Element
 from deeprelax_ase.crystal import Crystal
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.cleanup import make_pair
-from deeprelax_ase.data.dataset import PairFile
+from deeprelax_ase.data.dataset import EmptySplitError, PairFile
 from deeprelax_ase.data.table import Row, reduced_composition
 
 SYMPREC = 0.01
@@ -104,10 +104,8 @@ def _counts(path: Path) -> Iterator[tuple[str, int]]:
     for split in _SPLITS:
         try:
             file = PairFile(path, split)
-        except ValueError as error:
-            if "no row with split" in str(error):
-                continue
-            raise
+        except EmptySplitError:
+            continue
         if file.is_pairs:
             msg = f"{path} holds pairs: give a file of relaxed crystals, without relaxed_cell"
             raise ValueError(msg)
