@@ -26,7 +26,7 @@ from deeprelax_ase.data.dataset import PairFile, Targets, collate
 from deeprelax_ase.data.mixture import Mixture
 from deeprelax_ase.graph import CrystalGraph
 from deeprelax_ase.metrics import compute_errors, concatenate, improvement, input_errors
-from deeprelax_ase.model.convolution import Message, Update
+from deeprelax_ase.model.convolution import Edges, Message, Update
 from deeprelax_ase.model.radial import RadialBasis
 from deeprelax_ase.train.schedule import Schedule
 
@@ -50,19 +50,14 @@ class _Baseline(nn.Module):
             nn.Linear(features + 9, features), nn.SiLU(), nn.Linear(features, 9)
         )
 
-    def start(self, graph: CrystalGraph) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Scalars of the atoms; ends, directions and radial codes of the directed edges."""
+    def start(self, graph: CrystalGraph) -> tuple[Tensor, Edges]:
+        """Scalars of the atoms, and the edges between them."""
         i, j = graph.edge_index
         codes = self.radial(graph.edge_lengths, graph.numbers[i], graph.numbers[j])
         directions = graph.edge_vectors / graph.edge_lengths[:, None]
         scalars = self.elements(graph.numbers) + self.functionals(graph.functionals)[graph.batch]
-        return (
-            scalars,
-            torch.cat([i, j]),
-            torch.cat([j, i]),
-            torch.cat([directions, -directions]),
-            codes,
-        )
+        envelope = self.radial.envelope(graph.edge_lengths)
+        return scalars, Edges.of_pairs(graph.edge_index, directions, codes[None], envelope)
 
     def finish(self, graph: CrystalGraph, scalars: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
         """Displacements of mean zero, and relaxed cells."""
@@ -85,12 +80,10 @@ class PAINN(_Baseline):
 
     def forward(self, graph: CrystalGraph) -> tuple[Tensor, Tensor]:
         """Displacements, Å, and relaxed cells, Å."""
-        scalars, targets, sources, directions, codes = self.start(graph)
+        scalars, edges = self.start(graph)
         vectors = None
-        envelope = self.radial.envelope(graph.edge_lengths)
         for message, update in zip(self.messages, self.updates, strict=True):
-            filters = message.filters(codes, envelope)[None]
-            change, moved = message(scalars, vectors, targets, sources, directions, filters)
+            change, moved = message(scalars, vectors, [edges])
             scalars = scalars + change
             vectors = moved if vectors is None else vectors + moved
             scalars, vectors = update(scalars, vectors)
@@ -104,7 +97,7 @@ class EGNN(_Baseline):
         super().__init__(config)
         features, basis = config.num_features, self.radial.num_basis
         layers = range(config.num_layers)
-        self.edges = nn.ModuleList(
+        self.senders = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(2 * features + basis, features), nn.SiLU(), nn.Linear(features, features)
             )
@@ -123,20 +116,20 @@ class EGNN(_Baseline):
 
     def forward(self, graph: CrystalGraph) -> tuple[Tensor, Tensor]:
         """Displacements, Å, and relaxed cells, Å."""
-        scalars, targets, sources, _, _ = self.start(graph)
+        scalars, edges = self.start(graph)
         i, j = graph.edge_index
         moves = torch.zeros_like(graph.positions)
-        envelope = self.radial.envelope(graph.edge_lengths).repeat(2)[:, None]
-        for edge, pull, node in zip(self.edges, self.pulls, self.nodes, strict=True):
+        envelope = edges.envelope.repeat(2)[:, None]
+        for sender, pull, node in zip(self.senders, self.pulls, self.nodes, strict=True):
             vectors = graph.edge_vectors + moves[j] - moves[i]
             lengths = torch.sqrt((vectors * vectors).sum(dim=1) + 1e-8)
             codes = self.radial(lengths, graph.numbers[i], graph.numbers[j])
-            ends = [scalars[targets], scalars[sources], codes.repeat(2, 1)]
-            messages = edge(torch.cat(ends, dim=1)) * envelope
+            ends = [scalars[edges.targets], scalars[edges.sources], codes.repeat(2, 1)]
+            messages = sender(torch.cat(ends, dim=1)) * envelope
             directions = torch.cat([vectors, -vectors]) / lengths.repeat(2)[:, None]
             steps = directions * pull(messages) * envelope / _MEAN_NEIGHBORS
-            moves = moves.index_add(0, targets, steps)
-            received = torch.zeros_like(scalars).index_add(0, targets, messages)
+            moves = moves.index_add(0, edges.targets, steps)
+            received = torch.zeros_like(scalars).index_add(0, edges.targets, messages)
             received = received / _MEAN_NEIGHBORS**0.5
             scalars = scalars + node(torch.cat([scalars, received], dim=1))
         return self.finish(graph, scalars, moves)

@@ -95,9 +95,18 @@ def _is_flat(vectors: Float[np.ndarray, "some 3"]) -> bool:
 def check_distances(crystal: Crystal) -> None:
     """Refuse two atoms on one site."""
     pair = nearest_pair(crystal, edg.LEAST_DISTANCE)
-    if pair is None:
+    if pair is not None:
+        refuse_near(*pair)
+
+
+def refuse_near(i: int, j: int, distance: float) -> None:
+    """Refuse two atoms that are nearer than two atoms can be.
+
+    Raises:
+        StructureError: They are.
+    """
+    if distance >= edg.LEAST_DISTANCE:
         return
-    i, j, distance = pair
     msg = (
         f"atoms {i} and {j} share a site: they are {distance:.3f} Å apart, less than "
         f"{edg.LEAST_DISTANCE} Å; remove one of them"
@@ -127,8 +136,18 @@ def reason_to_refuse(
     displacement: Float[np.ndarray, "atoms 3"],
     deformation: Float[np.ndarray, "3 3"],
     status: edg.SolveStatus,
+    nearest: float = 0.0,
 ) -> str | None:
-    """Why a prediction is not to be trusted at all, or None."""
+    """Why a prediction is not to be trusted at all, or None.
+
+    Args:
+        crystal: The input.
+        displacement: Å.
+        deformation: Symmetric.
+        status: Of the solve.
+        nearest: Distance (Å) of the two nearest atoms of the input, if it is known: it spares the
+            search for atoms that overlap where moves are too small for that.
+    """
     if status != edg.SolveStatus.SOLVED:
         return f"input kept: {status.sentence}"
     furthest = float(np.linalg.norm(displacement, axis=1).max())
@@ -137,6 +156,9 @@ def reason_to_refuse(
     log_volume = float(np.log(np.linalg.det(deformation)))
     if abs(log_volume) > LARGEST_LOG_VOLUME:
         return f"input kept: the volume would change by a factor of {np.exp(log_volume):.2f}"
+    least_stretch = np.linalg.eigvalsh(deformation)[0]
+    if least_stretch * (nearest - 2 * furthest) > edg.LEAST_DISTANCE:
+        return None
     cell = crystal.cell.copy()
     cell[crystal.pbc] = cell[crystal.pbc] @ deformation
     moved = replace(crystal, positions=(crystal.positions + displacement) @ deformation, cell=cell)

@@ -45,6 +45,7 @@ class CrystalGraph:
         batch: Crystal that each atom belongs to.
         edge_index: Atoms i (row 0) and j (row 1) of each pair.
         offsets: Cells between i and j.
+        edge_batch: Crystal that each pair belongs to.
         edge_vectors: From i to the image of j, Å.
         edge_lengths: Å.
         encoded_offsets: Offsets in the canonical cell, for the UCOE; zero where not asked for.
@@ -59,6 +60,7 @@ class CrystalGraph:
     batch: Int[Tensor, " atoms"]
     edge_index: Int[Tensor, "2 pairs"]
     offsets: Int[Tensor, "pairs 3"]
+    edge_batch: Int[Tensor, " pairs"]
     edge_vectors: Float[Tensor, "pairs 3"]
     edge_lengths: Float[Tensor, " pairs"]
     encoded_offsets: Int[Tensor, "pairs 3"]
@@ -67,11 +69,6 @@ class CrystalGraph:
     def num_crystals(self) -> int:
         """Number of crystals in the batch."""
         return len(self.num_atoms)
-
-    @property
-    def edge_batch(self) -> Int[Tensor, " pairs"]:
-        """Crystal that each pair belongs to."""
-        return self.batch.index_select(0, self.edge_index[0])
 
     def to(self, dtype: torch.dtype, device: str | torch.device | None = None) -> "CrystalGraph":
         """The graph with floats of another type, and perhaps on another device."""
@@ -135,6 +132,7 @@ def build_graph(
         batch=torch.from_numpy(np.repeat(np.arange(len(crystals)), num_atoms)),
         edge_index=torch.from_numpy(np.stack([first + shift, second + shift])[:, keep]),
         offsets=torch.from_numpy(offsets[keep]),
+        edge_batch=torch.from_numpy(np.repeat(np.arange(len(crystals)), pairs_per_crystal)[keep]),
         edge_vectors=torch.from_numpy(vectors[keep]),
         edge_lengths=torch.from_numpy(lengths[keep]),
         encoded_offsets=torch.from_numpy(encoded[keep]),

@@ -89,10 +89,14 @@ class Predictor:
             return replicates[0]
         return [_mean(parts) for parts in zip(*replicates, strict=True)]
 
-    def _predict_one(self, network: torch.nn.Module, graph: CrystalGraph) -> Iterator[Part]:
+    def run_network(self, network: torch.nn.Module, graph: CrystalGraph) -> Prediction:
+        """What one network says of a batch, in double precision."""
         with torch.inference_mode():
             prediction: Prediction = network(graph.to(torch.float32, self.device))
-            prediction = prediction.to(torch.float64, "cpu")
+            return prediction.to(torch.float64, "cpu")
+
+    def _predict_one(self, network: torch.nn.Module, graph: CrystalGraph) -> Iterator[Part]:
+        prediction = self.run_network(network, graph)
         solution = edg.solve(graph, prediction, self.method, max_steps=self.config.solver_steps)
         return _split(graph, prediction, solution)
 

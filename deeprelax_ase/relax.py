@@ -200,11 +200,12 @@ class Relaxer:
             parts = predictor.predict(
                 [inputs[k].crystal for k in places], self.functional, relax_cell=relax_cell
             )
-            share = (time.perf_counter() - started) / len(places)
+            each = time.perf_counter() - started
+            each /= sum(len(inputs[k].crystal) for k in places)
             for place, part in zip(places, parts, strict=True):
                 own = time.perf_counter()
                 result = self._result(inputs[place], part, predictor, relax_cell)
-                seconds = share + time.perf_counter() - own
+                seconds = each * len(inputs[place].crystal) + time.perf_counter() - own
                 results[place] = replace(result, seconds=seconds)
         return [results[place] for place in range(len(inputs))]
 
@@ -221,7 +222,9 @@ class Relaxer:
                 # A cell that is to stay stays to the last digit.
                 deformation = symmetric if relax_cell else deformation
         displacement = entry.hold_still(displacement)
-        reason = reason_to_refuse(entry.crystal, displacement, deformation, part.status)
+        before, after = _bond_lengths(entry.crystal, part, displacement, deformation)
+        nearest = float(before.min()) if len(before) else 0.0
+        reason = reason_to_refuse(entry.crystal, displacement, deformation, part.status, nearest)
         if not part.edge_index.size and entry.crystal.pbc.any():
             cutoff = predictor.config.cutoff
             reason = f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
@@ -244,8 +247,7 @@ class Relaxer:
         )
         if reason is not None:
             return result
-        changes = _bond_changes(entry.crystal, part, displacement, deformation)
-        if not self.always_move and is_within_error(changes, expected_error):
+        if not self.always_move and is_within_error(after - before, expected_error):
             note = f"left as it was: the expected error, {expected_error:.3f} Å, is above the move"
             return replace(result, status="relaxed", message="; ".join((*entry.notes, note)))
         structure, strain = (
@@ -321,17 +323,17 @@ def _bonds(entry: StructureInput, part: Part, predictor: Predictor) -> Bonds:
     )
 
 
-def _bond_changes(
+def _bond_lengths(
     crystal: Crystal,
     part: Part,
     displacement: Float[np.ndarray, "atoms 3"],
     deformation: Float[np.ndarray, "3 3"],
-) -> Float[np.ndarray, " bonds"]:
-    """Change of the length of every bond in a relaxation, Å."""
+) -> tuple[Float[np.ndarray, " bonds"], Float[np.ndarray, " bonds"]]:
+    """Length of every bond before and after a relaxation, Å."""
     bonds = part.edge_index, part.offsets
     still = np.zeros_like(displacement), np.eye(3)
-    return relaxed_lengths(crystal, *bonds, displacement, deformation) - relaxed_lengths(
-        crystal, *bonds, *still
+    return relaxed_lengths(crystal, *bonds, *still), relaxed_lengths(
+        crystal, *bonds, displacement, deformation
     )
 
 

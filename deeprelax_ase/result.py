@@ -57,7 +57,7 @@ class RelaxResult:
         bonds: Predicted bonds; None if it failed.
         strain: Symmetric; `relaxed_cell = cell @ expm(strain)` on the periodic axes.
         displacement: Of every atom, Å, in the frame of the input cell.
-        seconds: Time it took; in a batch, its share.
+        seconds: Time it took; in a batch, its share by the number of atoms.
         weights: Name and SHA-256 of the weights.
     """
 

@@ -249,6 +249,10 @@ def move_atoms(
     """
     if isinstance(atoms.calc, SinglePointCalculator):
         atoms.calc = None
+    if not atoms.constraints:
+        atoms.set_cell(cell)
+        atoms.positions[:] = positions
+        return
     rigid = [
         constraint
         for constraint in atoms.constraints
@@ -257,7 +261,7 @@ def move_atoms(
     for constraint in rigid:  # else they would hold the lengths of the deformed cell
         constraint.bondlengths = constraint.initialize_bond_lengths(atoms)
     # ASE's FixSymmetry refuses a deformation of more than 25 % in one call.
-    strain = float(np.abs(deformation - np.eye(3)).max()) if atoms.constraints else 0.0
+    strain = float(np.abs(deformation - np.eye(3)).max())
     count = 1 + int(strain / _LARGEST_STRAIN_STEP)
     old = np.array(atoms.cell)
     for step in range(1, count + 1):

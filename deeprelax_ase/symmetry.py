@@ -23,7 +23,12 @@ _VACUUM = 20.0
 _MOST_ATOMS = 1000
 _SMALL = 40
 _HALVINGS = 4
-_STEPS = np.array([step for step in product((-1, 0, 1), repeat=3) if any(step)])
+_CHEAP = 20_000
+_AXES = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+_STEPS = np.array(
+    [*_AXES, *(s for s in product((-1, 0, 1), repeat=3) if any(s) and s not in _AXES)]
+)
+"""Vectors that an isometry of a reduced lattice may take a basis vector to; its own come first."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,8 @@ def symmetrise(
     relaxed = _average(group, cosets, relaxed)
     stretched = group.basis @ deformation
     rotations = group.rotations[cosets]
-    metric = np.einsum("kba,bc,kcd->ad", rotations, stretched @ stretched.T, rotations)
-    squares, axes = np.linalg.eigh(inverse @ (metric / len(rotations)) @ inverse.T)
+    metric = (rotations.transpose(0, 2, 1) @ (stretched @ stretched.T) @ rotations).mean(axis=0)
+    squares, axes = np.linalg.eigh(inverse @ metric @ inverse.T)
     symmetric = (axes * np.sqrt(squares)) @ axes.T
     projector, identity = crystal.strain_projector(), np.eye(3)
     symmetric = identity + projector @ (symmetric - identity) @ projector
@@ -116,12 +121,12 @@ def _average(
 ) -> Float[np.ndarray, "atoms 3"]:
     """Mean over operations of the images of all atoms, each taken to its own atom."""
     images = group.images[operations]
-    moved = np.einsum("kab,nb->kna", group.rotations[operations], scaled)
+    moved = scaled @ group.rotations[operations].transpose(0, 2, 1)
     moved += group.translations[operations][:, None, :]
     moved -= np.rint(moved - scaled[images])
-    total = np.zeros_like(scaled)
-    np.add.at(total, images.ravel(), moved.reshape(-1, 3))
-    return total / len(images)
+    came_from = images.argsort(axis=1)
+    mean: np.ndarray = np.take_along_axis(moved, came_from[:, :, None], axis=1).mean(axis=0)
+    return mean
 
 
 def _ask_spglib(crystal: Crystal, symprec: float) -> SpaceGroup | None:
@@ -155,21 +160,21 @@ def _lattice_rotations(
 ) -> Int[np.ndarray, "rotations 3 3"]:
     """Isometries of a reduced lattice, identity first; their entries are -1, 0 and 1."""
     vectors = _STEPS @ basis
-    lengths = np.linalg.norm(vectors, axis=1)
-    own = np.linalg.norm(basis, axis=1)
-    candidates = [np.flatnonzero(np.abs(lengths - length) < symprec) for length in own]
     dots = vectors @ vectors.T
     metric = basis @ basis.T
-
-    def alike(k: int, m: int) -> Bool[np.ndarray, "first second"]:
-        pair = dots[np.ix_(candidates[k], candidates[m])]
-        return np.asarray(np.abs(pair - metric[k, m]) < symprec * (own[k] + own[m]))
-
-    fits = alike(0, 1)[:, :, None] & alike(0, 2)[:, None, :] & alike(1, 2)[None, :, :]
-    chosen = [candidates[k][index] for k, index in enumerate(np.nonzero(fits))]
-    rows = np.stack([_STEPS[index] for index in chosen], axis=1)
-    rotations = rows.transpose(0, 2, 1)
-    return rotations[np.argsort((rotations != np.eye(3)).any(axis=(1, 2)), kind="stable")]
+    own = np.sqrt(metric.diagonal())
+    lengths = np.sqrt(dots.diagonal())
+    # Vectors that may take the place of each of the three of the basis.
+    first, second, third = (np.abs(lengths - length) < symprec for length in own)
+    tolerances = symprec * (own + own[[1, 2, 0]])
+    apart = np.abs(dots - metric[[0, 1, 2], [1, 2, 0]][:, None, None]) < tolerances[:, None, None]
+    to_second = apart[0] & first[:, None] & second
+    to_third = apart[1] & second[:, None] & third
+    to_first = (apart[2] & third[:, None] & first).T
+    rows = np.flatnonzero(first)
+    fits = to_second[rows, :, None] & to_first[rows, None, :] & to_third
+    row, *others = np.nonzero(fits)
+    return _STEPS[np.stack([rows[row], *others], axis=1)].transpose(0, 2, 1)
 
 
 def _find_operations(
@@ -180,61 +185,100 @@ def _find_operations(
     symprec: float,
 ) -> SpaceGroup:
     """Translations that go with the rotations: from one atom of the rarest element to others."""
-    elements, counts = np.unique(numbers, return_counts=True)
-    rare = np.flatnonzero(numbers == elements[counts.argmin()])
-    turned = np.einsum("kab,b->ka", rotations, scaled[rare[0]])
-    rotation = np.repeat(np.arange(len(rotations)), len(rare))
-    translation = (scaled[rare][None, :, :] - turned[:, None, :]).reshape(-1, 3)
+    counts = np.bincount(numbers)
+    rare = (numbers == np.where(counts > 0, counts, len(numbers) + 1).argmin()).nonzero()[0]
+    turned = rotations @ scaled[rare[0]]
+    candidates = _Candidates(
+        basis=basis,
+        scaled=scaled,
+        is_alike=numbers[:, None] == numbers,
+        rotations=rotations.repeat(len(rare), axis=0),
+        translations=(scaled[rare] - turned[:, None, :]).reshape(-1, 3),
+        symprec=symprec,
+    )
+    everyone = np.arange(len(scaled))
+    # Most candidates fail on the last atoms already.
+    ends = candidates.match(np.arange(len(candidates.rotations)), everyone[-2:])
+    kept = (ends >= 0).all(axis=1).nonzero()[0]
+    rotation = kept // len(rare)
+    images = candidates.match_enough(kept, rotation)
+    good = (images.min(axis=1) >= 0) & (np.sort(images, axis=1) == everyone).all(axis=1)
+    kept, images, rotation = kept[good], images[good], rotation[good]
+    # All pure translations, and one operation for each further rotation.
+    chosen = np.ones(len(kept), dtype=bool)
+    chosen[1:] = (rotation[1:] == 0) | (rotation[1:] != rotation[:-1])
+    kept, images, rotation = kept[chosen], images[chosen], rotation[chosen]
+    turns, translations = candidates.rotations[kept], candidates.translations[kept]
+    # The translation that fits all atoms best, and that composes exactly.
+    apart = scaled[images] - scaled @ turns.transpose(0, 2, 1)
+    apart -= np.rint(apart - translations[:, None, :])
+    translations = apart.mean(axis=1)
+    num_translations = int((rotation == 0).sum())
+    if num_translations > 1:
+        is_other = (images[:num_translations] != everyone).any(axis=1)
+        order = np.r_[np.argsort(is_other, kind="stable"), num_translations : len(kept)]
+        turns, translations, images = turns[order], translations[order], images[order]
+    return SpaceGroup(basis, turns, translations, images, num_translations)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Operations that may map a crystal onto itself."""
+
+    basis: Float[np.ndarray, "3 3"]
+    scaled: Float[np.ndarray, "atoms 3"]
+    is_alike: Bool[np.ndarray, "atoms atoms"]
+    rotations: Int[np.ndarray, "candidates 3 3"]
+    translations: Float[np.ndarray, "candidates 3"]
+    symprec: float
 
     def match(
-        kept: Int[np.ndarray, " kept"], atoms: Int[np.ndarray, " some"]
+        self, kept: Int[np.ndarray, " kept"], atoms: Int[np.ndarray, " some"]
     ) -> Int[np.ndarray, "kept some"]:
         """Atom that each operation takes each atom to, -1 where there is none."""
-        moved = np.einsum("kab,nb->kna", rotations[rotation[kept]], scaled[atoms])
-        moved += translation[kept][:, None, :]
-        apart = moved[:, :, None, :] - scaled
-        apart = (apart - np.rint(apart)) @ basis
-        near = (apart * apart).sum(axis=-1) < symprec**2
-        near &= numbers[atoms][:, None] == numbers
+        moved = self.scaled[atoms] @ self.rotations[kept].transpose(0, 2, 1)
+        moved += self.translations[kept][:, None, :]
+        apart = moved[:, :, None, :] - self.scaled
+        apart -= np.rint(apart)
+        apart = apart @ self.basis
+        near = np.einsum("kmna,kmna->kmn", apart, apart) < self.symprec**2
+        near &= self.is_alike[atoms]
         return np.where(near.any(axis=-1), near.argmax(axis=-1), -1)
 
-    kept = np.arange(len(rotation))
-    # Most candidates fail on the last atoms already.
-    kept = kept[(match(kept, np.arange(len(scaled))[-2:]) >= 0).all(axis=1)]
-    is_translation = rotation[kept] == 0
-    first_of_rotation = np.unique(rotation[kept], return_index=True)[1]
-    images = np.full((len(kept), len(scaled)), -1)
-    tried = is_translation.copy()
-    tried[first_of_rotation] = True
-    images[tried] = match(kept[tried], np.arange(len(scaled)))
-    good = (images >= 0).all(axis=1)
-    found = set(rotation[kept[good]].tolist())
-    for index in np.flatnonzero(~tried):
-        if int(rotation[kept[index]]) not in found:
-            images[index] = match(kept[index : index + 1], np.arange(len(scaled)))[0]
-            if (images[index] >= 0).all():
-                found.add(int(rotation[kept[index]]))
-    good = (images >= 0).all(axis=1) & (np.sort(images, axis=1) == np.arange(len(scaled))).all(1)
-    kept, images = kept[good], images[good]
-    order = np.argsort(rotation[kept], kind="stable")
-    kept, images = kept[order], images[order]
-    turns = rotations[rotation[kept]]
-    # The translation that fits all atoms best, and that composes exactly.
-    apart = scaled[images] - np.einsum("kab,nb->kna", turns, scaled)
-    apart -= np.rint(apart - translation[kept][:, None, :])
-    num_translations = int((rotation[kept] == 0).sum())
-    identity_first = np.argsort((images[:num_translations] != np.arange(len(scaled))).any(axis=1))
-    order = np.r_[identity_first, num_translations : len(kept)]
-    return SpaceGroup(
-        basis, turns[order], apart.mean(axis=1)[order], images[order], num_translations
-    )
+    def match_enough(
+        self, kept: Int[np.ndarray, " kept"], rotation: Int[np.ndarray, " kept"]
+    ) -> Int[np.ndarray, "kept atoms"]:
+        """The match of all atoms for every pure translation and one operation a rotation at least.
+
+        Args:
+            kept: Candidates, sorted.
+            rotation: Number of the rotation of each; 0 is the identity.
+        """
+        count = len(self.scaled)
+        everyone = np.arange(count)
+        if len(kept) * count**2 < _CHEAP:
+            return self.match(kept, everyone)
+        images = np.full((len(kept), count), -1)
+        tried = rotation == 0
+        tried[np.flatnonzero(np.diff(rotation, prepend=-1))] = True
+        images[tried] = self.match(kept[tried], everyone)
+        found = set(rotation[images.min(axis=1) >= 0].tolist())
+        for index in np.flatnonzero(~tried):
+            if int(rotation[index]) not in found:
+                images[index] = self.match(kept[index : index + 1], everyone)[0]
+                if images[index].min() >= 0:
+                    found.add(int(rotation[index]))
+        return images
 
 
 def _is_closed(rotations: Int[np.ndarray, "rotations 3 3"]) -> bool:
     """Whether the products of rotations are among them."""
-    products = np.einsum("kab,mbc->kmac", rotations, rotations).reshape(-1, 9)
+    rows, columns = rotations.reshape(-1, 3), rotations.transpose(1, 0, 2).reshape(3, -1)
+    products = (rows.astype(float) @ columns).reshape(len(rotations), 3, len(rotations), 3)
     code = 3 ** np.arange(9)
-    return bool(np.isin(products @ code, rotations.reshape(-1, 9) @ code).all())
+    products = products.transpose(0, 2, 1, 3).reshape(-1, 9) @ code
+    own = rotations.reshape(-1, 9) @ code
+    return bool(np.isin(products.astype(int), own, kind="table").all())
 
 
 def _with_vacuum(crystal: Crystal) -> Crystal:

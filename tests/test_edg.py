@@ -167,9 +167,9 @@ def test_gradients(rng):
             strains=(strains + strains.transpose(1, 2)) / 2,
             strain_weights=weights,
         )
-        state = edg.start(prediction)
+        state = heads = edg.start(prediction)
         for _ in range(2):
-            state = edg.gauss_newton_step(graph, prediction, state)
+            state = edg.gauss_newton_step(graph, prediction, heads, state)
         return state
 
     inputs = (

@@ -11,7 +11,7 @@ from strategies import crystals, rotations
 from deeprelax_ase.crystal import Crystal
 from deeprelax_ase.graph import build_graph
 from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.model.convolution import Message, Update
+from deeprelax_ase.model.convolution import Edges, Message, Update
 from deeprelax_ase.model.offsets import OffsetEncoding
 from deeprelax_ase.model.radial import RadialBasis, covalent_radii, polynomial_envelope
 
@@ -147,11 +147,13 @@ def test_message_is_the_tensor_product_of_e3nn():
     vectors = torch.randn(atoms, 3, features).double()
     targets, sources = torch.randint(0, atoms, (2, edges))
     directions = torch.nn.functional.normalize(torch.randn(edges, 3).double(), dim=1)
-    filters = torch.randn(edges, 3 * features).double()
-    ways = filters.view(2, edges // 2, -1)
-    ours = message(scalars, vectors, targets, sources, directions, ways)
-    still = message(scalars, None, targets, sources, directions, ways)
-    zeros = message(scalars, torch.zeros_like(vectors), targets, sources, directions, ways)
+    codes = torch.randn(2, edges // 2, 3).double()
+    envelope = torch.rand(edges // 2).double()
+    filters = (message.filter(codes) * envelope[:, None]).view(edges, 3 * features)
+    both = [Edges(targets, sources, directions, codes, envelope)]
+    ours = message(scalars, vectors, both)
+    still = message(scalars, None, both)
+    zeros = message(scalars, torch.zeros_like(vectors), both)
     torch.testing.assert_close(still, zeros)
 
     irreps = o3.Irreps(f"{features}x0e + {features}x1o")

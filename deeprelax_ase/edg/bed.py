@@ -48,10 +48,11 @@ def solve_bounds(graph: CrystalGraph, prediction: Prediction) -> Solution:
     displacements = _adam(loss, torch.zeros_like(graph.positions))
     displacements = displacements - graph.mean(displacements).index_select(0, graph.batch)
     state = (displacements, deformations)
-    status = check(graph, state)
+    status = check(graph, state, pair_lengths(graph, state))
     state = choose(graph, status == SolveStatus.SOLVED, state, unmoved(graph))
     steps = torch.full_like(graph.num_atoms, _STEPS)
-    return Solution(*state, residuals_of(graph, prediction, state), steps, status)
+    residuals = residuals_of(graph, prediction, pair_lengths(graph, state))
+    return Solution(*state, residuals, steps, status)
 
 
 def _hinge(values: Tensor, targets: Tensor, scales: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """The joint fit: weighted least squares over displacements and deformation by Gauss-Newton."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deeprelax_ase.edg.linear import NormalEquations, solve_normal_equations
@@ -29,6 +29,16 @@ _KNEE = 0.5
 """Residuals beyond this many scales count by their size, not by their square."""
 
 
+@dataclass(frozen=True)
+class _Iterate:
+    """A state on the way and what is known of it: lengths of the pairs, status, objective."""
+
+    state: State
+    lengths: Float[Tensor, " pairs"]
+    status: Int[Tensor, " crystals"]
+    objective: Float[Tensor, " crystals"]
+
+
 def solve_joint(
     graph: CrystalGraph,
     prediction: Prediction,
@@ -47,36 +57,68 @@ def solve_joint(
         is_robust: Re-weight before each step, see `_reweighted`.
     """
     graph, prediction = graph.to(torch.float64), prediction.to(torch.float64)
-    state = start(prediction)
-    status = check(graph, state)
+    heads = start(prediction)
+
+    def iterate(state: State) -> _Iterate:
+        lengths = pair_lengths(graph, state)
+        status = check(graph, state, lengths)
+        objective = _objective(graph, prediction, heads, state, lengths, is_robust)
+        return _Iterate(state, lengths, status, objective)
+
+    best = iterate(heads)
+    status = best.status
     active = status == SolveStatus.SOLVED
-    state = choose(graph, active, state, unmoved(graph))
+    if not bool(active.all()):
+        best = iterate(choose(graph, active, heads, unmoved(graph)))
     steps = torch.zeros_like(graph.num_atoms)
-    objective = _objective(graph, prediction, state, is_robust)
-    for _ in range(max_steps):
-        weighted = _reweighted(graph, prediction, state) if is_robust else prediction
-        new = gauss_newton_step(graph, weighted, state)
-        new_status = check(graph, new)
-        new_objective = _objective(graph, prediction, new, is_robust)
-        status = torch.where(active, new_status, status)
-        sound = active & (new_status == SolveStatus.SOLVED)
-        better = sound & (new_objective <= objective + TINY)
-        moved = largest_change(graph, state, new)
-        state = choose(graph, better, new, state)
-        objective = torch.where(better, new_objective, objective)
+    for step in range(max_steps):
+        state = best.state
+        weighted = prediction
+        if is_robust:
+            weighted = _reweighted(prediction, heads, state, best.lengths)
+        new = iterate(gauss_newton_step(graph, weighted, heads, state))
+        status = torch.where(active, new.status, status)
+        sound = active & (new.status == SolveStatus.SOLVED)
+        better = sound & (new.objective <= best.objective + TINY)
+        best = _choose(graph, better, new, best)
         steps = steps + better
-        active = better & (moved > tolerance)
-        if not bool(active.any()):
-            break
-    return Solution(*state, residuals_of(graph, prediction, state), steps, status)
+        if step + 1 < max_steps:
+            active = better & (largest_change(graph, state, new.state) > tolerance)
+            if not bool(active.any()):
+                break
+    residuals = residuals_of(graph, prediction, best.lengths)
+    return Solution(*best.state, residuals, steps, status)
 
 
-def gauss_newton_step(graph: CrystalGraph, prediction: Prediction, state: State) -> State:
+def _choose(
+    graph: CrystalGraph, first: Bool[Tensor, " crystals"], a: _Iterate, b: _Iterate
+) -> _Iterate:
+    """Iterate a for the crystals marked, b for the others."""
+    if bool(first.all()):
+        return a
+    of_pair = first.index_select(0, graph.edge_batch)
+    return _Iterate(
+        state=choose(graph, first, a.state, b.state),
+        lengths=torch.where(of_pair, a.lengths, b.lengths),
+        status=torch.where(first, a.status, b.status),
+        objective=torch.where(first, a.objective, b.objective),
+    )
+
+
+def gauss_newton_step(
+    graph: CrystalGraph, prediction: Prediction, heads: State, state: State
+) -> State:
     """One step of the joint fit, differentiable in the prediction and the state.
 
     Minimises, linearised at the state, the sum of `w_ij (|x_ij| - d_ij)^2` over the pairs, of
     `w_i |u_i - u^_i|^2` over the atoms and of `w_s |F - F^|^2` over the crystals, where
     `x_ij = (edge_vector + u_j - u_i) @ F`.
+
+    Args:
+        graph: The unrelaxed crystals.
+        prediction: Distances and certainties.
+        heads: `start(prediction)`, the displacements and deformations to stay near.
+        state: Where the step begins.
     """
     displacements, deformations = state
     i, j = graph.edge_index
@@ -92,7 +134,6 @@ def gauss_newton_step(graph: CrystalGraph, prediction: Prediction, state: State)
         (projectors @ undeformed[:, :, None])[:, :, 0],
         (projectors @ directions[:, :, None])[:, :, 0],
     )
-    target = torch.linalg.matrix_exp(prediction.strains)
     change, components = solve_normal_equations(
         NormalEquations(
             pairs=graph.edge_index,
@@ -104,9 +145,9 @@ def gauss_newton_step(graph: CrystalGraph, prediction: Prediction, state: State)
             weights=prediction.distance_weights,
             residuals=prediction.distances - lengths,
             atom_weights=prediction.displacement_weights,
-            atom_residuals=prediction.displacements - displacements,
+            atom_residuals=heads[0] - displacements,
             crystal_weights=prediction.strain_weights,
-            crystal_residuals=_components(target - deformations),
+            crystal_residuals=_components(heads[1] - deformations),
         )
     )
     moved = displacements + change
@@ -116,47 +157,53 @@ def gauss_newton_step(graph: CrystalGraph, prediction: Prediction, state: State)
 
 
 def _misfits(
-    graph: CrystalGraph, prediction: Prediction, state: State
+    prediction: Prediction, heads: State, state: State, lengths: Float[Tensor, " pairs"]
 ) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " atoms"]]:
     """How far lengths and displacements are from what was predicted, Å."""
-    lengths = (pair_lengths(graph, state) - prediction.distances).abs()
-    moves = torch.linalg.vector_norm(state[0] - prediction.displacements, dim=1)
-    return lengths, moves
+    moves = torch.linalg.vector_norm(state[0] - heads[0], dim=1)
+    return (lengths - prediction.distances).abs(), moves
 
 
-def _reweighted(graph: CrystalGraph, prediction: Prediction, state: State) -> Prediction:
+def _reweighted(
+    prediction: Prediction, heads: State, state: State, lengths: Float[Tensor, " pairs"]
+) -> Prediction:
     """Weights that turn squares into absolute values beyond the knee (iterated re-weighting)."""
-    lengths, moves = _misfits(graph, prediction, state)
+    misfits, moves = _misfits(prediction, heads, state, lengths)
     scales = prediction.distance_log_scales.exp()
     move_scales = prediction.displacement_log_scales.exp()
     return replace(
         prediction,
-        distance_weights=prediction.distance_weights / (lengths / scales).clamp_min(_KNEE),
+        distance_weights=prediction.distance_weights / (misfits / scales).clamp_min(_KNEE),
         displacement_weights=prediction.displacement_weights
         / (moves / move_scales).clamp_min(_KNEE),
     )
 
 
-def _cost(misfits: Tensor, scales: Tensor, is_robust: bool) -> Tensor:
+def _cost(misfits: Tensor, log_scales: Tensor, is_robust: bool) -> Tensor:
     """Square of a misfit, or what re-weighted least squares minimises."""
     if not is_robust:
         return misfits**2
+    scales = log_scales.exp()
     linear = 2 * scales * misfits - _KNEE * scales**2
     return torch.where(misfits < _KNEE * scales, misfits**2 / _KNEE, linear)
 
 
 def _objective(
-    graph: CrystalGraph, prediction: Prediction, state: State, is_robust: bool
+    graph: CrystalGraph,
+    prediction: Prediction,
+    heads: State,
+    state: State,
+    lengths: Float[Tensor, " pairs"],
+    is_robust: bool,
 ) -> Float[Tensor, " crystals"]:
-    lengths, moves = _misfits(graph, prediction, state)
+    misfits, moves = _misfits(prediction, heads, state, lengths)
     by_pair = prediction.distance_weights * _cost(
-        lengths, prediction.distance_log_scales.exp(), is_robust
+        misfits, prediction.distance_log_scales, is_robust
     )
     by_atom = prediction.displacement_weights * _cost(
-        moves, prediction.displacement_log_scales.exp(), is_robust
+        moves, prediction.displacement_log_scales, is_robust
     )
-    target = torch.linalg.matrix_exp(prediction.strains)
-    strain = ((state[1] - target) ** 2).flatten(1).sum(dim=1)
+    strain = ((state[1] - heads[1]) ** 2).sum(dim=(1, 2))
     return (
         sum_over(graph.edge_batch, by_pair, graph.num_crystals)
         + sum_over(graph.batch, by_atom, graph.num_crystals)

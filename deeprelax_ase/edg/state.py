@@ -66,24 +66,37 @@ def start(prediction: Prediction) -> State:
     return prediction.displacements, torch.linalg.matrix_exp(prediction.strains)
 
 
-def check(graph: CrystalGraph, state: State) -> Int[Tensor, " crystals"]:
-    """Status of each crystal's structure: finite, a cell of positive volume, no overlaps."""
+def check(
+    graph: CrystalGraph, state: State, lengths: Float[Tensor, " pairs"]
+) -> Int[Tensor, " crystals"]:
+    """Status of each crystal's structure: finite, a cell of positive volume, no overlaps.
+
+    Args:
+        graph: The unrelaxed crystals.
+        state: The structures.
+        lengths: Of their pairs, Å.
+    """
     displacements, deformations = state
+    status = torch.zeros_like(graph.num_atoms)
+    is_finite = deformations.isfinite().all() & displacements.isfinite().all()
+    near = (lengths < LEAST_DISTANCE) & (lengths < graph.edge_lengths)
+    if bool(is_finite & ~near.any()) and not bool(_is_collapsed(deformations).any()):
+        return status
     finite_atoms = displacements.isfinite().all(dim=1).to(displacements.dtype)
     finite = (graph.mean(finite_atoms) > 1 - 1e-9) & deformations.isfinite().flatten(1).all(1)
     safe = torch.where(finite[:, None, None], deformations, torch.eye(3).to(deformations))
-    collapsed = torch.linalg.eigvalsh(safe)[:, 0] < _LEAST_STRETCH
-    lengths = pair_lengths(graph, state)
-    near = (lengths < LEAST_DISTANCE) & (lengths < graph.edge_lengths)
-    overlaps = torch.zeros_like(graph.num_atoms).index_add(0, graph.edge_batch, near.long()) > 0
-    status = torch.zeros_like(graph.num_atoms)
+    overlaps = torch.zeros_like(status).index_add(0, graph.edge_batch, near.long()) > 0
     for code, failed in (
         (SolveStatus.ATOMS_OVERLAP, overlaps),
-        (SolveStatus.COLLAPSED_CELL, collapsed),
+        (SolveStatus.COLLAPSED_CELL, _is_collapsed(safe)),
         (SolveStatus.NOT_FINITE, ~finite),
     ):
         status = torch.where(failed, torch.full_like(status, code), status)
     return status
+
+
+def _is_collapsed(deformations: Float[Tensor, "crystals 3 3"]) -> Bool[Tensor, " crystals"]:
+    return torch.linalg.eigvalsh(deformations)[:, 0] < _LEAST_STRETCH
 
 
 def length_and_direction(
@@ -130,11 +143,11 @@ def sum_over(crystals: Tensor, values: Tensor, num_crystals: int) -> Tensor:
 
 
 def residuals_of(
-    graph: CrystalGraph, prediction: Prediction, state: State
+    graph: CrystalGraph, prediction: Prediction, lengths: Float[Tensor, " pairs"]
 ) -> Float[Tensor, " crystals"]:
     """Root mean square of solved less predicted distances, weighted by certainty, Å."""
     weights = prediction.distance_weights
-    misfit = weights * (pair_lengths(graph, state) - prediction.distances) ** 2
+    misfit = weights * (lengths - prediction.distances) ** 2
     total = sum_over(graph.edge_batch, misfit, graph.num_crystals)
     weight = sum_over(graph.edge_batch, weights, graph.num_crystals)
     return torch.sqrt(total / weight.clamp_min(TINY))

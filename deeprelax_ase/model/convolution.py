@@ -6,6 +6,8 @@ spherical harmonics of the edge and the mixing is an `o3.Linear`; the tests prov
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from e3nn import o3
@@ -14,6 +16,59 @@ from torch import Tensor, nn
 
 Scalars = Float[Tensor, "atoms features"]
 Vectors = Float[Tensor, "atoms 3 features"]
+
+
+_PAIRS_AT_ONCE = 256
+"""What a layer makes of so many pairs stays in a processor's cache of 1 MB at 96 features."""
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Pairs of atoms, along both of their directions.
+
+    Attributes:
+        targets: Atom each edge leads to: first one end of all pairs, then the other.
+        sources: Atom each edge comes from.
+        directions: From target to source.
+        codes: Radial (and offset) codes of the pairs, for both ways (2) or the same for either (1).
+        envelope: Weight of each pair, which falls to zero at the cutoff.
+    """
+
+    targets: Int[Tensor, " edges"]
+    sources: Int[Tensor, " edges"]
+    directions: Float[Tensor, "edges 3"]
+    codes: Float[Tensor, "ways pairs basis"]
+    envelope: Float[Tensor, " pairs"]
+
+    @classmethod
+    def of_pairs(
+        cls,
+        pairs: Int[Tensor, "2 pairs"],
+        directions: Float[Tensor, "pairs 3"],
+        codes: Float[Tensor, "ways pairs basis"],
+        envelope: Float[Tensor, " pairs"],
+    ) -> "Edges":
+        """Both directions of pairs; `directions` go from the first atom of a pair to the second."""
+        first, second = pairs
+        return cls(
+            targets=torch.cat([first, second]),
+            sources=torch.cat([second, first]),
+            directions=torch.cat([directions, -directions]),
+            codes=codes,
+            envelope=envelope,
+        )
+
+
+def portions(num_pairs: int, device: torch.device) -> list[slice]:
+    """Slices of the pairs that are computed one after the other.
+
+    Inference on a processor is bound by its memory unless the edges come in portions that its cache
+    holds. Under autograd, which keeps everything anyway, and on other devices all come at once.
+    """
+    if device.type != "cpu" or torch.is_grad_enabled():
+        return [slice(None)]
+    starts = range(0, num_pairs, _PAIRS_AT_ONCE)
+    return [slice(start, start + _PAIRS_AT_ONCE) for start in starts]
 
 
 class Message(nn.Module):
@@ -38,41 +93,31 @@ class Message(nn.Module):
         self.filter = nn.Linear(num_basis, 3 * num_features)
         self.scale = 1.0 / math.sqrt(mean_neighbors)
 
-    def filters(
-        self, edge_codes: Float[Tensor, "edges basis"], envelope: Float[Tensor, " edges"]
-    ) -> Float[Tensor, "edges filters"]:
-        """`W e_ij` under the envelope."""
-        filters: Tensor = self.filter(edge_codes)
-        return filters * envelope[:, None]
-
     def forward(
-        self,
-        scalars: Scalars,
-        vectors: Vectors | None,
-        targets: Int[Tensor, " edges"],
-        sources: Int[Tensor, " edges"],
-        directions: Float[Tensor, "edges 3"],
-        filters: Float[Tensor, "ways pairs filters"],
+        self, scalars: Scalars, vectors: Vectors | None, portions: Sequence[Edges]
     ) -> tuple[Scalars, Vectors]:
         """Changes of scalars and vectors.
 
         Args:
             scalars: Of the atoms.
             vectors: Of the atoms; None where all are zero.
-            targets: Atom each edge leads to: first one end of all pairs, then the other.
-            sources: Atom each edge comes from.
-            directions: From target to source.
-            filters: Of the pairs, for both ways (2) or the same for either (1).
+            portions: All edges, one portion after the other.
         """
-        sent = self.source(self.norm(scalars)).index_select(0, sources)
-        sent = (sent.view(2, -1, sent.shape[1]) * filters).view(sent.shape)
-        along, outward, scalar = sent.chunk(3, dim=1)
-        moved = outward[:, None, :] * directions[:, :, None]
-        if vectors is not None:
-            moved = torch.addcmul(moved, along[:, None, :], vectors.index_select(0, sources))
-        new_scalars = torch.zeros_like(scalars).index_add(0, targets, scalar)
-        new_vectors = moved.new_zeros(len(scalars), *moved.shape[1:]).index_add(0, targets, moved)
-        return new_scalars * self.scale, new_vectors * self.scale
+        source = self.source(self.norm(scalars)) * self.scale
+        new_scalars = torch.zeros_like(scalars)
+        new_vectors = scalars.new_zeros(len(scalars), 3, scalars.shape[1])
+        for edges in portions:
+            filters = self.filter(edges.codes) * edges.envelope[:, None]  # (ways, pairs, 3F)
+            sent = source.index_select(0, edges.sources)
+            sent = (sent.view(2, -1, sent.shape[1]) * filters).view(sent.shape)
+            along, outward, scalar = sent.chunk(3, dim=1)
+            moved = outward[:, None, :] * edges.directions[:, :, None]
+            if vectors is not None:
+                received = vectors.index_select(0, edges.sources)
+                moved = torch.addcmul(moved, along[:, None, :], received)
+            new_scalars.index_add_(0, edges.targets, scalar.contiguous())
+            new_vectors.index_add_(0, edges.targets, moved)
+        return new_scalars, new_vectors
 
 
 class Update(nn.Module):

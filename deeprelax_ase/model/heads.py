@@ -7,11 +7,11 @@ equivariant and none depends on which cell of the crystal was given.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.model.convolution import Scalars, Vectors, safe_norm
+from deeprelax_ase.model.convolution import Scalars, Vectors, portions, safe_norm
 
 
 class Estimate(NamedTuple):
@@ -48,16 +48,30 @@ class EdgeHead(nn.Module):
         codes: Float[Tensor, "pairs basis"],
     ) -> Estimate:
         """Estimates of shape `(pairs, 2)`, `(pairs,)` and `(pairs,)`."""
-        i, j = graph.edge_index
-        ends = self.ends(scalars)
+        ends, pulls = self.ends(scalars), self.vectors(vectors)
+        outs = [
+            self._of_pairs(ends, pulls, graph.edge_index[:, part], directions[part], codes[part])
+            for part in portions(len(codes), codes.device)
+        ]
+        out = torch.cat(outs) if outs else codes.new_zeros(0, self.out.out_features)
+        return Estimate(out[:, :2], out[:, 2], out[:, 3])
+
+    def _of_pairs(
+        self,
+        ends: Float[Tensor, "atoms width"],
+        pulls: Float[Tensor, "atoms 3 width"],
+        pairs: Int[Tensor, "2 some"],
+        directions: Float[Tensor, "some 3"],
+        codes: Float[Tensor, "some basis"],
+    ) -> Float[Tensor, "some 4"]:
+        i, j = pairs
         # Each end's vectors along its own outward direction: symmetric when the ends swap.
-        pulls = self.vectors(vectors)
         difference = pulls.index_select(0, i) - pulls.index_select(0, j)
         outward = (difference * directions[:, :, None]).sum(dim=1)
         mixed = ends.index_select(0, i) + ends.index_select(0, j) + self.code(codes) + outward
         activation = nn.functional.silu
-        out = self.out(activation(self.hidden(activation(mixed))))
-        return Estimate(out[:, :2], out[:, 2], out[:, 3])
+        out: Tensor = self.out(activation(self.hidden(activation(mixed))))
+        return out
 
 
 class DisplacementHead(nn.Module):

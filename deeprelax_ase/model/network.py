@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from deeprelax_ase.config import FUNCTIONALS, MAX_ATOMIC_NUMBER, NetworkConfig
 from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.model.convolution import Message, Update
+from deeprelax_ase.model.convolution import Edges, Message, Update, portions
 from deeprelax_ase.model.heads import DisplacementHead, EdgeHead, StrainHead
 from deeprelax_ase.model.offsets import OffsetEncoding
 from deeprelax_ase.model.radial import RadialBasis
@@ -63,27 +63,22 @@ class PaEGNN(nn.Module):
         functionals = graph.functionals.index_select(0, graph.batch)
         scalars = self.elements(graph.numbers) + self.functionals(functionals)
         vectors = None
-        targets, sources = torch.cat([i, j]), torch.cat([j, i])
-        both_directions = torch.cat([directions, -directions])
+        edges = self._portions(graph, directions, codes, envelope)
         for message, update in zip(self.messages, self.updates, strict=True):
-            assert isinstance(message, Message)
-            filters = self._filters(message, codes, envelope, graph)
-            new_scalars, new_vectors = message(
-                scalars, vectors, targets, sources, both_directions, filters
-            )
+            new_scalars, new_vectors = message(scalars, vectors, edges)
             scalars = (scalars + new_scalars) / math.sqrt(2.0)
             vectors = new_vectors if vectors is None else vectors + new_vectors
             scalars, vectors = update(scalars, vectors)
 
-        edges = self.edge_head(graph, scalars, vectors, directions, codes)
+        pairs = self.edge_head(graph, scalars, vectors, directions, codes)
         moves = self.displacement_head(scalars, vectors)
-        pulls = edges.values[:, 1] * envelope / _MEAN_PAIRS_PER_ATOM
+        pulls = pairs.values[:, 1] * envelope / _MEAN_PAIRS_PER_ATOM
         strain = self.strain_head(graph, scalars, pulls, directions)
         mean_moves = graph.mean(moves.values)
         return Prediction(
-            distances=graph.edge_lengths * edges.values[:, 0].clamp(-1.0, 1.0).exp(),
-            distance_log_scales=log_scale(edges.raw_scales),
-            distance_weights=certainty(edges.raw_weights, -3.0) * envelope,
+            distances=graph.edge_lengths * pairs.values[:, 0].clamp(-1.0, 1.0).exp(),
+            distance_log_scales=log_scale(pairs.raw_scales),
+            distance_weights=certainty(pairs.raw_weights, -3.0) * envelope,
             displacements=moves.values - mean_moves.index_select(0, graph.batch),
             displacement_log_scales=log_scale(moves.raw_scales),
             displacement_weights=certainty(moves.raw_weights, 0.5),
@@ -92,14 +87,22 @@ class PaEGNN(nn.Module):
             strain_weights=certainty(strain.raw_weights, 4.0) * graph.num_atoms,
         )
 
-    def _filters(
-        self, message: Message, codes: Tensor, envelope: Tensor, graph: CrystalGraph
-    ) -> Tensor:
-        """Filters of both ways, `(2, pairs, 3F)`; without offsets they are equal: `(1, ...)`."""
-        if self.offsets is None:
-            return message.filters(codes, envelope)[None]
-        ways = [
-            message.filters(torch.cat([codes, self.offsets(offsets)], dim=1), envelope)
-            for offsets in (graph.encoded_offsets, -graph.encoded_offsets)
+    def _portions(
+        self, graph: CrystalGraph, directions: Tensor, codes: Tensor, envelope: Tensor
+    ) -> list[Edges]:
+        """The edges in portions; without offsets, the codes of both ways are the same."""
+        ways = codes[None]
+        if self.offsets is not None:
+            encoded = graph.encoded_offsets
+            ways = torch.stack(
+                [
+                    torch.cat([codes, self.offsets(offsets)], dim=1)
+                    for offsets in (encoded, -encoded)
+                ]
+            )
+        return [
+            Edges.of_pairs(
+                graph.edge_index[:, part], directions[part], ways[:, part], envelope[part]
+            )
+            for part in portions(len(codes), codes.device)
         ]
-        return torch.stack(ways)

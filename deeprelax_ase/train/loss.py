@@ -44,9 +44,9 @@ def compute_loss(
     solver_steps: int,
 ) -> Loss:
     """Loss of a batch, with the solve as the network's last layer."""
-    state = edg.start(prediction)
+    state = heads = edg.start(prediction)
     for _ in range(solver_steps):
-        state = edg.gauss_newton_step(graph, prediction, state)
+        state = edg.gauss_newton_step(graph, prediction, heads, state)
     displacements, deformations = state
     solved_volume = torch.linalg.det(deformations).clamp_min(1e-2).log()
     true_volume = torch.linalg.det(targets.deformations).log()
