@@ -1,0 +1,251 @@
+"""`python -m benchmarks speed|accuracy|steps|dft|check`: DeepRelax beside its rivals."""
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.environments import RivalError
+
+app = typer.Typer(
+    help="DeepRelax beside the potentials it stands in for: tables, JSON and figures.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+_VERSIONS = ("deeprelax-ase", "torch", "numpy", "ase", "e3nn", "vesin", "spglib")
+
+Pairs = Annotated[
+    list[Path], typer.Argument(help="Parquet files of pairs, in the schema of `deeprelax data`.")
+]
+OnePairs = Annotated[Path, typer.Argument(help="Parquet file of pairs.")]
+Rivals = Annotated[
+    list[str], typer.Option("--rival", "-r", help="Which to run beside us; may be repeated.")
+]
+Root = Annotated[
+    Path, typer.Option("--work", help="Folder of the rivals' environments and of their answers.")
+]
+M3GNetWeights = Annotated[
+    Path | None,
+    typer.Option(help="Folder of M3GNet's weights; its package's own download if not given."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of tables, JSON and figures.")]
+Limit = Annotated[int, typer.Option(min=1, help="Crystals a file, evenly spaced.")]
+Split = Annotated[str, typer.Option(help="train, val or test.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse files with rows that cannot be used.")
+]
+_DEFAULT_RIVALS = ["m3gnet", "chgnet"]
+_CHECK_RIVALS = ["chgnet"]
+_DEFAULT_ROOT = Path("benchmarks-work")
+_DEFAULT_OUT = Path("benchmarks-out")
+
+
+@app.command()
+def speed(
+    pairs: OnePairs,
+    rivals: Rivals = _DEFAULT_RIVALS,
+    limit: Limit = 100,
+    least: Annotated[int, typer.Option(help="Atoms of the smallest crystal.")] = 2,
+    most: Annotated[int, typer.Option(help="Atoms of the largest crystal.")] = 40,
+    longest: Annotated[
+        float, typer.Option(help="Seconds after which a rival is asked for no larger crystal.")
+    ] = 30.0,
+    work: Root = _DEFAULT_ROOT,
+    m3gnet_weights: M3GNetWeights = None,
+    out: Out = _DEFAULT_OUT,
+    split: Split = "val",
+) -> None:
+    """How much faster it is than relaxing with a rival, crystal by crystal and in batches."""
+    from benchmarks import plots
+    from benchmarks import speed as measure
+    from benchmarks.cases import choose_cases
+    from benchmarks.rival import start_rivals
+
+    def run() -> None:
+        cases = choose_cases(pairs, limit, split, sizes=(least, most))
+        started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=False)
+        found = measure.compare(cases, started)
+        found["growth"] = measure.growth(started, longest)
+        found["ratios"] = measure.ratios(found)
+        _write(out, "speed", found, measure.table(found))
+        plots.plot_growth(found["growth"], out / "speed.png")
+
+    _guarded(run)
+
+
+@app.command()
+def accuracy(
+    pairs: Pairs,
+    rivals: Rivals = _DEFAULT_RIVALS,
+    limit: Limit = 200,
+    work: Root = _DEFAULT_ROOT,
+    m3gnet_weights: M3GNetWeights = None,
+    out: Out = _DEFAULT_OUT,
+    split: Split = "val",
+    strict: Strict = False,
+) -> None:
+    """How near to DFT it comes, compared with rivals. Goes on where it was interrupted."""
+    from benchmarks import accuracy as measure
+    from benchmarks import plots
+    from benchmarks.cases import choose_cases
+    from benchmarks.rival import start_rivals
+    from deeprelax_ase.data.dataset import file_labels
+
+    def run() -> None:
+        files = dict(zip(file_labels(pairs), pairs, strict=True))
+        chosen = {
+            name: choose_cases(path, limit, split, strict=strict) for name, path in files.items()
+        }
+        started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=True)
+        found = {name: measure.compare(cases, started) for name, cases in chosen.items()}
+        tables = "\n\n".join(f"`{name}`:\n\n{measure.table(f)}" for name, f in found.items())
+        _write(out, "accuracy", found, tables)
+        plots.plot_accuracy(found, out / "accuracy.png")
+
+    _guarded(run)
+
+
+@app.command()
+def steps(
+    pairs: OnePairs,
+    rivals: Rivals = _DEFAULT_RIVALS,
+    limit: Limit = 200,
+    work: Root = _DEFAULT_ROOT,
+    m3gnet_weights: M3GNetWeights = None,
+    out: Out = _DEFAULT_OUT,
+    split: Split = "val",
+    dft: Annotated[
+        Path | None,
+        typer.Option(help="JSON of `python -m benchmarks dft`, to show beside the rivals."),
+    ] = None,
+) -> None:
+    """How many relaxation steps it saves when it goes first. Goes on where it was interrupted."""
+    from benchmarks import plots
+    from benchmarks import steps as measure
+    from benchmarks.cases import choose_cases
+    from benchmarks.rival import going_on, start_rivals
+
+    def run() -> None:
+        cases = choose_cases(pairs, limit, split)
+        started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=True)
+        found: dict[str, Any] = {}
+        for name, rival in started.items():
+            with going_on():
+                found[name] = measure.compare(cases, rival)
+        if dft is not None:
+            found["gpaw"] = json.loads(dft.read_text())["relaxations"]
+        _write(out, "steps", found, measure.table(found))
+        plots.plot_steps(found, out / "steps.png")
+
+    _guarded(run)
+
+
+@app.command()
+def dft(
+    pairs: OnePairs,
+    relaxations: Annotated[int, typer.Option(min=1, help="Crystals to relax.")] = 8,
+    energies: Annotated[int, typer.Option(min=1, help="Crystals to compute energies of.")] = 30,
+    work: Root = _DEFAULT_ROOT,
+    out: Out = _DEFAULT_OUT,
+) -> None:
+    """Steps saved and energies with real DFT (GPAW): hours. Goes on where it was interrupted."""
+    from benchmarks import dft as measure
+    from benchmarks import steps
+    from benchmarks.rival import Rival
+
+    def run() -> None:
+        rival = Rival(measure.RIVAL, work, record=work / f"{measure.RIVAL}.jsonl")
+        with closing(rival):
+            cases = measure.cheapest_cases(pairs, max(relaxations, energies))
+            found: dict[str, Any] = {
+                "relaxations": measure.relaxations(cases[:relaxations], rival),
+                "energies": measure.energies(cases[:energies], rival),
+            }
+        tables = [steps.table({"gpaw": found["relaxations"]}), measure.table(found["energies"])]
+        _write(out, "dft", found, "\n\n".join(tables))
+
+    _guarded(run)
+
+
+@app.command()
+def check(
+    pairs: Pairs,
+    rivals: Rivals = _CHECK_RIVALS,
+    update: Annotated[
+        bool, typer.Option("--update", help="Make what is measured the new baseline.")
+    ] = False,
+    work: Root = _DEFAULT_ROOT,
+    m3gnet_weights: M3GNetWeights = None,
+) -> None:
+    """Fail if one of our ratios is more than 20 % worse than in `baseline.json`.
+
+    Speed is measured on 20 crystals of the first file, accuracy on 200 of each.
+    """
+    from benchmarks import check as measure
+    from benchmarks.cases import choose_cases
+    from benchmarks.rival import start_rivals
+
+    def run() -> None:
+        baseline = {} if update else measure.read_baseline()["ratios"]
+        cases = {path.stem: choose_cases(path, 200) for path in pairs}
+        timed = choose_cases(pairs[0], 20, sizes=(2, 40))
+        started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=False)
+        now = measure.measure(timed, cases, started)
+        for name, value in now.items():
+            print(f"{name}: {value:.3g}")
+        if update:
+            text = json.dumps({"ratios": now, **_made_with()}, indent=1)
+            measure.BASELINE.write_text(text + "\n")
+        worse = measure.worsened(baseline, now)
+        for sentence in worse:
+            print(f"worse: {sentence}", file=sys.stderr)
+        if worse:
+            raise typer.Exit(1)
+
+    _guarded(run)
+
+
+def _guarded(run: Callable[[], None]) -> None:
+    """Run; what is wrong with the input or a rival is one sentence and the exit code 2."""
+    try:
+        run()
+    except (ValueError, OSError, RivalError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def _write(folder: Path, name: str, found: dict[str, Any], table: str) -> None:
+    """Print a table and write it, and everything that was found as JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    print(table)
+    (folder / f"{name}.md").write_text(table + "\n")
+    text = json.dumps({**found, "made_with": _made_with()}, indent=1)
+    (folder / f"{name}.json").write_text(text + "\n")
+
+
+def _made_with() -> dict[str, Any]:
+    """Versions, weights and processor."""
+    from deeprelax_ase.checkpoint import load_weights
+
+    return {
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in _VERSIONS}},
+        "weights": load_weights("default").sha256,
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,135 @@
+"""The crystals that are measured: pairs of a parquet file, and how far a structure is from them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Bool, Float
+from scipy.linalg import polar
+
+from deeprelax_ase.config import NetworkConfig
+from deeprelax_ase.data.augment import Pair
+from deeprelax_ase.data.dataset import PairFile, collate
+from deeprelax_ase.matching import matches
+from deeprelax_ase.metrics import Errors, compute_errors
+from deeprelax_ase.structure import atoms_of
+
+_IMAGES = np.array(list(product((-1, 0, 1), repeat=3)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair of a file."""
+
+    name: str
+    pair: Pair
+    atoms: Atoms
+
+    @property
+    def target(self) -> Atoms:
+        """The relaxed crystal."""
+        return relaxed_atoms(self.pair, self.pair.displacements, self.pair.deformation)
+
+
+def choose_cases(
+    path: Path,
+    limit: int | None,
+    split: str = "val",
+    *,
+    sizes: tuple[int, int] = (1, 10**9),
+    strict: bool = False,
+) -> list[Case]:
+    """Evenly spaced pairs of a file whose numbers of atoms are within a range.
+
+    Raises:
+        ValueError: Not a file of pairs, or none of that split and size.
+    """
+    file = PairFile(path, split, strict=strict)
+    if not file.is_pairs:
+        msg = f"{path} holds relaxed crystals, not pairs: it has no column relaxed_cell"
+        raise ValueError(msg)
+    fitting = np.flatnonzero((file.num_atoms >= sizes[0]) & (file.num_atoms <= sizes[1]))
+    if not len(fitting):
+        msg = f"{path}: no crystal of {sizes[0]} to {sizes[1]} atoms in the split {split!r}"
+        raise ValueError(msg)
+    count = len(fitting) if limit is None else min(limit, len(fitting))
+    places = np.linspace(0, len(fitting) - 1, count).astype(int)
+    return [
+        Case(file.id(row), file[row], atoms_of(file[row].crystal))
+        for row in fitting[places].tolist()
+    ]
+
+
+def relaxed_atoms(
+    pair: Pair, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
+) -> Atoms:
+    """The input of a pair, moved and deformed."""
+    crystal = pair.crystal
+    positions = (crystal.positions + displacements) @ deformation
+    return Atoms(crystal.numbers, positions, cell=crystal.cell @ deformation, pbc=crystal.pbc)
+
+
+Move = tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]
+"""Displacements and deformation, in the conventions of `graph.py`."""
+
+
+def move_of(
+    pair: Pair, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+) -> Move:
+    """What took the input of a pair to a structure; a rotation, a shift and images do not count."""
+    crystal = pair.crystal
+    _, deformation = polar(np.linalg.solve(crystal.cell, cell), side="left")
+    before = crystal.positions @ np.linalg.inv(crystal.cell)
+    moves = positions @ np.linalg.inv(cell) - before
+    moves -= np.rint(moves)
+    moves -= moves.mean(axis=0)
+    return moves @ crystal.cell, deformation
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Errors of structures, crystal by crystal.
+
+    Attributes:
+        errors: The measures of `metrics.Errors`.
+        minimum_image: Mean absolute Cartesian component of the difference to the nearest of the
+            27 images of each relaxed site, Å.
+        matched: Whether StructureMatcher at its defaults takes them for the same structure.
+    """
+
+    errors: Errors
+    minimum_image: Float[np.ndarray, " crystals"]
+    matched: Bool[np.ndarray, " crystals"]
+
+    def measures(self) -> dict[str, Float[np.ndarray, " crystals"]]:
+        """All of it but the matches, by name."""
+        own = {field.name: getattr(self.errors, field.name) for field in fields(Errors)}
+        return {"minimum_image": self.minimum_image, **own}
+
+
+def measure(pairs: Sequence[Pair], moves: Sequence[Move]) -> Measured:
+    """How far moved inputs are from the relaxed crystals."""
+    graph, targets = collate(pairs, NetworkConfig())
+    displacements = torch.from_numpy(np.concatenate([move[0] for move in moves]))
+    deformations = torch.from_numpy(np.stack([move[1] for move in moves]))
+    both = list(zip(pairs, moves, strict=True))
+    return Measured(
+        errors=compute_errors(graph, displacements, deformations, targets),
+        minimum_image=np.array([_minimum_image(pair, *move) for pair, move in both]),
+        matched=np.array([matches(pair, *move) for pair, move in both]),
+    )
+
+
+def _minimum_image(
+    pair: Pair, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
+) -> float:
+    own = relaxed_atoms(pair, displacements, deformation)
+    target = relaxed_atoms(pair, pair.displacements, pair.deformation)
+    images = _IMAGES[np.abs(_IMAGES[:, ~pair.crystal.pbc]).sum(axis=1) == 0]
+    apart = (target.positions - own.positions)[:, None, :] + images @ np.array(target.cell)
+    nearest = np.linalg.norm(apart, axis=2).argmin(axis=1)
+    return float(np.abs(apart[np.arange(len(apart)), nearest]).mean())

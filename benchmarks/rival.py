@@ -1,0 +1,197 @@
+"""A rival at work: its environment, a process in it, and tasks that are answered one by one."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from benchmarks.environments import RivalError, interpreter
+
+_HERE = Path(__file__).parent
+_ADAPTERS = _HERE / "rivals"
+_ONE_THREAD = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS",
+    ),
+    "1",
+)
+_LAST_LINES = 3
+FMAX = 0.05
+"""eV/Å"""
+MOST_STEPS = 500
+
+
+def known_rivals() -> list[str]:
+    """Names of the rivals that have an adapter."""
+    return sorted(path.stem for path in _ADAPTERS.glob("*.py") if path.stem != "__init__")
+
+
+class Rival:
+    """A process in a rival's environment, started at the first task.
+
+    Args:
+        name: One of `known_rivals()`.
+        root: Folder of the environments, and of what the rivals print.
+        weights: Folder or file of its weights; its package's own if None.
+        record: File that answers are kept in, so that no task is carried out twice; none: nothing
+            is kept.
+
+    Raises:
+        RivalError: No such rival, no such weights, or its environment cannot be made.
+    """
+
+    def __init__(
+        self, name: str, root: Path, weights: Path | None = None, record: Path | None = None
+    ) -> None:
+        self.name = name
+        self._identity = (name, "" if weights is None else weights.name)
+        self._record = record
+        self._known = {} if record is None else _read_record(record)
+        self._process: subprocess.Popen[str] | None = None
+        if name not in known_rivals():
+            msg = f"no rival {name!r}: choose from {', '.join(known_rivals())}"
+            raise RivalError(msg)
+        if weights is not None and not weights.exists():
+            msg = f"{name}: no weights in {weights}"
+            raise RivalError(msg)
+        python = interpreter(name, root)
+        self._command = [str(python), str(_HERE / "worker.py"), str(_ADAPTERS / f"{name}.py")]
+        if weights is not None:
+            self._command.append(str(weights.resolve()))
+        self._log = root / f"{name}.log"
+
+    @property
+    def has_packaged(self) -> bool:
+        """Whether its package has a relaxer of its own."""
+        return bool(self.ask("hello")["packaged"])
+
+    def close(self) -> None:
+        """End the process; the next task starts another."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def relax(
+        self, atoms: Atoms, optimizer: str = "FIRE", options: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Relax atoms and cell to `FMAX` in at most `MOST_STEPS` steps of an ASE optimizer.
+
+        Returns:
+            `seconds`, `steps`, `converged`, `energies` (eV, of every step), `positions` and `cell`
+            (Å); or `error`.
+        """
+        limits = {"fmax": FMAX, "steps": MOST_STEPS}
+        return self.ask("relax", atoms, optimizer=optimizer, options=options, **limits)
+
+    def ask(self, do: str, atoms: Atoms | None = None, **settings: Any) -> dict[str, Any]:
+        """Answer to a task; one that fails is answered with `error`, its reason.
+
+        Raises:
+            RivalError: The process cannot start, or it ended.
+        """
+        task = {"do": do, **settings}
+        if atoms is not None:
+            task |= {
+                "numbers": atoms.numbers.tolist(),
+                "positions": atoms.positions.tolist(),
+                "cell": np.array(atoms.cell).tolist(),
+                "pbc": atoms.pbc.tolist(),
+            }
+        key = hashlib.sha256(json.dumps([*self._identity, task]).encode()).hexdigest()
+        if key not in self._known:
+            self._known[key] = self._carry_out(task)
+            if self._record is not None:
+                with self._record.open("a") as stream:
+                    print(json.dumps({"key": key, "answer": self._known[key]}), file=stream)
+        return self._known[key]
+
+    def _carry_out(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            print(json.dumps(task), file=process.stdin, flush=True)
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self.close()
+            msg = f"{self.name}: its process ended: {self._last_words()}"
+            raise RivalError(msg)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            with self._log.open("a") as log:
+                self._process = subprocess.Popen(  # noqa: S603 - our own worker
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    env=os.environ | _ONE_THREAD | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+                )
+        return self._process
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text().strip().splitlines() if self._log.is_file() else []
+        return " ".join(lines[-_LAST_LINES:]) or "it said nothing"
+
+
+def _read_record(path: Path) -> dict[str, dict[str, Any]]:
+    """Answers of earlier runs; a line that an interruption cut short is left out."""
+    known = {}
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            with suppress(json.JSONDecodeError):
+                entry = json.loads(line)
+                known[entry["key"]] = entry["answer"]
+    return known
+
+
+def start_rivals(
+    names: Sequence[str],
+    root: Path,
+    weights: Mapping[str, Path | None],
+    *,
+    recorded: bool,
+) -> dict[str, Rival]:
+    """Those rivals that can be started; what keeps the others out is printed.
+
+    Args:
+        names: Of the rivals.
+        root: Folder of environments and records.
+        weights: Of those that have weights to name.
+        recorded: Whether answers of earlier runs count.
+    """
+    started = {}
+    for name in names:
+        record = root / f"{name}.jsonl" if recorded else None
+        with going_on():
+            rival = Rival(name, root, weights.get(name), record)
+            rival.ask("hello")
+            started[name] = rival
+    return started
+
+
+@contextmanager
+def going_on() -> Iterator[None]:
+    """What goes wrong with one rival is printed and does not stop the others."""
+    try:
+        yield
+    except RivalError as error:
+        print(f"error: {error}; the others go on", file=sys.stderr)

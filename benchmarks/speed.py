@@ -1,0 +1,231 @@
+"""How much faster we are than relaxing with a rival: side by side, in one run, on one thread."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import bulk
+from jaxtyping import Float
+from tqdm import tqdm
+
+from benchmarks.accuracy import OURS
+from benchmarks.cases import Case
+from benchmarks.environments import RivalError
+from benchmarks.parts import peak_memory, time_parts
+from benchmarks.rival import Rival
+from deeprelax_ase import Relaxer
+from deeprelax_ase.report import markdown_table
+
+_REPEATS = 5
+_BLOCKS = 10
+_REPLICAS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 500)
+"""Of the 2 atoms of rock salt."""
+
+
+def compare(cases: Sequence[Case], rivals: Mapping[str, Rival]) -> dict[str, Any]:
+    """Time every case with every contender, and all of them in batches, in turn.
+
+    Each crystal is relaxed by us five times in a row (the median counts) and by every rival once;
+    after every tenth of the crystals, all of them are relaxed by us in batches. First calls, which
+    compile and trace, are not timed.
+
+    Returns:
+        `crystals` (name, atoms, seconds and steps by contender), `batched` (seconds a crystal, of
+        every pass), the `parts` of our time, `peak_memory` in bytes.
+    """
+    torch.set_num_threads(1)
+    relaxer = Relaxer()
+    every = [case.atoms for case in cases]
+    list(relaxer.relax_many(every))
+    for rival in rivals.values():
+        for atoms in every[:2]:
+            rival.relax(atoms)
+    running = dict(rivals)
+    crystals, batched = [], []
+    ends = np.linspace(0, len(cases), min(_BLOCKS, len(cases)) + 1).astype(int)[1:] - 1
+    for number, case in enumerate(tqdm(cases, "crystals", file=sys.stderr)):
+        seconds = {OURS: _ours(relaxer, case.atoms)}
+        steps = {}
+        for name, rival in list(running.items()):
+            answer = _ask(rival, case.atoms, running)
+            if answer is not None:
+                seconds[name], steps[name] = answer["seconds"], answer["steps"]
+        crystals.append(
+            {"name": case.name, "atoms": len(case.atoms), "seconds": seconds, "steps": steps}
+        )
+        if number in ends:
+            started = time.perf_counter()
+            list(relaxer.relax_many(every))
+            batched.append((time.perf_counter() - started) / len(every))
+    return {
+        "crystals": crystals,
+        "batched": batched,
+        "parts": {
+            "single": time_parts(every, single=True),
+            "batched": time_parts(every, single=False),
+        },
+        "peak_memory": {
+            OURS: peak_memory(every),
+            **{name: rival.ask("hello")["peak_memory"] for name, rival in running.items()},
+        },
+    }
+
+
+def _ask(rival: Rival, atoms: Atoms, running: dict[str, Rival]) -> dict[str, Any] | None:
+    """Answer of a rival; None where it failed. One whose process ended runs no more."""
+    try:
+        answer = rival.relax(atoms)
+    except RivalError as error:
+        print(f"error: {error}; the others go on", file=sys.stderr)
+        del running[rival.name]
+        return None
+    return None if "error" in answer else answer
+
+
+def _ours(relaxer: Relaxer, atoms: Atoms) -> float:
+    times = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        relaxer.relax(atoms)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times))
+
+
+def growth(rivals: Mapping[str, Rival], longest: float) -> dict[str, Any]:
+    """Time by number of atoms, from 1 to 1,000: copper, and supercells of strained, rattled MgO.
+
+    Args:
+        rivals: By name. A rival whose relaxation takes longer than `longest` seconds is not asked
+            for larger ones.
+        longest: Seconds.
+
+    Returns:
+        `sizes`, `seconds` by contender (as far as it went), and our `peak_memory` in bytes.
+    """
+    torch.set_num_threads(1)
+    relaxer = Relaxer()
+    crystals = [bulk("Cu", a=3.7), *(_supercell(count) for count in _REPLICAS)]
+    seconds: dict[str, list[float]] = {OURS: [], **{name: [] for name in rivals}}
+    running = dict(rivals)
+    for atoms in tqdm(crystals, "sizes", file=sys.stderr):
+        relaxer.relax(atoms)
+        seconds[OURS].append(_ours(relaxer, atoms))
+        for rival in list(running.values()):
+            answer = _ask(rival, atoms, running)
+            if answer is not None:
+                seconds[rival.name].append(answer["seconds"])
+            if answer is None or answer["seconds"] > longest:
+                running.pop(rival.name, None)
+    return {
+        "sizes": [len(atoms) for atoms in crystals],
+        "seconds": seconds,
+        "peak_memory": [peak_memory([atoms]) for atoms in crystals],
+    }
+
+
+def _supercell(count: int) -> Atoms:
+    """So many primitive cells of rock salt, as near to a cube as their number allows."""
+    repeats = [1, 1, 1]
+    for prime in _factors(count):
+        repeats[int(np.argmin(repeats))] *= prime
+    atoms = bulk("MgO", "rocksalt", a=4.35) * repeats
+    atoms.rattle(0.05, seed=0)
+    return atoms
+
+
+def _factors(count: int) -> list[int]:
+    """Prime factors, the largest first."""
+    found, divisor = [], 2
+    while count > 1:
+        while count % divisor == 0:
+            found.append(divisor)
+            count //= divisor
+        divisor += 1
+    return found[::-1]
+
+
+def ratios(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """By how much we are faster than each rival.
+
+    Returns:
+        For each rival, on the crystals it relaxed: `single` and `batched`, ratios of medians;
+        `single_total` and `batched_total`, ratios of sums; `each`, the median of the ratios
+        crystal by crystal, and their 5th and 95th percentiles.
+    """
+    crystals = found["crystals"]
+    batched = float(np.median(found["batched"]))
+    names = dict.fromkeys(name for c in crystals for name in c["seconds"] if name != OURS)
+    result = {}
+    for name in names:
+        done = [c["seconds"] for c in crystals if name in c["seconds"]]
+        theirs: Float[np.ndarray, " n"] = np.array([seconds[name] for seconds in done])
+        ours: Float[np.ndarray, " n"] = np.array([seconds[OURS] for seconds in done])
+        result[name] = {
+            "crystals": len(done),
+            "median_seconds": float(np.median(theirs)),
+            "single": float(np.median(theirs) / np.median(ours)),
+            "single_total": float(theirs.sum() / ours.sum()),
+            "batched": float(np.median(theirs) / batched),
+            "batched_total": float(theirs.mean() / batched),
+            "each": float(np.median(theirs / ours)),
+            "each_5": float(np.percentile(theirs / ours, 5)),
+            "each_95": float(np.percentile(theirs / ours, 95)),
+        }
+    return result
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Times and ratios, then the parts of our time."""
+    ours = 1000 * np.array([c["seconds"][OURS] for c in found["crystals"]])
+    batched = 1000 * float(np.median(found["batched"]))
+    rows = [
+        [
+            *(OURS, str(len(ours)), f"{np.median(ours):.2f}", f"{ours.mean():.2f}"),
+            *([""] * 5),
+            _mega(found["peak_memory"][OURS]),
+        ],
+        [f"{OURS}, in batches", str(len(ours)), "", f"{batched:.2f}", *([""] * 6)],
+    ]
+    for name, ratio in ratios(found).items():
+        times = [c["seconds"][name] for c in found["crystals"] if name in c["seconds"]]
+        rows.append(
+            [
+                name,
+                str(len(times)),
+                f"{1000 * np.median(times):.0f}",
+                f"{1000 * np.mean(times):.0f}",
+                f"{ratio['single']:.0f}",
+                f"{ratio['single_total']:.0f}",
+                f"{ratio['each']:.0f} ({ratio['each_5']:.0f} to {ratio['each_95']:.0f})",
+                f"{ratio['batched']:.0f}",
+                f"{ratio['batched_total']:.0f}",
+                _mega(found["peak_memory"].get(name)),
+            ]
+        )
+    header = [
+        "one thread",
+        "crystals",
+        "median / ms",
+        "mean / ms",
+        "ratio of medians",
+        "of totals",
+        "crystal by crystal (5 to 95 %)",
+        "in batches: of medians",
+        "of totals",
+        "peak memory / MB",
+    ]
+    parts = found["parts"]
+    part_rows = [
+        [name, *(f"{1000 * parts[how][name]:.2f}" for how in ("single", "batched"))]
+        for name in parts["single"]
+    ]
+    part_header = ["ms a crystal, mean", "one by one", "in batches"]
+    return f"{markdown_table(header, rows)}\n\n{markdown_table(part_header, part_rows)}"
+
+
+def _mega(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:.0f}"

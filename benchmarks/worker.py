@@ -1,0 +1,134 @@
+"""What runs in a rival's environment: tasks come in as JSON lines, answers go out the same way.
+
+    python worker.py ADAPTER.py [WEIGHTS]
+
+Started by `rival.py`; knows ASE and one adapter, nothing of this project. A task that fails is
+answered with its error, and the next one is taken.
+"""
+
+import importlib.util
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+import warnings
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS, FIRE
+
+_OPTIMIZERS = {"FIRE": FIRE, "BFGS": BFGS}
+_KIB = 1024
+
+
+class Worker:
+    """One adapter and what it has loaded so far."""
+
+    def __init__(self, adapter: str, weights: str | None) -> None:
+        spec = importlib.util.spec_from_file_location("adapter", adapter)
+        self.adapter = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.adapter)
+        self.weights = weights
+        self._calculator = None
+        self._packaged = None
+
+    def answer(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Carry out one task."""
+        answers = {
+            "hello": self.hello,
+            "relax": self.relax,
+            "packaged": self.packaged,
+            "energy": self.energy,
+        }
+        return answers[task["do"]](task)
+
+    def hello(self, task: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """What can be asked of this rival."""
+        return {"packaged": hasattr(self.adapter, "packaged")}
+
+    def relax(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Relax atoms and cell with an optimizer of ASE."""
+        atoms = _atoms(task)
+        atoms.calc = self._fresh_calculator(task)
+        volume = atoms.get_volume()
+        energies: list[float] = []
+        started = time.perf_counter()
+        with _OPTIMIZERS[task["optimizer"]](FrechetCellFilter(atoms), logfile=None) as optimizer:
+            optimizer.attach(lambda: energies.append(float(atoms.get_potential_energy())))
+            optimizer.attach(lambda: _check(atoms, volume))
+            converged = optimizer.run(fmax=task["fmax"], steps=task["steps"])
+            steps = optimizer.nsteps
+        seconds = time.perf_counter() - started
+        return {
+            "seconds": seconds,
+            "steps": steps,
+            "converged": bool(converged),
+            "energies": energies,
+            **_geometry(atoms),
+        }
+
+    def packaged(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Relax with the package's own relaxer at its defaults."""
+        if self._packaged is None:
+            self._packaged = self.adapter.packaged(self.weights)
+        started = time.perf_counter()
+        atoms, steps = self._packaged(_atoms(task))
+        return {"seconds": time.perf_counter() - started, "steps": steps, **_geometry(atoms)}
+
+    def energy(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Energy (eV) and the largest force (eV/Å)."""
+        atoms = _atoms(task)
+        atoms.calc = self._fresh_calculator(task)
+        started = time.perf_counter()
+        energy = float(atoms.get_potential_energy())
+        force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+        return {"seconds": time.perf_counter() - started, "energy": energy, "largest_force": force}
+
+    def _fresh_calculator(self, task: dict[str, Any]) -> Any:
+        """The calculator, made once, unless it has options that depend on the crystal."""
+        options = task.get("options") or {}
+        if self._calculator is None or options:
+            self._calculator = self.adapter.calculator(self.weights, **options)
+        return self._calculator
+
+
+def _atoms(task: dict[str, Any]) -> Atoms:
+    return Atoms(task["numbers"], task["positions"], cell=task["cell"], pbc=task["pbc"])
+
+
+def _geometry(atoms: Atoms) -> dict[str, Any]:
+    return {"positions": atoms.positions.tolist(), "cell": np.array(atoms.cell).tolist()}
+
+
+def _check(atoms: Atoms, volume: float) -> None:
+    """Stop a relaxation that has left the realm of crystals."""
+    energy = atoms.get_potential_energy()
+    if not np.isfinite(energy) or not 0.1 < atoms.get_volume() / volume < 10:
+        msg = f"diverged: energy {energy:.3g} eV, volume {atoms.get_volume():.3g} Å^3"
+        raise ArithmeticError(msg)
+
+
+def main() -> None:
+    """Answer tasks until there are no more."""
+    # What a package prints goes to stderr: stdout carries answers alone.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    warnings.simplefilter("ignore")
+    worker = Worker(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
+    for line in sys.stdin:
+        try:
+            answer = worker.answer(json.loads(line))
+        except Exception as error:  # noqa: BLE001 - whatever a package raises is an answer
+            traceback.print_exc()
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        answer["peak_memory"] = peak * _KIB
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""The harness of rivals, with a rival that is ASE's own Morse potential in this environment."""
+
+import json
+import sys
+import textwrap
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ase.build import bulk
+from datasets import write_pairs
+from scipy.spatial.transform import Rotation
+from typer.testing import CliRunner
+
+from benchmarks import accuracy, cases, check, environments, plots, rival, speed, steps
+from benchmarks.__main__ import app
+from benchmarks.environments import RivalError
+
+ADAPTER = """
+import os
+from pathlib import Path
+
+from ase.calculators.morse import MorsePotential
+
+
+def calculator(weights, **options):
+    class Counted(MorsePotential):
+        def calculate(self, atoms=None, *arguments, **others):
+            print("to stdout, where only answers belong")
+            if len(atoms) == 3:
+                raise RuntimeError("three is too many")
+            if len(atoms) == 5:
+                os._exit(1)
+            with Path(__file__).with_suffix(".calls").open("a") as stream:
+                stream.write("x")
+            super().calculate(atoms, *arguments, **others)
+
+    return Counted(epsilon=1.0, r0=2.2, rho0=4.0)
+"""
+
+
+@pytest.fixture
+def adapters(tmp_path, monkeypatch):
+    folder = tmp_path / "rivals"
+    folder.mkdir()
+    (folder / "morse.py").write_text(textwrap.dedent(ADAPTER))
+    monkeypatch.setattr(rival, "_ADAPTERS", folder)
+    monkeypatch.setattr(rival, "interpreter", lambda *_: sys.executable)
+    return folder
+
+
+@pytest.fixture
+def morse(adapters, tmp_path):
+    assert adapters.is_dir()
+    found = rival.Rival("morse", tmp_path, record=tmp_path / "morse.jsonl")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def some_cases(tmp_path):
+    path = write_pairs(tmp_path / "pairs.parquet", 40)
+    return cases.choose_cases(path, 4)
+
+
+def calls(adapters):
+    path = adapters / "morse.calls"
+    return len(path.read_text()) if path.exists() else 0
+
+
+def test_a_rival_relaxes_and_is_asked_once(morse, adapters, tmp_path):
+    copper = bulk("Cu", a=3.3)
+    answer = morse.relax(copper)
+    assert answer["converged"]
+    assert answer["steps"] == len(answer["energies"]) - 1 > 0
+    assert answer["energies"][-1] < answer["energies"][0]
+    assert abs(np.linalg.det(answer["cell"]) - copper.get_volume()) > 0.1
+    made = calls(adapters)
+    morse.close()
+    assert morse.relax(copper) == answer
+    with (tmp_path / "morse.jsonl").open("a") as stream:
+        stream.write('{"key": "cut sho')
+    again = rival.Rival("morse", tmp_path, record=tmp_path / "morse.jsonl")
+    assert again.relax(copper) == answer
+    assert calls(adapters) == made
+    again.close()
+
+
+def test_a_failing_task_is_an_answer_and_the_next_goes_on(morse):
+    assert morse.relax(bulk("Cu") * (3, 1, 1))["error"] == "RuntimeError: three is too many"
+    assert morse.ask("energy", bulk("Cu", a=3.3))["energy"] < 0
+
+
+def test_a_rival_that_dies_is_named(morse):
+    with pytest.raises(RivalError, match="morse: its process ended"):
+        morse.relax(bulk("Cu") * (5, 1, 1))
+    assert "error" not in morse.relax(bulk("Cu", a=3.3))
+
+
+@pytest.mark.usefixtures("adapters")
+def test_what_keeps_a_rival_out(tmp_path, capsys):
+    nowhere = {"morse": tmp_path / "none"}
+    assert rival.start_rivals(["morse", "unheard"], tmp_path, nowhere, recorded=True) == {}
+    said = capsys.readouterr().err
+    assert f"morse: no weights in {tmp_path / 'none'}" in said
+    assert "no rival 'unheard': choose from morse" in said
+
+
+@pytest.mark.parametrize(
+    ("pins", "reason"),
+    [
+        ("# python: 3.99\n", "needs Python 3.99, and none is on the PATH"),
+        ("{here}\n--no-index\nno-such-package==1\n", "no-such-package"),
+    ],
+)
+def test_environments_that_cannot_be_made(tmp_path, monkeypatch, pins, reason):
+    here = f"# python: {sys.version_info.major}.{sys.version_info.minor}"
+    (tmp_path / "some.txt").write_text(pins.format(here=here))
+    monkeypatch.setattr(environments, "_PINS", tmp_path)
+    with pytest.raises(RivalError, match=reason):
+        environments.interpreter("some", tmp_path / "environments")
+    with pytest.raises(RivalError, match="no rival 'other': choose from some"):
+        environments.interpreter("other", tmp_path)
+
+
+def test_every_adapter_has_pins():
+    assert rival.known_rivals() == environments.known_environments()
+
+
+def test_a_move_is_what_it_was_made_of(some_cases):
+    pair = some_cases[0].pair
+    target = some_cases[0].target
+    turn = Rotation.from_rotvec([0.3, -0.2, 0.9]).as_matrix()
+    cell = np.array(target.cell) @ turn
+    images = np.arange(3 * len(target)).reshape(-1, 3) % 2
+    positions = (target.positions + np.array([0.1, 0.2, 0.3])) @ turn + images @ cell
+    displacements, deformation = cases.move_of(pair, positions, cell)
+    np.testing.assert_allclose(displacements, pair.displacements, atol=1e-6)
+    np.testing.assert_allclose(deformation, pair.deformation, atol=1e-6)
+    perfect = cases.measure([pair], [(displacements, deformation)])
+    assert perfect.matched.all()
+    assert max(values.max() for values in perfect.measures().values()) < 1e-5
+
+
+def test_minimum_image_is_never_further(some_cases):
+    pairs = [case.pair for case in some_cases]
+    far = [(p.displacements + p.crystal.cell[0] * 0.9, p.deformation) for p in pairs]
+    measured = cases.measure(pairs, far)
+    assert (measured.minimum_image < 0.5 * measured.errors.coordinates).all()
+
+
+def test_accuracy_of_all_contenders(some_cases, morse, tmp_path):
+    found = accuracy.compare(some_cases, {"morse": morse})
+    assert list(found) == [accuracy.INPUT, accuracy.OURS, "morse"]
+    for entry in found.values():
+        low, high = entry["bonds"]["interval"]
+        assert low <= entry["bonds"]["mean"] <= high
+        assert entry["failures"] == 0
+    assert len(accuracy.table(found).splitlines()) == 5
+    plots.plot_accuracy({"pairs": found}, tmp_path / "accuracy.png")
+    assert (tmp_path / "accuracy.png").stat().st_size > 10_000
+
+
+def test_a_failure_counts_as_the_input(some_cases, morse, monkeypatch):
+    monkeypatch.setattr(morse, "relax", lambda _: {"error": "none"})
+    found = accuracy.compare(some_cases, {"morse": morse})
+    assert found["morse"]["failures"] == len(some_cases)
+    assert found["morse"]["bonds"] == found[accuracy.INPUT]["bonds"]
+
+
+def test_steps_from_input_and_prediction(some_cases, morse, tmp_path):
+    found = steps.compare(some_cases, morse)
+    assert len(found["crystals"]) == len(some_cases)
+    for entry in found["crystals"]:
+        assert min(entry["above"]) > -1e-6
+    summary = steps.summarise(found)
+    assert summary["steps_total"] == [
+        sum(entry["steps"][k] for entry in found["crystals"]) for k in (0, 1)
+    ]
+    none = {"failures": 3, "crystals": []}
+    assert steps.table({"morse": found, "other": none}).count("\n") == 3
+    plots.plot_steps({"morse": found, "other": none}, tmp_path / "steps.png")
+
+
+def test_ratios_are_theirs_over_ours():
+    crystals = [
+        {
+            "name": str(k),
+            "atoms": 2,
+            "seconds": {accuracy.OURS: 0.01, "other": 1.0 + k},
+            "steps": {},
+        }
+        for k in range(3)
+    ]
+    del crystals[2]["seconds"]["other"]
+    found = speed.ratios({"crystals": crystals, "batched": [0.002, 0.005, 0.001]})["other"]
+    assert found["crystals"] == 2
+    assert found["single"] == pytest.approx(150)
+    assert found["batched"] == pytest.approx(750)
+    assert found["single_total"] == pytest.approx(150)
+    assert found["each_5"] < found["each"] < found["each_95"]
+
+
+def test_speed_measures_all_contenders(some_cases, morse, tmp_path):
+    found = speed.compare(some_cases[:2], {"morse": morse})
+    assert [set(c["seconds"]) for c in found["crystals"]] == [{accuracy.OURS, "morse"}] * 2
+    parts = found["parts"]["batched"]
+    assert sum(v for k, v in parts.items() if k != "all") == pytest.approx(parts["all"])
+    assert all(value > 0 for value in parts.values())
+    assert found["peak_memory"][accuracy.OURS] > 1e8
+    assert "ratio of medians" in speed.table(found)
+    growth = {"sizes": [1, 2], "seconds": {accuracy.OURS: [0.01, 0.02], "morse": [1.0]}}
+    plots.plot_growth(growth, tmp_path / "speed.png")
+
+
+@pytest.mark.parametrize("count", [1, 6, 500])
+def test_supercells_have_so_many_cells(count):
+    assert len(speed._supercell(count)) == 2 * count
+
+
+def test_worse_ratios_are_named():
+    baseline = {"a": 100.0, "b": 10.0, "c": 1.0}
+    assert check.worsened(baseline, {"a": 81.0, "b": 12.0, "c": 0.9}) == []
+    worse = check.worsened(baseline, {"a": 79.0, "b": 10.0})
+    assert worse == ["a: was 100, is 79", "c: was 1, and could not be measured"]
+
+
+def test_command_line_names_what_is_wrong(tmp_path):
+    runner = CliRunner()
+    path = write_pairs(tmp_path / "pairs.parquet", 40, drop=["relaxed_cell"])
+    result = runner.invoke(app, ["accuracy", str(path), "--rival", "chgnet"])
+    assert result.exit_code == 2
+    assert "no column relaxed_cell" in result.stderr
+    table = pq.read_table(write_pairs(path, 40)).to_pylist()
+    for row in table:
+        row["positions"][0] = float("nan")
+    pq.write_table(type(pq.read_table(path)).from_pylist(table), path)
+    result = runner.invoke(app, ["steps", str(path)])
+    assert result.exit_code == 2
+    assert "positions has NaN" in result.stderr
+
+
+@pytest.mark.usefixtures("adapters")
+def test_command_line_writes_table_json_and_figure(tmp_path):
+    path = write_pairs(tmp_path / "pairs.parquet", 40)
+    out = tmp_path / "out"
+    arguments = [str(path), "--rival", "morse", "--limit", "3", "--work", str(tmp_path)]
+    for command in ("accuracy", "steps"):
+        result = CliRunner().invoke(app, [command, *arguments, "--out", str(out)])
+        assert result.exit_code == 0, result.stderr
+        found = json.loads((out / f"{command}.json").read_text())
+        assert found["made_with"]["weights"]
+        assert (out / f"{command}.md").read_text().strip() in result.stdout
+        assert (out / f"{command}.png").exists()
+
+
+def test_sizes_that_no_crystal_has(tmp_path):
+    with pytest.raises(ValueError, match="no crystal of 50 to 60 atoms"):
+        cases.choose_cases(write_pairs(tmp_path / "p.parquet"), 3, sizes=(50, 60))
