@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.environments import RivalError
+from deeprelax_ase.cli.common import Strict, stop
 
 app = typer.Typer(
     help="DeepRelax beside the potentials it stands in for: tables, JSON and figures.",
@@ -37,9 +38,6 @@ M3GNetWeights = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of tables, JSON and figures.")]
 Limit = Annotated[int, typer.Option(min=1, help="Crystals a file, evenly spaced.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse files with rows that cannot be used.")
-]
 _DEFAULT_RIVALS = ["m3gnet", "chgnet"]
 _CHECK_RIVALS = ["chgnet"]
 _DEFAULT_ROOT = Path("benchmarks-work")
@@ -216,8 +214,7 @@ def _guarded(run: Callable[[], None]) -> None:
     try:
         run()
     except (ValueError, OSError, RivalError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        stop(str(error))
 
 
 def _write(folder: Path, name: str, found: dict[str, Any], table: str) -> None:

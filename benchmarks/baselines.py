@@ -12,7 +12,6 @@ written to RUNS/<network>-<seed>.json and not trained again.
 import argparse
 import json
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -22,17 +21,16 @@ from tqdm import tqdm
 
 from benchmarks.ablation import SETS, variant_config
 from deeprelax_ase.config import FUNCTIONALS, MAX_ATOMIC_NUMBER, NetworkConfig, TrainConfig
-from deeprelax_ase.data.dataset import PairFile, Targets, collate
+from deeprelax_ase.data.dataset import PairFile, Targets
 from deeprelax_ase.data.mixture import Mixture
 from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.metrics import compute_errors, concatenate, improvement, input_errors
 from deeprelax_ase.model.convolution import Edges, Message, Update
 from deeprelax_ase.model.radial import RadialBasis
 from deeprelax_ase.train.schedule import Schedule
+from deeprelax_ase.train.validation import score
 
 _MEAN_NEIGHBORS = 22.0
 _CELL_SCALE = 10.0
-_CHUNK = 32
 
 
 class _Baseline(nn.Module):
@@ -182,8 +180,15 @@ def train(kind: type[_Baseline], config: TrainConfig) -> dict[str, dict[str, flo
         average.update_parameters(network)
     minutes = (time.monotonic() - started) / 60
     sources = {source.path.stem: source.path for source in config.sources}
+    trained = average.module.eval()
+
+    def relax(graph: CrystalGraph) -> tuple[Tensor, Tensor]:
+        moves, cells = trained(graph.to(torch.float32))
+        return moves.double(), torch.linalg.solve(graph.cells, cells.double())
+
     scores = {
-        name: score(average.module.eval(), config, PairFile(sources[name], "val")) for name in SETS
+        name: score(relax, config.network, PairFile(sources[name], "val"), config.validation_limit)
+        for name in SETS
     }
     parameters = float(sum(p.numel() for p in network.parameters()))
     return {"run": {"minutes": round(minutes, 1), "parameters": parameters}, **scores}
@@ -195,23 +200,6 @@ def loss(graph: CrystalGraph, moves: Tensor, cells: Tensor, targets: Targets) ->
     lengths = torch.sqrt((apart * apart).sum(dim=1) + 1e-10)
     true_cells = graph.cells @ targets.deformations
     return graph.mean(lengths).mean() + (cells - true_cells).abs().mean()
-
-
-@torch.no_grad()
-def score(network: nn.Module, config: TrainConfig, file: PairFile) -> dict[str, float]:
-    """Improvement over the input in per cent, on the crystals that the ablation is scored on."""
-    count = min(len(file), config.validation_limit)
-    rows = torch.linspace(0, len(file) - 1, count).long().tolist()
-    errors, dummies = [], []
-    for first in range(0, count, _CHUNK):
-        chunk = [file[row] for row in rows[first : first + _CHUNK]]
-        graph, targets = collate(chunk, config.network)
-        moves, cells = network(graph.to(torch.float32))
-        deformations = torch.linalg.solve(graph.cells, cells.double())
-        errors.append(compute_errors(graph, moves.double(), deformations, targets))
-        dummies.append(input_errors(graph, targets))
-    result = concatenate(errors)
-    return {f.name: improvement(result, concatenate(dummies))[f.name] for f in fields(result)}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ The front-ends (optimizer, transformation, command line) know only this module.
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,9 @@ class Relaxer:
         self.edges_per_batch = edges_per_batch
         self.always_move = always_move
         _keep_freed_memory()
+        self._ensemble = ensemble
+        self._has_specialist = model == "default" and SPECIALIST in available_weights()
         self._general = self._load(model, ensemble)
-        self._sheets = self._general
-        if model == "default" and SPECIALIST in available_weights():
-            has_replicates = len(replicate_paths(SPECIALIST)) > 1
-            self._sheets = self._load(SPECIALIST, ensemble and has_replicates)
         self.weights = self._general.weights
 
     @property
@@ -118,9 +116,16 @@ class Relaxer:
             raise ValueError(msg)
         return Predictor(replicates, self.device, self.method)
 
+    @cached_property
+    def _specialist(self) -> Predictor:
+        """The networks for sheets, loaded when the first one comes."""
+        return self._load(SPECIALIST, self._ensemble and len(replicate_paths(SPECIALIST)) > 1)
+
     def _predictor(self, crystal: Crystal) -> Predictor:
         """The networks for a crystal: a specialist for two periodic axes, if there is one."""
-        return self._sheets if crystal.pbc.sum() == _AXES_OF_A_SHEET else self._general
+        if self._has_specialist and crystal.pbc.sum() == _AXES_OF_A_SHEET:
+            return self._specialist
+        return self._general
 
     def relax(self, structure: Any, *, relax_cell: bool | None = None) -> RelaxResult:
         """Relax one ASE Atoms or pymatgen Structure.

@@ -11,6 +11,14 @@ Ensemble = Annotated[
     bool, typer.Option("--ensemble", help="Mean of all replicates of the weights.")
 ]
 
+AlwaysMove = Annotated[
+    bool, typer.Option("--always-move", help="Move also within the expected error.")
+]
+
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse files with rows that cannot be used.")
+]
+
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many crystals a file.")]
 
 

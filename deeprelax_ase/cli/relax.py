@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import Ensemble, Model, stop
+from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, stop
 
 
 def relax(
@@ -29,9 +29,7 @@ def relax(
         bool, typer.Option("--allow-unseen", help="Go on with elements the weights never saw.")
     ] = False,
     ensemble: Ensemble = False,
-    always_move: Annotated[
-        bool, typer.Option("--always-move", help="Move also within the expected error.")
-    ] = False,
+    always_move: AlwaysMove = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist.")
     ] = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import Ensemble, Limit, Model, stop
+from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Limit, Model, Strict, stop
 
 _DEPENDENCIES = ("ase", "pymatgen", "torch", "e3nn", "numpy", "scipy", "vesin", "spglib")
 
@@ -71,9 +71,7 @@ def train(
         int,
         typer.Option(min=1, help="Train so many, of other seeds each, in FOLDER/1, FOLDER/2, ..."),
     ] = 1,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse files with rows that cannot be used.")
-    ] = False,
+    strict: Strict = False,
 ) -> None:
     """Train a network; stops and resumes exactly, Ctrl-C included.
 
@@ -111,18 +109,14 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     limit: Limit = None,
     ensemble: Ensemble = False,
-    always_move: Annotated[
-        bool, typer.Option("--always-move", help="Move also within the expected error.")
-    ] = False,
+    always_move: AlwaysMove = False,
     match: Annotated[
         bool, typer.Option("--match/--no-match", help="Match rates; some 50 ms a crystal.")
     ] = True,
     details: Annotated[
         bool, typer.Option("--details", help="Tables by source and by element too.")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse files with rows that cannot be used.")
-    ] = False,
+    strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, for machines.")] = False,
 ) -> None:
     """Compare relaxed structures with their targets, and with the unrelaxed input.

@@ -35,7 +35,13 @@ from deeprelax_ase.train.process import (
 )
 from deeprelax_ase.train.schedule import Schedule
 from deeprelax_ase.train.team import Team
-from deeprelax_ase.train.validation import Scores, open_validation, overall, score
+from deeprelax_ase.train.validation import (
+    Scores,
+    open_validation,
+    overall,
+    score,
+    through_the_solve,
+)
 
 
 class Trainer:
@@ -139,8 +145,9 @@ class Trainer:
         network = self.average.module.eval()
         assert isinstance(network, PaEGNN)
         config = self.config
+        relax = through_the_solve(network, config.network, config.device)
         scores = {
-            name: score(network, config.network, file, config.validation_limit, config.device)
+            name: score(relax, config.network, file, config.validation_limit)
             for name, file in self._validation.items()
         }
         rows = [

@@ -1,14 +1,17 @@
 """How much better than the input a network in training is."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from deeprelax_ase import edg
 from deeprelax_ase.config import NetworkConfig
 from deeprelax_ase.data.dataset import EmptySplitError, PairFile, collate, file_labels
+from deeprelax_ase.graph import CrystalGraph
 from deeprelax_ase.metrics import compute_errors, concatenate, improvement, input_errors
 
 Scores = dict[str, int | float]
@@ -34,20 +37,42 @@ def open_validation(paths: Sequence[Path], *, strict: bool) -> dict[str, PairFil
     return files
 
 
+Moves = tuple[Float[Tensor, "atoms 3"], Float[Tensor, "crystals 3 3"]]
+"""Displacements and deformations of a batch."""
+
+
+def through_the_solve(
+    network: torch.nn.Module, config: NetworkConfig, device: str
+) -> Callable[[CrystalGraph], Moves]:
+    """A network and the solve after it, as what `score` asks for."""
+
+    def relax(graph: CrystalGraph) -> Moves:
+        prediction = network(graph.to(torch.float32, device)).to(torch.float64, "cpu")
+        solution = edg.solve(graph, prediction, max_steps=config.solver_steps)
+        return solution.displacements, solution.deformations
+
+    return relax
+
+
 @torch.no_grad()
 def score(
-    network: torch.nn.Module, config: NetworkConfig, file: PairFile, limit: int, device: str
+    relax: Callable[[CrystalGraph], Moves], config: NetworkConfig, file: PairFile, limit: int
 ) -> Scores:
-    """Improvement over the input in per cent, on evenly spaced crystals of a split."""
+    """Improvement over the input in per cent, on evenly spaced crystals of a split.
+
+    Args:
+        relax: From a batch to its moves, in double precision.
+        config: Of the graphs.
+        file: The split.
+        limit: At most so many crystals.
+    """
     count = min(len(file), limit)
     rows = torch.linspace(0, len(file) - 1, count).long().tolist()
     rows.sort(key=lambda row: file.num_atoms[row])
     errors, dummies = [], []
     for first in range(0, len(rows), _CHUNK):
         graph, targets = collate([file[row] for row in rows[first : first + _CHUNK]], config)
-        prediction = network(graph.to(torch.float32, device)).to(torch.float64, "cpu")
-        solution = edg.solve(graph, prediction, max_steps=config.solver_steps)
-        errors.append(compute_errors(graph, solution.displacements, solution.deformations, targets))
+        errors.append(compute_errors(graph, *relax(graph), targets))
         dummies.append(input_errors(graph, targets))
     result = concatenate(errors)
     own = {"crystals": count, "mean_displacement": float(result.displacement.mean())}
