@@ -49,11 +49,13 @@ def compare(cases: Sequence[Case], rivals: Mapping[str, Rival]) -> dict[str, Any
             with going_on():
                 if how == "packaged" and not rival.has_packaged:
                     continue
-                moves = [
-                    _rival_move(rival, how, case) for case in tqdm(cases, label, file=sys.stderr)
-                ]
+                answers = [_ask(rival, how, case) for case in tqdm(cases, label, file=sys.stderr)]
+                moves = [_move(case, answer) for case, answer in zip(cases, answers, strict=True)]
                 failures = sum(move is None for move in moves)
                 found[label] = summarise(measure(pairs, _or_still(moves, still)), failures)
+                found[label]["not_converged"] = sum(
+                    not answer.get("converged", True) for answer in answers
+                )
     return found
 
 
@@ -75,8 +77,11 @@ def _relaxer(functional: str) -> Relaxer:
     return _RELAXERS[functional]
 
 
-def _rival_move(rival: Rival, how: str, case: Case) -> Move | None:
-    answer = rival.relax(case.atoms) if how == "relax" else rival.ask("packaged", case.atoms)
+def _ask(rival: Rival, how: str, case: Case) -> dict[str, Any]:
+    return rival.relax(case.atoms) if how == "relax" else rival.ask("packaged", case.atoms)
+
+
+def _move(case: Case, answer: Mapping[str, Any]) -> Move | None:
     if "error" in answer:
         return None
     return move_of(case.pair, np.array(answer["positions"]), np.array(answer["cell"]))
@@ -111,7 +116,13 @@ def _statistics(values: Float[np.ndarray, " crystals"]) -> dict[str, Any]:
 
 def table(found: Mapping[str, Any]) -> str:
     """Mean with its 95 % interval, and the median, of every contender."""
-    header = ["mean (95 % interval), median", *_TITLES.values(), "match rate / %", "failures"]
+    header = [
+        "mean (95 % interval), median",
+        *_TITLES.values(),
+        "match rate / %",
+        "not converged",
+        "failures",
+    ]
     rows = []
     for label, entry in found.items():
         cells = [
@@ -120,5 +131,6 @@ def table(found: Mapping[str, Any]) -> str:
             )
             for name in _TITLES
         ]
-        rows.append([label, *cells, f"{entry['match_rate']:.1f}", str(entry["failures"])])
+        counts = [str(entry.get("not_converged", "")), str(entry["failures"])]
+        rows.append([label, *cells, f"{entry['match_rate']:.1f}", *counts])
     return markdown_table(header, rows)
