@@ -1,7 +1,6 @@
 """What our own time and memory go to."""
 
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +13,9 @@ import torch
 from ase import Atoms
 from ase.io import write
 
+from benchmarks.worker import peak_memory
 from deeprelax_ase import Relaxer, edg, predictor, relax
 from deeprelax_ase.files import read_structures, write_structures
-
-_KIB = 1024
 
 
 def time_parts(crystals: Sequence[Atoms], *, single: bool) -> dict[str, float]:
@@ -88,7 +86,7 @@ def _counted(totals: dict[str, float], part: str) -> Iterator[None]:
     totals[part] = totals.get(part, 0.0) + time.perf_counter() - started
 
 
-def peak_memory(crystals: Sequence[Atoms]) -> int:
+def peak_of(crystals: Sequence[Atoms]) -> int:
     """Most memory (bytes) that a fresh process needs to relax some crystals."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_own_peak, (crystals,))
@@ -97,4 +95,4 @@ def peak_memory(crystals: Sequence[Atoms]) -> int:
 def _own_peak(crystals: Sequence[Atoms]) -> int:
     torch.set_num_threads(1)
     list(Relaxer().relax_many(crystals))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
+    return peak_memory()

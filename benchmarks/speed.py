@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmarks.accuracy import OURS
 from benchmarks.cases import Case
 from benchmarks.environments import RivalError
-from benchmarks.parts import peak_memory, time_parts
+from benchmarks.parts import peak_of, time_parts
 from benchmarks.rival import Rival
 from deeprelax_ase import Relaxer
 from deeprelax_ase.report import markdown_table
@@ -68,7 +68,7 @@ def compare(cases: Sequence[Case], rivals: Mapping[str, Rival]) -> dict[str, Any
             "batched": time_parts(every, single=False),
         },
         "peak_memory": {
-            OURS: peak_memory(every),
+            OURS: peak_of(every),
             **{name: rival.ask("hello")["peak_memory"] for name, rival in running.items()},
         },
     }
@@ -129,7 +129,7 @@ def growth(rivals: Mapping[str, Rival], longest: float) -> dict[str, Any]:
     return {
         "sizes": [len(atoms) for atoms in crystals],
         "seconds": seconds,
-        "peak_memory": [peak_memory([atoms]) for atoms in crystals],
+        "peak_memory": [peak_of([atoms]) for atoms in crystals],
     }
 
 

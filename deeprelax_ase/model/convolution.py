@@ -19,7 +19,7 @@ Vectors = Float[Tensor, "atoms 3 features"]
 
 
 _PAIRS_AT_ONCE = 256
-"""What a layer makes of so many pairs stays in a processor's cache of 1 MB at 96 features."""
+"""What a layer makes of so many pairs stays in a core's cache of 1 MB at 96 features."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def portions(num_pairs: int, device: torch.device) -> list[slice]:
     """
     if device.type != "cpu" or torch.is_grad_enabled():
         return [slice(None)]
-    starts = range(0, num_pairs, _PAIRS_AT_ONCE)
-    return [slice(start, start + _PAIRS_AT_ONCE) for start in starts]
+    at_once = _PAIRS_AT_ONCE * torch.get_num_threads()
+    return [slice(start, start + at_once) for start in range(0, num_pairs, at_once)]
 
 
 class Message(nn.Module):
