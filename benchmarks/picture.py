@@ -60,6 +60,7 @@ def _draw(panels: dict[str, Atoms], formula: str, out: Path) -> None:
     symbols = sorted(set(panels[next(iter(panels))].symbols))
     palette = dict(zip(symbols, _COLORS, strict=False))
     figure, axes = plt.subplots(1, 3, figsize=(11, 4.6), sharex=True, sharey=True)
+    highest = np.zeros(2)
     for axis, (title, atoms) in zip(axes, panels.items(), strict=True):
         centered = atoms.copy()
         centered.wrap()
@@ -68,6 +69,8 @@ def _draw(panels: dict[str, Atoms], formula: str, out: Path) -> None:
         axis.set_title(title, fontsize=12)
         axis.set_axis_off()
         axis.set_aspect("equal")
+        highest = np.maximum(highest, [axis.get_xlim()[1], axis.get_ylim()[1]])
+    axes[0].set(xlim=(0, highest[0]), ylim=(0, highest[1]))  # the axes are shared
     legend = [
         mpl.lines.Line2D([], [], marker="o", ls="", ms=9, mec="k", mfc=color, label=symbol)
         for symbol, color in palette.items()
