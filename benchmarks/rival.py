@@ -80,8 +80,8 @@ class Rival:
     def close(self) -> None:
         """End the process; the next task starts another."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            with suppress(BrokenPipeError), self._process as process:
+                process.kill()
             self._process = None
 
     def relax(
