@@ -3,7 +3,7 @@
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.environments import RivalError
+from benchmarks.environments import RivalError, pinned_versions
 from deeprelax_ase.cli.common import Strict, stop
 
 app = typer.Typer(
@@ -71,7 +71,7 @@ def speed(
         found = measure.compare(cases, started)
         found["growth"] = measure.growth(started, longest)
         found["ratios"] = measure.ratios(found)
-        _write(out, "speed", found, measure.table(found))
+        _write(out, "speed", found, measure.table(found), started)
         plots.plot_growth(found["growth"], out / "speed.png")
 
     _guarded(run)
@@ -103,7 +103,7 @@ def accuracy(
         started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=True)
         found = {name: measure.compare(cases, started) for name, cases in chosen.items()}
         tables = "\n\n".join(f"`{name}`:\n\n{measure.table(f)}" for name, f in found.items())
-        _write(out, "accuracy", found, tables)
+        _write(out, "accuracy", found, tables, started)
         plots.plot_accuracy(found, out / "accuracy.png")
 
     _guarded(run)
@@ -138,7 +138,7 @@ def steps(
                 found[name] = measure.compare(cases, rival)
         if dft is not None:
             found["gpaw"] = json.loads(dft.read_text())["relaxations"]
-        _write(out, "steps", found, measure.table(found))
+        _write(out, "steps", found, measure.table(found), found)
         plots.plot_steps(found, out / "steps.png")
 
     _guarded(run)
@@ -166,7 +166,7 @@ def dft(
                 "energies": measure.energies(cases[:energies], rival),
             }
         tables = [steps.table({"gpaw": found["relaxations"]}), measure.table(found["energies"])]
-        _write(out, "dft", found, "\n\n".join(tables))
+        _write(out, "dft", found, "\n\n".join(tables), [measure.RIVAL])
 
     _guarded(run)
 
@@ -198,7 +198,7 @@ def check(
         for name, value in now.items():
             print(f"{name}: {value:.3g}")
         if update:
-            text = json.dumps({"ratios": now, **_made_with()}, indent=1)
+            text = json.dumps({"ratios": now, **_made_with(started)}, indent=1)
             measure.BASELINE.write_text(text + "\n")
         worse = measure.worsened(baseline, now)
         for sentence in worse:
@@ -217,22 +217,25 @@ def _guarded(run: Callable[[], None]) -> None:
         stop(str(error))
 
 
-def _write(folder: Path, name: str, found: dict[str, Any], table: str) -> None:
+def _write(
+    folder: Path, name: str, found: dict[str, Any], table: str, rivals: Iterable[str]
+) -> None:
     """Print a table and write it, and everything that was found as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     print(table)
     (folder / f"{name}.md").write_text(table + "\n")
-    text = json.dumps({**found, "made_with": _made_with()}, indent=1)
+    text = json.dumps({**found, "made_with": _made_with(rivals)}, indent=1)
     (folder / f"{name}.json").write_text(text + "\n")
 
 
-def _made_with() -> dict[str, Any]:
-    """Versions, weights and processor."""
+def _made_with(rivals: Iterable[str]) -> dict[str, Any]:
+    """Versions, ours and those of the rivals, weights and processor."""
     from deeprelax_ase.checkpoint import load_weights
 
     return {
         "versions": {"python": platform.python_version(), **{n: version(n) for n in _VERSIONS}},
         "weights": load_weights("default").sha256,
+        "rivals": {name: pinned_versions(name) for name in rivals},
         "processor": _processor(),
     }
 

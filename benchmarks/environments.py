@@ -24,6 +24,13 @@ def known_environments() -> list[str]:
     return sorted(path.stem for path in _PINS.glob("*.txt"))
 
 
+def pinned_versions(name: str) -> dict[str, str]:
+    """Version of every package in a rival's environment."""
+    lines = (_PINS / f"{name}.txt").read_text().splitlines()
+    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return dict(pairs)
+
+
 def interpreter(name: str, root: Path) -> Path:
     """Python of a rival's environment, which is made if it is not there or its pins have changed.
 

@@ -46,6 +46,8 @@ def adapters(tmp_path, monkeypatch):
     (folder / "morse.py").write_text(textwrap.dedent(ADAPTER))
     monkeypatch.setattr(rival, "_ADAPTERS", folder)
     monkeypatch.setattr(rival, "interpreter", lambda *_: sys.executable)
+    (folder / "morse.txt").write_text("# python: 3.11\nase==3.23.0\n")
+    monkeypatch.setattr(environments, "_PINS", folder)
     return folder
 
 
@@ -246,6 +248,7 @@ def test_command_line_writes_table_json_and_figure(tmp_path):
         assert result.exit_code == 0, result.stderr
         found = json.loads((out / f"{command}.json").read_text())
         assert found["made_with"]["weights"]
+        assert found["made_with"]["rivals"] == {"morse": {"ase": "3.23.0"}}
         assert (out / f"{command}.md").read_text().strip() in result.stdout
         assert (out / f"{command}.png").exists()
 
