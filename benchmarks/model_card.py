@@ -18,6 +18,7 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from benchmarks.ablation import table as ablation_table
+from benchmarks.accuracy import table as rivals_table
 from deeprelax_ase.checkpoint import load_weights
 from deeprelax_ase.report import error_table, improvement_table, markdown_table, trust_table
 from deeprelax_ase.weights_files import available_weights
@@ -57,6 +58,9 @@ def main() -> None:
         ),
         "curves": "\n\n".join(_curve(path) for path in sorted(_RESULTS.glob("curve-*.csv"))),
         "elements": "\n\n".join(_elements(name, known[name].provenance) for name in first),
+        "rivals": rivals_table(
+            json.loads((_RESULTS / "accuracy-test.json").read_text())["hypothetical"]
+        ),
         "ablation": ablation_table(json.loads((_RESULTS / "ablation.json").read_text())),
         **{
             f"{split}_{kind}": make(json.loads((_RESULTS / f"{split}.json").read_text()))
