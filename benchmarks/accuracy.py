@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from benchmarks.cases import Case, Measured, Move, measure, move_of
 from benchmarks.rival import Rival, going_on
-from deeprelax_ase import Relaxer
+from deeprelax_ase.relax import shared_relaxer
 from deeprelax_ase.report import markdown_table
 
 _TITLES = {
@@ -61,20 +61,11 @@ def compare(cases: Sequence[Case], rivals: Mapping[str, Rival]) -> dict[str, Any
 
 def our_move(case: Case) -> Move | None:
     """Our relaxation of a case to its own functional; None if it was refused."""
-    relaxer = _relaxer(case.pair.functional)
+    relaxer = shared_relaxer(functional=case.pair.functional, allow_unseen=True)
     result = relaxer.relax(case.atoms)
     if result.status != "relaxed":
         return None
     return move_of(case.pair, result.structure.positions, np.array(result.structure.cell))
-
-
-_RELAXERS: dict[str, Relaxer] = {}
-
-
-def _relaxer(functional: str) -> Relaxer:
-    if functional not in _RELAXERS:
-        _RELAXERS[functional] = Relaxer(functional=functional, allow_unseen=True)
-    return _RELAXERS[functional]
 
 
 def _ask(rival: Rival, how: str, case: Case) -> dict[str, Any]:

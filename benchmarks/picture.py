@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.visualize.plot import plot_atoms
 
+from benchmarks.cases import relaxed_atoms
 from deeprelax_ase import Relaxer
 from deeprelax_ase.data.dataset import PairFile
 from deeprelax_ase.structure import atoms_of
@@ -37,9 +38,7 @@ def main() -> None:
     relaxer = Relaxer(functional=pair.functional)
     relaxer.relax(before)  # the first call of torch is slow
     result = relaxer.relax(before)
-    after = before.copy()
-    after.set_cell(before.cell[:] @ pair.deformation)
-    after.positions = (before.positions + pair.displacements) @ pair.deformation
+    after = relaxed_atoms(pair, pair.displacements, pair.deformation)
     error = np.linalg.norm(result.displacement - pair.displacements, axis=1).mean()
     move = np.linalg.norm(pair.displacements, axis=1).mean()
     panels = {

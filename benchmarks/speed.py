@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from benchmarks.accuracy import OURS
 from benchmarks.cases import Case
-from benchmarks.environments import RivalError
 from benchmarks.parts import peak_of, time_parts
-from benchmarks.rival import Rival
+from benchmarks.rival import Rival, going_on
 from deeprelax_ase import Relaxer
 from deeprelax_ase.report import markdown_table
 
@@ -76,13 +75,11 @@ def compare(cases: Sequence[Case], rivals: Mapping[str, Rival]) -> dict[str, Any
 
 def _ask(rival: Rival, atoms: Atoms, running: dict[str, Rival]) -> dict[str, Any] | None:
     """Answer of a rival; None where it failed. One whose process ended runs no more."""
-    try:
+    with going_on():
         answer = rival.relax(atoms)
-    except RivalError as error:
-        print(f"error: {error}; the others go on", file=sys.stderr)
-        del running[rival.name]
-        return None
-    return None if "error" in answer else answer
+        return None if "error" in answer else answer
+    del running[rival.name]
+    return None
 
 
 def _ours(relaxer: Relaxer, atoms: Atoms) -> float:

@@ -95,18 +95,9 @@ def _is_flat(vectors: Float[np.ndarray, "some 3"]) -> bool:
 def check_distances(crystal: Crystal) -> None:
     """Refuse two atoms on one site."""
     pair = nearest_pair(crystal, edg.LEAST_DISTANCE)
-    if pair is not None:
-        refuse_near(*pair)
-
-
-def refuse_near(i: int, j: int, distance: float) -> None:
-    """Refuse two atoms that are nearer than two atoms can be.
-
-    Raises:
-        StructureError: They are.
-    """
-    if distance >= edg.LEAST_DISTANCE:
+    if pair is None:
         return
+    i, j, distance = pair
     msg = (
         f"atoms {i} and {j} share a site: they are {distance:.3f} Å apart, less than "
         f"{edg.LEAST_DISTANCE} Å; remove one of them"

@@ -60,7 +60,7 @@ class Edges:
 
 
 def portions(num_pairs: int, device: torch.device) -> list[slice]:
-    """Slices of the pairs that are computed one after the other.
+    """Slices of the pairs that are computed one after the other, at least one.
 
     Inference on a processor is bound by its memory unless the edges come in portions that its cache
     holds. Under autograd, which keeps everything anyway, and on other devices all come at once.
@@ -68,7 +68,7 @@ def portions(num_pairs: int, device: torch.device) -> list[slice]:
     if device.type != "cpu" or torch.is_grad_enabled():
         return [slice(None)]
     at_once = _PAIRS_AT_ONCE * torch.get_num_threads()
-    return [slice(start, start + at_once) for start in range(0, num_pairs, at_once)]
+    return [slice(start, start + at_once) for start in range(0, max(num_pairs, 1), at_once)]
 
 
 class Message(nn.Module):

@@ -53,7 +53,7 @@ class EdgeHead(nn.Module):
             self._of_pairs(ends, pulls, graph.edge_index[:, part], directions[part], codes[part])
             for part in portions(len(codes), codes.device)
         ]
-        out = torch.cat(outs) if outs else codes.new_zeros(0, self.out.out_features)
+        out = torch.cat(outs)
         return Estimate(out[:, :2], out[:, 2], out[:, 3])
 
     def _of_pairs(
