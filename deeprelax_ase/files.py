@@ -79,7 +79,7 @@ def _read(path: Path) -> StructureFile:
         parser = CifParser(path, check_cif=False)
         structures = parser.parse_structures(primitive=False, on_error="raise")
         return StructureFile(path, own, structures)
-    if _split(path)[1] == ".json":
+    if split_suffix(path) == ".json":
         with zopen(path, mode="rt", encoding="utf-8") as stream:
             text = stream.read()
         if '"pymatgen' in text:
@@ -87,7 +87,7 @@ def _read(path: Path) -> StructureFile:
     try:
         file_format = filetype(str(path))
         if file_format == "vasp":  # by its name alone: a POSCAR would have been read by now
-            file_format = filetype(f"structure{_split(path)[1]}", read=False)
+            file_format = filetype(f"structure{split_suffix(path)}", read=False)
     except UnknownFileTypeError as error:
         msg = f"{path} is in no format that ASE or pymatgen reads"
         raise StructureError(msg) from error
@@ -109,16 +109,21 @@ def _read_poscar(path: Path) -> StructureFile:
     return StructureFile(path, "poscar", [structure], poscar.comment, notes)
 
 
-def _split(path: Path) -> tuple[str, str, str]:
+def split_name(path: Path) -> tuple[str, str, str]:
     """Stem, suffix, and suffix of compression of a file's name."""
     compression = path.suffix if path.suffix in _COMPRESSED else ""
     inner = Path(path.name.removesuffix(compression))
     return inner.stem, inner.suffix, compression
 
 
+def split_suffix(path: Path) -> str:
+    """Suffix of a file's name, in lower case, without that of compression."""
+    return split_name(path)[1].lower()
+
+
 def _own_format(path: Path) -> str | None:
     """Format that goes through pymatgen, by name; None for those of ASE."""
-    stem, suffix, _ = _split(path)
+    stem, suffix, _ = split_name(path)
     if suffix.lower() in _OWN_SUFFIXES:
         return _OWN_SUFFIXES[suffix.lower()]
     is_named = stem.upper().startswith(("POSCAR", "CONTCAR"))
@@ -140,7 +145,7 @@ def output_path(source: StructureFile, output: Path | None) -> Path:
     if source.format not in _PYMATGEN_FORMATS and not ioformats[source.format].can_write:
         msg = f"{path} is in the format {source.format!r}, which can only be read: name an --output"
         raise StructureError(msg)
-    stem, suffix, compression = _split(path)
+    stem, suffix, compression = split_name(path)
     if source.format == "poscar" and suffix.lower() not in _OWN_SUFFIXES:
         stem, suffix = f"{stem}{suffix}", ""
     return path.with_name(f"{stem}_relaxed{suffix}{compression}")
@@ -177,7 +182,7 @@ def _output_format(source: StructureFile, path: Path) -> str:
     own = _own_format(path)
     if own is not None:
         return own
-    _, suffix, _ = _split(path)
+    _, suffix, _ = split_name(path)
     if suffix == ".json":
         return "pymatgen-json" if source.format in _PYMATGEN_FORMATS else "json"
     try:

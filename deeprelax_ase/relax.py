@@ -25,10 +25,8 @@ from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import StructureInput, read_structure
 from deeprelax_ase.symmetry import find_space_group, symmetrise
 from deeprelax_ase.uncertainty import is_within_error, system_uncertainty
-from deeprelax_ase.weights_files import available_weights, replicate_paths
+from deeprelax_ase.weights_files import SPECIALIST, available_weights, replicate_paths
 
-SPECIALIST = "sheets"
-"""Weights that `default` takes for structures with two periodic axes, where they are shipped."""
 _AXES_OF_A_SHEET = 2
 
 

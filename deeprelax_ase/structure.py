@@ -122,17 +122,7 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
         StructureError: It is no crystal, or one that cannot be relaxed; see the message.
     """
     check_vacuum(vacuum)
-    if isinstance(structure, Atoms):
-        raw = _from_atoms(structure)
-    elif isinstance(structure, IStructure):
-        raw = _from_structure(structure)
-    else:
-        msg = (
-            f"cannot relax a {type(structure).__module__}.{type(structure).__name__}: "
-            "give an ase.Atoms or a pymatgen Structure"
-        )
-        raise StructureError(msg)
-    numbers, positions, cell, pbc, free = raw
+    numbers, positions, cell, pbc, free = _raw(structure)
     check_input(numbers, positions, cell, pbc)
     cell = complete_cell(cell, pbc)
     shifts = np.zeros((len(numbers), 3), dtype=int)
@@ -153,6 +143,15 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
     return StructureInput(structure, crystal, shifts, free, tuple(notes))
 
 
+def plain_crystal(structure: Any) -> Crystal:
+    """Species, positions, cell and pbc of a structure as they stand there.
+
+    Raises:
+        StructureError: It is neither Atoms nor Structure, or disordered.
+    """
+    return Crystal(*_raw(structure)[:4])
+
+
 def atoms_of(crystal: Crystal) -> Atoms:
     """A crystal as ASE Atoms."""
     return Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=crystal.pbc)
@@ -165,6 +164,18 @@ _Raw = tuple[
     Bool[np.ndarray, "3"],
     Bool[np.ndarray, "atoms 3"],
 ]
+
+
+def _raw(structure: Any) -> _Raw:
+    if isinstance(structure, Atoms):
+        return _from_atoms(structure)
+    if isinstance(structure, IStructure):
+        return _from_structure(structure)
+    msg = (
+        f"cannot relax a {type(structure).__module__}.{type(structure).__name__}: "
+        "give an ase.Atoms or a pymatgen Structure"
+    )
+    raise StructureError(msg)
 
 
 def _from_atoms(atoms: Atoms) -> _Raw:

@@ -4,6 +4,8 @@ import hashlib
 from itertools import count, takewhile
 from pathlib import Path
 
+SPECIALIST = "sheets"
+"""Weights that `default` takes for structures with two periodic axes, where they are shipped."""
 _INSTALLED = Path(__file__).resolve().parent / "weights"
 _CHECKOUT = Path(__file__).resolve().parent.parent / "weights"
 

@@ -1,15 +1,19 @@
-"""The command line: relax, info, data, train, evaluate, calibrate."""
+"""The command line: relax, screen, merge, export, info, data, train, evaluate, calibrate."""
 
 import typer
 
 from deeprelax_ase.cli.data import data
 from deeprelax_ase.cli.relax import relax
+from deeprelax_ase.cli.screen import export, merge, screen
 from deeprelax_ase.cli.weights import calibrate, evaluate, info, train
 
 app = typer.Typer(
     help="Relax crystal structures in one pass.", no_args_is_help=True, add_completion=False
 )
 app.command()(relax)
+app.command()(screen)
+app.command()(merge)
+app.command()(export)
 app.command()(info)
 app.add_typer(data, name="data")
 app.command()(train)

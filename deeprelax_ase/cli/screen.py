@@ -1,0 +1,273 @@
+"""`deeprelax screen`, `merge` and `export`."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, stop
+
+if TYPE_CHECKING:
+    from deeprelax_ase.screen.finish import Summary
+
+_MANY_REASONS = 8
+
+MaxError = Annotated[
+    float | None,
+    typer.Option(min=0, help="Trust what has at most this expected error, Å (column `trusted`)."),
+]
+Deduplicate = Annotated[
+    bool, typer.Option("--deduplicate", help="Group what relaxed to the same structure.")
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="File ending in .parquet, .extxyz or .db (ASE).")
+]
+Report = Annotated[
+    Path | None, typer.Option(help="Write an HTML page with distributions and 3D views.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+def screen(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders, 'patterns*': extxyz, ASE .db, JSON, JSONL, parquet, or any file."
+        ),
+    ],
+    output: Output,
+    functional: Annotated[
+        str, typer.Option(help="Functional to relax to: PBE, PBEsol, r2SCAN, optB88-vdW, unknown.")
+    ] = "PBE",
+    model: Model = "default",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes of one thread each; default: the cores there are."),
+    ] = None,
+    memory: Annotated[
+        int, typer.Option(min=1, help="MiB that a batch may take in each process.")
+    ] = 256,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="I/N: the I-th of N shares, from 1 on; slurm: from SLURM's variables."),
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Run on a Ray cluster: its address, or auto.")
+    ] = None,
+    max_error: MaxError = None,
+    deduplicate: Deduplicate = False,
+    report: Report = None,
+    fixed_cell: Annotated[bool, typer.Option("--fixed-cell", help="Move atoms only.")] = False,
+    vacuum: Annotated[
+        str, typer.Option(help="auto: never strain an axis with a gap over 8 Å; none: strain all.")
+    ] = "auto",
+    allow_unseen: Annotated[
+        bool, typer.Option("--allow-unseen", help="Go on with elements the weights never saw.")
+    ] = False,
+    ensemble: Ensemble = False,
+    always_move: AlwaysMove = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Refuse to begin anew: go on with work that is there.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Relax any number of structures; killed, the same command goes on where it was.
+
+    Every structure has a row in the output, in the order of the input: relaxed, refused or failed,
+    with the reason.
+    """
+    from deeprelax_ase.screen.chunk import RelaxOptions, edges_within
+    from deeprelax_ase.screen.run import Screening
+
+    index, count = _share(shard, os.environ)
+    if ray is not None and not _has_ray():
+        stop("Ray is not installed: pip install 'deeprelax-ase[ray]', or leave --ray out")
+    options = RelaxOptions(
+        model=model,
+        functional=functional,
+        device=device,
+        relax_cell=not fixed_cell,
+        vacuum=vacuum,
+        allow_unseen=allow_unseen,
+        ensemble=ensemble,
+        always_move=always_move,
+        edges_per_batch=edges_within(memory),
+    )
+    started = time.monotonic()
+    try:
+        run = Screening(
+            inputs,
+            _of_share(output, index, count),
+            options,
+            shard=index,
+            shards=count,
+            max_error=max_error,
+            deduplicate=deduplicate,
+            overwrite=overwrite,
+        )
+        if run.is_finished:
+            print(f"{run.output} is complete already: nothing to do")
+            return
+        if resume and not run.has_work:
+            stop(f"there is no work to resume for {run.output}: leave --resume out")
+        summary = run.relax(lambda: _pool(options, workers, ray))
+        if report is not None:
+            _write_report(report, run.output, summary)
+    except KeyboardInterrupt:
+        print("stopped: what is done is kept, the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except ValueError as error:
+        stop(str(error))
+    except OSError as error:
+        _stop_at_disk(error, output)
+    _print_summary(run.output, summary, max_error, time.monotonic() - started)
+    if not summary.statuses.get("relaxed"):
+        raise typer.Exit(1)
+
+
+def merge(
+    shares: Annotated[list[Path], typer.Argument(help="Parquet outputs of all shares of a run.")],
+    output: Output,
+    max_error: MaxError = None,
+    deduplicate: Deduplicate = False,
+    report: Report = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Put the shares of a screening together, in the order of the input.
+
+    Also for a single output, to rank, split or deduplicate it in another way.
+    """
+    from deeprelax_ase.screen.merge import merge
+
+    started = time.monotonic()
+    try:
+        summary = merge(
+            shares, output, max_error=max_error, deduplicate=deduplicate, overwrite=overwrite
+        )
+        if report is not None:
+            _write_report(report, output, summary)
+    except ValueError as error:
+        stop(str(error))
+    except OSError as error:
+        _stop_at_disk(error, output)
+    _print_summary(output, summary, max_error, time.monotonic() - started)
+
+
+def export(
+    results: Annotated[Path, typer.Argument(help="Parquet output of a screening.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the files; made if need be.")],
+    form: Annotated[
+        Literal["cif", "poscar"], typer.Option("--format", help="Format of the files.")
+    ] = "cif",
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Only within the limit of --max-error.")
+    ] = False,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Only one of each group of duplicates.")
+    ] = False,
+) -> None:
+    """Write the relaxed structures of a screening as files of their own."""
+    from deeprelax_ase.screen.outputs import export
+
+    ending = "cif" if form == "cif" else "vasp"
+    try:
+        count = export(results, folder, ending, trusted=trusted, unique=unique)
+    except (ValueError, OSError) as error:
+        stop(str(error))
+    print(f"{folder}: {count} structures")
+
+
+def _share(shard: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
+    """Which share of how many; SLURM's array tasks, or the tasks of a step, from 1 on."""
+    if shard == "slurm":
+        if "SLURM_ARRAY_TASK_ID" in environment:
+            first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
+            step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
+            place = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
+            return place + 1, int(environment["SLURM_ARRAY_TASK_COUNT"])
+        if "SLURM_STEP_NUM_TASKS" in environment:
+            return int(environment["SLURM_PROCID"]) + 1, int(environment["SLURM_STEP_NUM_TASKS"])
+        stop("--shard slurm: this is no task of a SLURM array or of srun; give I/N")
+    if shard is None:
+        tasks = environment.get("SLURM_ARRAY_TASK_COUNT", "1")
+        if tasks != "1":
+            print(
+                f"note: this is one of {tasks} SLURM array tasks, and screens the whole input; "
+                "--shard slurm shares it",
+                file=sys.stderr,
+            )
+        return 1, 1
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not found:
+        stop(f"--shard {shard}: give I/N, such as 1/4 for the first of four shares, or slurm")
+    return int(found[1]), int(found[2])
+
+
+def _of_share(output: Path, index: int, count: int) -> Path:
+    """The output of a share: its name says which one it is."""
+    if count <= 1:
+        return output
+    digits = len(str(count))
+    return output.with_name(f"{output.stem}-{index:0{digits}d}-of-{count}{output.suffix}")
+
+
+def _has_ray() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("ray") is not None
+
+
+def _pool(options: Any, workers: int | None, ray: str | None) -> Any:
+    if ray is not None:
+        from deeprelax_ase.screen.on_ray import RayPool
+
+        return RayPool(options, ray, workers)
+    from deeprelax_ase.screen.pool import ProcessPool, available_cores
+
+    return ProcessPool(options, workers or available_cores())
+
+
+def _write_report(report: Path, output: Path, summary: "Summary") -> None:
+    from deeprelax_ase.screen.page import write_page
+
+    write_page(report, output, summary)
+    print(f"{report}: report", file=sys.stderr)
+
+
+def _stop_at_disk(error: OSError, output: Path) -> None:
+    stop(
+        f"cannot write {error.filename or output}: {error.strerror or error}; what is done is "
+        "kept: once that is mended, the same command goes on"
+    )
+
+
+def _print_summary(
+    output: Path, summary: "Summary", max_error: float | None, seconds: float
+) -> None:
+    import numpy as np
+
+    print(f"{output}: {summary.count:,} structures in {seconds:.1f} s")
+    for status in ("relaxed", "refused", "failed"):
+        print(f"  {status:<9} {summary.statuses.get(status, 0):>9,}")
+        if status == "relaxed" and summary.unmoved:
+            print(f"    left as they were, being within the expected error: {summary.unmoved:,}")
+        reasons = [(n, why) for (of, why), n in summary.reasons.items() if of == status]
+        for count, why in sorted(reasons, reverse=True)[:_MANY_REASONS]:
+            print(f"    {count:>7,}  {why}")
+    errors = summary.expected_errors
+    if len(errors):
+        low, middle, high = np.quantile(errors, (0.1, 0.5, 0.9))
+        print(
+            f"  expected error / Å: 10 % {low:.3f}, median {middle:.3f}, 90 % {high:.3f}, "
+            f"largest {errors[-1]:.3f}"
+        )
+    if summary.trusted is not None:
+        print(f"  trusted (at most {max_error:g} Å): {summary.trusted:,}")
+    if summary.groups is not None:
+        print(f"  different structures: {summary.groups:,}")

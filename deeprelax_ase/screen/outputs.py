@@ -1,0 +1,201 @@
+"""Outputs of a screening: parquet, extxyz or an ASE database, streamed and never half written."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ase.io import write as ase_write
+
+from deeprelax_ase.screen.rows import RANKED, atoms_of_row
+from deeprelax_ase.screen.work import RUN_KEY, Run
+
+ENDINGS = (".parquet", ".extxyz", ".db")
+"""What the name of an output may end in."""
+ROWS_IN_GROUP = 4096
+"""Rows that a reader of the parquet file holds at once."""
+_FACTS = (
+    "id",
+    "status",
+    "error",
+    "note",
+    "volume_change",
+    "largest_displacement",
+    "expected_error",
+    "uncertainty",
+    "seconds",
+    "weights",
+    "weights_sha256",
+    "rank",
+    "trusted",
+    "group",
+    "representative",
+)
+
+
+def check_output(path: Path) -> None:
+    """Refuse the name of an output in a format that is not written.
+
+    Raises:
+        ValueError: Its ending is none of `ENDINGS`.
+    """
+    if path.suffix not in ENDINGS:
+        msg = f"{path}: the name of the output has to end in one of {', '.join(ENDINGS)}"
+        raise ValueError(msg)
+    if path.is_dir():
+        msg = f"{path} is a folder: name a file"
+        raise ValueError(msg)
+
+
+def write_output(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
+    """Write rows in the format that the name asks for; a file that was there stays until then.
+
+    Raises:
+        OSError: It cannot be written; nothing is left behind.
+    """
+    beside = path.with_name(f".{os.getpid()}.partial{path.suffix}")
+    writers = {".parquet": _write_parquet, ".extxyz": _write_extxyz, ".db": _write_database}
+    try:
+        writers[path.suffix](beside, tables, run)
+        beside.replace(path)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def run_of(path: Path) -> Run | None:
+    """The run a finished parquet file is of; None for whatever else it is."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError):
+        return None
+    return json.loads(metadata[RUN_KEY]) if RUN_KEY in metadata else None
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a finished parquet file, one at a time.
+
+    Raises:
+        ValueError: It is no output of a screening.
+    """
+    if run_of(path) is None:
+        msg = f"{path} is no parquet file that deeprelax screen wrote"
+        raise ValueError(msg)
+    for batch in pq.ParquetFile(path).iter_batches(ROWS_IN_GROUP):
+        yield from batch.to_pylist()
+
+
+def _write_parquet(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
+    schema = RANKED.with_metadata({RUN_KEY: json.dumps(run)})
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        waiting: list[pa.Table] = []
+        for table in tables:
+            waiting.append(table)
+            if sum(len(one) for one in waiting) >= ROWS_IN_GROUP:
+                writer.write_table(pa.concat_tables(waiting).cast(schema))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting).cast(schema))
+
+
+def _write_extxyz(path: Path, tables: Iterable[pa.Table], _: Run) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        for row in _rows(tables):
+            atoms = atoms_of_row(row, relaxed=True)
+            atoms.info.update(_facts(row))
+            if len(atoms):
+                ase_write(stream, atoms, format="extxyz")
+
+
+def _write_database(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
+    with ase.db.connect(str(path), type="db") as database:
+        for row in _rows(tables):
+            facts = _facts(row)
+            name = str(facts.pop("id"))
+            # ASE's keys hold no text that reads as a number: what may be one is in `data`.
+            database.write(atoms_of_row(row, relaxed=True), data={"id": name}, **facts)
+        database.metadata = {"deeprelax_screen": dict(run)}
+
+
+def _rows(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
+    for table in tables:
+        yield from table.to_pylist()
+
+
+def _facts(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in _FACTS if row[key] is not None}
+
+
+def export(
+    results: Path, folder: Path, ending: str, *, trusted: bool = False, unique: bool = False
+) -> int:
+    """Write the relaxed structures of a parquet output as files of their own; how many.
+
+    Args:
+        results: What `deeprelax screen` wrote.
+        folder: Where they go; made if need be. Files there are not overwritten.
+        ending: `cif` or `vasp` (POSCAR).
+        trusted: Only those whose expected error is within the limit of the screening.
+        unique: Only the representatives of groups of duplicates.
+
+    Raises:
+        ValueError: It is no such output, knows neither, or a file is there already.
+        OSError: A file cannot be written.
+    """
+    rows = read_rows(results)
+    used: set[str] = set()
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        for wanted, column, option in (
+            (trusted, "trusted", "--max-error"),
+            (unique, "representative", "--deduplicate"),
+        ):
+            if wanted and row["status"] == "relaxed" and row[column] is None:
+                msg = f"{results} was screened without {option}: run it again with it"
+                raise ValueError(msg)
+        if row["status"] != "relaxed" or (trusted and not row["trusted"]):
+            continue
+        if unique and not row["representative"]:
+            continue
+        path = folder / f"{_file_name(row['id'], used)}.{ending}"
+        if path.exists():
+            msg = f"{path} exists: name another folder"
+            raise ValueError(msg)
+        _write_structure(path, atoms_of_row(row, relaxed=True), row["id"])
+    return len(used)
+
+
+def _write_structure(path: Path, atoms: Any, name: str) -> None:
+    from pymatgen.io.ase import AseAtomsAdaptor
+    from pymatgen.io.cif import CifWriter
+    from pymatgen.io.vasp import Poscar
+
+    structure = AseAtomsAdaptor.get_structure(atoms)
+    if path.suffix == ".cif":
+        text = str(CifWriter(structure, significant_figures=8))
+    else:
+        text = Poscar(structure, comment=name).get_str(significant_figures=16)
+    beside = path.with_name(f".{os.getpid()}.partial")
+    try:
+        beside.write_text(text)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _file_name(name: str, used: set[str]) -> str:
+    """An id as the name of a file, of no other one in the folder."""
+    plain = "".join(c if c.isalnum() or c in "-_.+[]" else "_" for c in name).lstrip(".") or "_"
+    known = (".cif", ".vasp")
+    plain = plain[: -len(Path(plain).suffix)] if Path(plain).suffix in known else plain
+    unique, number = plain, 1
+    while unique in used:
+        number += 1
+        unique = f"{plain}-{number}"
+    used.add(unique)
+    return unique

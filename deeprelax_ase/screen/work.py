@@ -1,0 +1,119 @@
+"""What a screening has done so far, kept in a folder beside its output until it is finished.
+
+Every chunk is a file of its own, written beside and then renamed: whenever the process is killed,
+a chunk is there as a whole or not at all. `run.json` says what the run is, so that another one
+neither goes on with it nor writes over it.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+RUN_KEY = b"deeprelax_screen"
+"""Where the metadata of an output says which run it is of."""
+Run = Mapping[str, Any]
+"""What a run is: inputs, options, weights, share. Plain values, as JSON knows them."""
+
+
+class WorkFolder:
+    """Chunks that are done; a context manager that keeps other processes out.
+
+    Args:
+        output: File that the run is to write; the folder is `OUTPUT.work`.
+        run: What the run is.
+        overwrite: Throw away what another run left there.
+
+    Raises:
+        ValueError: Another run left its work there, or is at it.
+        OSError: The folder cannot be written.
+    """
+
+    def __init__(self, output: Path, run: Run, *, overwrite: bool = False) -> None:
+        self.path = work_path(output)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            msg = f"{self.path} is in use: another process is at this output; name another one"
+            raise ValueError(msg) from None
+        described = self.path / "run.json"
+        if described.exists():
+            found = json.loads(described.read_text())
+            if found != run and not overwrite:
+                self._lock.close()
+                msg = (
+                    f"{self.path} holds the work of another run ({difference(found, run)}): pass "
+                    "--overwrite to throw it away, or name another output"
+                )
+                raise ValueError(msg)
+            if found != run:
+                for part in self.path.glob("*.parquet"):
+                    part.unlink()
+        _write_text(described, json.dumps(run, indent=1))
+
+    def __enter__(self) -> "WorkFolder":  # noqa: PYI034 - Self came with Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def _part(self, number: int) -> Path:
+        return self.path / f"{number:08d}.parquet"
+
+    def has(self, number: int) -> bool:
+        """Whether a chunk is done."""
+        return self._part(number).exists()
+
+    def add(self, number: int, rows: pa.Table) -> None:
+        """Keep the rows of a chunk.
+
+        Raises:
+            OSError: They cannot be written; nothing is left of them.
+        """
+        part = self._part(number)
+        beside = part.with_suffix(".tmp")
+        try:
+            pq.write_table(rows, beside, compression="zstd")
+            with beside.open("rb") as stream:
+                os.fsync(stream.fileno())
+            beside.replace(part)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+    def parts(self) -> Iterator[Path]:
+        """Files of all chunks, in order."""
+        yield from sorted(self.path.glob("*.parquet"))
+
+    def remove(self) -> None:
+        """Throw the folder away, once the output is written."""
+        shutil.rmtree(self.path)
+
+
+def work_path(output: Path) -> Path:
+    """Folder of the work of an output."""
+    return output.with_name(f"{output.name}.work")
+
+
+def difference(found: Run, run: Run) -> str:
+    """In what two runs differ, for a message."""
+    return "; ".join(
+        f"{key}: {found.get(key)!r} there, {run.get(key)!r} now"
+        for key in {**found, **run}
+        if found.get(key) != run.get(key)
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    beside = path.with_suffix(".tmp")
+    beside.write_text(text)
+    beside.replace(path)
