@@ -30,6 +30,7 @@ LAYERS = [
     "matching",
     "evaluate",
     "report",
+    "screen",
     "transformation",
     "optimizer",
     "cli",
@@ -46,6 +47,11 @@ LIBRARIES = {
     "data/published": {"ase"},
     "data/runs": {"ase", "pymatgen"},
     "data/substitute": {"pymatgen"},
+    "screen/finish": {"pymatgen"},
+    "screen/formats": {"ase", "pymatgen"},
+    "screen/outputs": {"ase", "pymatgen"},
+    "screen/page": {"ase"},
+    "screen/rows": {"ase"},
     "cli/weights": {"ase"},
 }
 

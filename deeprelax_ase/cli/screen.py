@@ -99,6 +99,7 @@ def screen(
         always_move=always_move,
         edges_per_batch=edges_within(memory),
     )
+    _check_report(report, output, overwrite)
     started = time.monotonic()
     try:
         run = Screening(
@@ -145,6 +146,7 @@ def merge(
     """
     from deeprelax_ase.screen.merge import merge
 
+    _check_report(report, output, overwrite)
     started = time.monotonic()
     try:
         summary = merge(
@@ -231,6 +233,16 @@ def _pool(options: Any, workers: int | None, ray: str | None) -> Any:
     from deeprelax_ase.screen.pool import ProcessPool, available_cores
 
     return ProcessPool(options, workers or available_cores())
+
+
+def _check_report(report: Path | None, output: Path, overwrite: bool) -> None:
+    """Refuse a report that could not be written in the end, before anything is done."""
+    if report is None:
+        return
+    if output.suffix != ".parquet":
+        stop(f"{output}: a report is made from a parquet output; end its name in .parquet")
+    if report.exists() and not overwrite:
+        stop(f"{report} exists: pass --overwrite to replace it, or name another report")
 
 
 def _write_report(report: Path, output: Path, summary: "Summary") -> None:

@@ -128,6 +128,7 @@ def items_of_json(label: str, path: Path) -> Iterator[Item]:
 def _values_of_list(text: str, stream: Any) -> Iterator[Any]:
     decoder = json.JSONDecoder()
     text = text.lstrip()[1:]
+    early = "it ends early"
     while True:
         text = text.lstrip().removeprefix(",").lstrip()
         if text.startswith("]"):
@@ -135,11 +136,11 @@ def _values_of_list(text: str, stream: Any) -> Iterator[Any]:
         try:
             value, end = decoder.raw_decode(text)
             if end == len(text):  # a number could go on
-                raise json.JSONDecodeError("", text, end)  # noqa: TRY301
+                raise json.JSONDecodeError(early, text, end)  # noqa: TRY301
         except json.JSONDecodeError as error:
             more = stream.read(max(_CHARACTERS_AT_ONCE, len(text)))
             if not more:
-                msg = f"the list is not closed, or broken: {error.msg or 'it ends early'}"
+                msg = f"the list is not closed, or broken: {error.msg}"
                 raise StructureError(msg) from None
             text += more
             continue

@@ -5,6 +5,7 @@ unless the input is a folder of files. What a lost machine was at is done again 
 """
 
 import pickle
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -17,6 +18,7 @@ from deeprelax_ase.screen.chunk import Chunk, RelaxOptions, relax_chunk
 _WINDOW = 256
 """Chunks handed to Ray at once: all that the driver and the object store hold of the input."""
 _AUTO = "auto"
+_PATIENCE = 10  # seconds
 
 
 class RayPool:
@@ -36,11 +38,8 @@ class RayPool:
         self._options = options
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
-            try:
-                ray.init(None if address == _AUTO else address, log_to_driver=False)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                msg = f"no Ray cluster at {address}: start one with `ray start --head` ({error})"
-                raise ValueError(msg) from error
+            _check_reachable(address)
+            ray.init(None if address == _AUTO else address, log_to_driver=False)
         resources = ray.cluster_resources()
         self._gpus = int(resources.get("GPU", 0)) if options.device in ("auto", "cuda") else 0
         self._workers = workers or self._gpus or max(1, int(resources.get("CPU", 1)))
@@ -74,6 +73,21 @@ class RayPool:
         for batch in relaxed.iter_batches(batch_size=1, batch_format="pyarrow"):
             for row in batch.to_pylist():
                 yield row["number"], pa.ipc.open_stream(row["rows"]).read_all()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address where nothing answers: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address in (_AUTO, "local"):
+        return
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE).close()
+    except (OSError, ValueError) as error:
+        msg = (
+            f"no Ray cluster at {address} ({error}): give HOST:PORT as `ray start --head` shows "
+            "it, or auto"
+        )
+        raise ValueError(msg) from error
 
 
 class _Actor:

@@ -108,8 +108,7 @@ def _write_extxyz(path: Path, tables: Iterable[pa.Table], _: Run) -> None:
         for row in _rows(tables):
             atoms = atoms_of_row(row, relaxed=True)
             atoms.info.update(_facts(row))
-            if len(atoms):
-                ase_write(stream, atoms, format="extxyz")
+            ase_write(stream, atoms, format="extxyz")  # a frame of no atoms, if it failed
 
 
 def _write_database(path: Path, tables: Iterable[pa.Table], run: Run) -> None:

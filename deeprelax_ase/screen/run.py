@@ -1,7 +1,7 @@
 """`screen`: an input relaxed into an output, from where an earlier attempt was cut off."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -70,6 +70,7 @@ class Screening:
         self.count = len(range(shard - 1, survey.count, shards))
         self.run: Run = {
             "format": _FORMAT,
+            "chunk_size": CHUNK_SIZE,
             "inputs": list(inputs),
             "input_sha256": survey.digest,
             "entries": survey.count,
@@ -131,15 +132,19 @@ class Screening:
         done = self.count - sum(self._size(number) for number in missing)
         progress = tqdm(total=self.count, initial=done, unit="structure", smoothing=0.05)
         with progress, pool() as workers:
-            for number, table in workers.relax(self._chunks(missing)):
+            for number, table in workers.relax(self._chunks(frozenset(missing))):
                 work.add(number, table)
                 progress.update(self._size(number))
+                missing.discard(number)
+        if missing:
+            msg = f"{', '.join(self.run['inputs'])} changed while it was read: run it again"
+            raise ValueError(msg)
 
     def _size(self, number: int) -> int:
         """Entries of a chunk."""
         return min(CHUNK_SIZE, self.count - number * CHUNK_SIZE)
 
-    def _chunks(self, missing: set[int]) -> Iterator[Chunk]:
+    def _chunks(self, missing: Collection[int]) -> Iterator[Chunk]:
         shard, shards = self._share
         return (c for c in chunks(self._input, shard, shards) if c.number in missing)
 

@@ -1,0 +1,163 @@
+import json
+import re
+import sys
+from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from ase.io import write
+from test_screen import Inline, crystals
+from typer.testing import CliRunner
+
+from deeprelax_ase.cli import app
+from deeprelax_ase.screen import page
+from deeprelax_ase.screen.work import work_path
+
+screen_cli = import_module("deeprelax_ase.cli.screen")  # the package has a function of its name
+runner = CliRunner()
+
+
+@pytest.fixture
+def run(tmp_path, random_weights, monkeypatch):
+    """`deeprelax screen` in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(screen_cli, "_pool", lambda *_: nullcontext(Inline(random_weights)))
+    write("in.extxyz", list(crystals(5)))
+
+    def call(*arguments, environment=None):
+        model = ("--model", str(random_weights)) if arguments[0] == "screen" else ()
+        return runner.invoke(app, [*map(str, arguments), *model], env=environment)
+
+    return call
+
+
+def ids(path):
+    return pq.read_table(path)["id"].to_pylist()
+
+
+def test_summary_says_what_came_of_it(run, tmp_path):
+    (tmp_path / "bad.cif").write_text("nothing")
+    arguments = ("--max-error", 10, "--deduplicate")
+    result = run("screen", "in.extxyz", "bad.cif", "-o", "out.parquet", *arguments)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("out.parquet: 6 structures in ")
+    assert lines[1].split() == ["relaxed", "5"]
+    text = result.stdout
+    assert re.search(r"failed +1\n +1  .* cannot be read as a structure file", text)
+    assert re.search(r"expected error / Å: 10 % [\d.]+, median [\d.]+", text)
+    assert "trusted (at most 10 Å): 5" in text
+    assert "different structures: " in text
+
+
+def test_shares_by_hand_and_by_slurm(run):
+    assert run("screen", "in.extxyz", "-o", "out.parquet", "--shard", "1/2").exit_code == 0
+    slurm = {
+        "SLURM_ARRAY_TASK_ID": "7",
+        "SLURM_ARRAY_TASK_MIN": "3",
+        "SLURM_ARRAY_TASK_STEP": "4",
+        "SLURM_ARRAY_TASK_COUNT": "2",
+    }
+    arguments = ("screen", "in.extxyz", "-o", "out.parquet", "--shard", "slurm")
+    assert run(*arguments, environment=slurm).exit_code == 0
+    assert ids("out-1-of-2.parquet") == ["crystal-0", "crystal-2", "crystal-4"]
+    assert ids("out-2-of-2.parquet") == ["crystal-1", "crystal-3"]
+    result = run("merge", "out-1-of-2.parquet", "out-2-of-2.parquet", "-o", "all.parquet")
+    assert result.exit_code == 0, result.output
+    assert ids("all.parquet") == [f"crystal-{k}" for k in range(5)]
+    assert "exists" in run("merge", "out-1-of-2.parquet", "-o", "all.parquet").stderr
+    step = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "5"}
+    run(*arguments, environment=step)
+    assert ids("out-2-of-5.parquet") == ["crystal-1"]
+
+
+def test_an_array_task_without_a_share_is_told(run):
+    slurm = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+    result = run("screen", "in.extxyz", "-o", "out.parquet", environment=slurm)
+    assert "--shard slurm shares it" in result.stderr
+    assert len(ids("out.parquet")) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--shard", "3/2"), "there is no shard 3/2: choose 1/2 to 2/2"),
+        (("--shard", "0/2"), "there is no shard 0/2"),
+        (("--shard", "half"), "--shard half: give I/N"),
+        (("--shard", "slurm"), "no task of a SLURM array"),
+        (("--model", "nonesuch"), "no weights 'nonesuch'"),
+        (("--resume",), "no work to resume"),
+    ],
+)
+def test_wrong_options_are_one_sentence(run, tmp_path, arguments, message):
+    command = ["screen", "in.extxyz", "-o", "out.parquet", *arguments]
+    result = runner.invoke(app, command, env={"SLURM_ARRAY_TASK_ID": None})
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not list(tmp_path.glob("out*"))
+    del run
+
+
+def test_without_ray_it_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = run("screen", "in.extxyz", "-o", "out.parquet", "--ray", "auto")
+    assert result.exit_code == 2
+    assert "pip install 'deeprelax-ase[ray]'" in result.stderr
+
+
+def test_a_full_disk_is_one_sentence(run, monkeypatch):
+    def no_space(_, path, **__):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", no_space)
+        result = run("screen", "in.extxyz", "-o", "out.parquet")
+    assert result.exit_code == 2
+    assert "No space left on device; what is done is kept" in result.stderr
+    assert run("screen", "in.extxyz", "-o", "out.parquet", "--resume").exit_code == 0
+    assert not work_path(Path("out.parquet")).exists()
+
+
+def test_all_failing_is_a_failure(run, tmp_path):
+    (tmp_path / "bad.cif").write_text("nothing")
+    result = run("screen", "bad.cif", "-o", "out.parquet")
+    assert result.exit_code == 1
+    assert len(ids("out.parquet")) == 1
+
+
+def test_export(run, tmp_path):
+    run("screen", "in.extxyz", "-o", "out.parquet")
+    result = run("export", "out.parquet", "files", "--format", "poscar")
+    assert result.stdout == "files: 5 structures\n"
+    assert len(list((tmp_path / "files").glob("*.vasp"))) == 5
+    assert "no parquet file that deeprelax screen wrote" in run("export", "in.extxyz", "f").stderr
+
+
+def test_report_is_one_page_of_its_own(run, tmp_path):
+    frames = [*crystals(13)]
+    frames[3].info["id"] = "</script><b>&"
+    write("many.extxyz", frames)
+    result = run("screen", "many.extxyz", "-o", "out.parquet", "--report", "report.html")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", text)
+    assert text.count("</script>") == 2
+    data = json.loads(re.search(r"<script type=\"application/json\"[^>]*>(.*?)</script>", text)[1])
+    table = pq.read_table("out.parquet").to_pylist()
+    by_error = sorted(table, key=lambda row: row["expected_error"])
+    shown = [crystal["title"].split(": ")[0] for crystal in data["best"]]
+    assert shown == [row["id"] for row in by_error[: page.SHOWN]]
+    shown = [crystal["title"].split(": ")[0] for crystal in data["worst"]]
+    assert shown == [row["id"] for row in by_error[: -page.SHOWN - 1 : -1]]
+    crystal = data["worst"][0]
+    assert crystal["symbols"] == ["Mg", "O"]
+    assert crystal["after"]["cell"] != crystal["before"]["cell"]
+    assert all(len(bond) == 6 and bond[-1] > 0 for bond in crystal["bonds"])
+    result = run("screen", "many.extxyz", "-o", "out.db", "--report", "r.html")
+    assert "a report is made from a parquet output" in result.stderr
+    result = run("screen", "many.extxyz", "-o", "new.parquet", "--report", "report.html")
+    assert "report.html exists: pass --overwrite" in result.stderr
+    assert not Path("out.db").exists()
+    assert not Path("new.parquet").exists()
