@@ -194,7 +194,7 @@ def _output_format(source: StructureFile, path: Path) -> str:
 def _write(source: StructureFile, structures: Sequence[Any], path: Path, beside: Path) -> None:
     wanted = _output_format(source, path)
     if wanted in _PYMATGEN_FORMATS:
-        text = _text(source, [_as_structure(structure) for structure in structures], wanted, path)
+        text = _text(source, [as_structure(structure) for structure in structures], wanted, path)
         with zopen(beside, mode="wt", encoding="utf-8") as stream:
             stream.write(text)
         return
@@ -227,7 +227,8 @@ def _text(source: StructureFile, structures: list[Structure], wanted: str, path:
     return str(Poscar(structures[0], comment=comment).get_str(significant_figures=16))
 
 
-def _as_structure(structure: Any) -> Structure:
+def as_structure(structure: Any) -> Structure:
+    """ASE Atoms as a pymatgen Structure; a Structure as it is."""
     if isinstance(structure, Atoms):
         from pymatgen.io.ase import AseAtomsAdaptor
 

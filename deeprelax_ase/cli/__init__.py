@@ -1,8 +1,9 @@
-"""The command line: relax, screen, merge, export, info, data, train, evaluate, calibrate."""
+"""The command line, put together."""
 
 import typer
 
 from deeprelax_ase.cli.data import data
+from deeprelax_ase.cli.prepare import qe, vasp
 from deeprelax_ase.cli.relax import relax
 from deeprelax_ase.cli.screen import export, merge, screen
 from deeprelax_ase.cli.weights import calibrate, evaluate, info, train
@@ -11,6 +12,8 @@ app = typer.Typer(
     help="Relax crystal structures in one pass.", no_args_is_help=True, add_completion=False
 )
 app.command()(relax)
+app.command()(vasp)
+app.command()(qe)
 app.command()(screen)
 app.command()(merge)
 app.command()(export)

@@ -1,0 +1,90 @@
+"""A predicted input put in the place of the one a user made, which is kept, and taken back."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+KEPT = ".unrelaxed"
+"""Ending of the name under which the user's own file is kept."""
+
+
+def kept_path(path: Path) -> Path:
+    """Where the user's own file is kept."""
+    return path.with_name(path.name + KEPT)
+
+
+def record_path(path: Path) -> Path:
+    """Where it is written what made the prediction."""
+    return path.with_name(f"{path.name}.deeprelax.json")
+
+
+def check_not_prepared(path: Path) -> None:
+    """Refuse a file that was swapped before.
+
+    Raises:
+        ValueError: It was.
+    """
+    if os.path.lexists(kept_path(path)):
+        msg = f"{path} is prepared already ({kept_path(path).name} is there): --undo restores it"
+        raise ValueError(msg)
+
+
+def swap(path: Path, text: str, facts: Mapping[str, Any]) -> None:
+    """Put a text in the place of a file, and keep that file.
+
+    Args:
+        path: The file.
+        text: What it is to hold.
+        facts: What made the text, to be recorded.
+
+    Raises:
+        OSError: The folder cannot be written; the file is as it was.
+    """
+    beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    kept, record = kept_path(path), record_path(path)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        record.write_text(json.dumps({**facts, "sha256_written": _sha256(beside)}, indent=1) + "\n")
+        shutil.copy2(path, kept, follow_symlinks=False)
+        beside.replace(path)
+    except OSError:
+        for leftover in (beside, kept, record):
+            with suppress(OSError):
+                leftover.unlink(missing_ok=True)
+        raise
+
+
+def undo(path: Path, *, force: bool = False) -> None:
+    """Put the user's own file back.
+
+    Args:
+        path: The file that was swapped.
+        force: Also where it was changed since.
+
+    Raises:
+        ValueError: It was never swapped, or changed since.
+        OSError: The folder cannot be written.
+    """
+    kept, record = kept_path(path), record_path(path)
+    if not os.path.lexists(kept):
+        msg = f"{path} was not prepared: there is no {kept.name} to restore"
+        raise ValueError(msg)
+    written = json.loads(record.read_text())["sha256_written"] if record.exists() else None
+    is_ours = not path.exists() or _sha256(path) in (written, _sha256(kept))
+    if not is_ours and not force:
+        msg = (
+            f"{path} was changed since it was prepared: pass --force to put {kept.name} in its "
+            "place all the same"
+        )
+        raise ValueError(msg)
+    kept.replace(path)
+    record.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,277 @@
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from ase.io import read
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.vasp import Poscar
+from typer.testing import CliRunner
+
+from deeprelax_ase.cli import app
+from deeprelax_ase.prepare.espresso import read_pw_text
+from deeprelax_ase.prepare.poscar import read_poscar_text
+from deeprelax_ase.relax import Relaxer
+
+# Two groups of Ti, as two potentials or two values of LDAUU ask for.
+POSCAR = """my own comment, kept
+2.0
+2.1 0.0 0.0
+0.0 2.1 0.0
+0.0 0.0 4.2
+Ti_pv Ti O
+1 1 4
+Selective dynamics
+Cartesian
+0.0 0.0 0.0 T T T first
+0.0 0.0 2.1 F F F
+1.05 1.05 0.0 T T F
+1.05 0.0 1.15 T T T
+0.0 1.05 1.05 T T T
+1.05 1.05 2.1 T T T
+"""
+VELOCITIES = "\n" + "0.01 0.0 0.0\n" * 6
+POTCAR = """  TITEL  = PAW_PBE Ti_pv 07Sep2000
+  TITEL  = PAW_PBE Ti 08Apr2002
+  TITEL  = PAW_PBE O 08Apr2002
+"""
+INCAR = "MAGMOM = 1 -1 4*0\nLDAU = .TRUE.\nLDAUU = 3 4 0\nLDAUL = 2 2 -1\nLDAUJ = 0 0 0\n"
+PW = """&CONTROL
+  calculation = 'relax', prefix = 'A = 3' ! A comment
+/
+&SYSTEM
+  ibrav = 0, input_dft = 'A = 1', celldm(1) = 8.2, nat = 2, ! celldm(1) = 3
+  ntyp = 2, ecutwfc = 60
+/
+&ELECTRONS
+/
+ATOMIC_SPECIES
+Mg 24.305 Mg.upf
+O 15.999 O.upf
+ATOMIC_POSITIONS {crystal}
+Mg 0.00 0.01 0.00 0 0 0
+O  0.50 0.50 0.50
+K_POINTS automatic
+4 4 4 0 0 0
+CELL_PARAMETERS alat
+0.0 0.5 0.5
+0.5 0.0 0.5
+0.5 0.5 0.0
+"""
+runner = CliRunner()
+
+
+@pytest.fixture
+def call(random_weights):
+    def command(name, *arguments):
+        arguments = [str(one) for one in arguments]
+        return runner.invoke(app, [name, *arguments, "--model", str(random_weights)])
+
+    return command
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "POSCAR").write_text(POSCAR)
+    (folder / "POTCAR").write_text(POTCAR)
+    (folder / "INCAR").write_text(INCAR)
+    return folder
+
+
+def listing(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_vasp_keeps_all_that_is_not_geometry(call, folder, random_weights):
+    result = call("vasp", folder)
+    assert result.exit_code == 0, result.output
+    assert (folder / "POSCAR.unrelaxed").read_text() == POSCAR
+    lines = (folder / "POSCAR").read_text().splitlines()
+    assert lines[0] == "my own comment, kept"
+    assert lines[5:8] == ["Ti_pv Ti O", "1 1 4", "Selective dynamics"]
+    tails = [line.split()[3:] for line in lines[9:]]
+    assert tails[0] == ["T", "T", "T", "first"]
+    assert tails[1] == ["F", "F", "F"]
+    structure = read_poscar_text(POSCAR).structure()
+    expected = Relaxer(random_weights).relax(structure).structure
+    written = read_poscar_text((folder / "POSCAR").read_text()).structure()
+    np.testing.assert_allclose(written.lattice.matrix, expected.lattice.matrix, atol=1e-9)
+    np.testing.assert_allclose(written.frac_coords, expected.frac_coords, atol=1e-9)
+    assert np.abs(written.frac_coords - structure.frac_coords).max() > 1e-4
+    np.testing.assert_allclose(written.frac_coords[1], [0, 0, 0.5], atol=1e-9)  # it was held
+    facts = json.loads((folder / "POSCAR.deeprelax.json").read_text())
+    assert facts["weights_sha256"] == Relaxer(random_weights).weights.sha256
+
+
+def test_vasp_reads_as_pymatgen_does():
+    plain = POSCAR.replace("Ti_pv Ti O", "Ti V O")
+    ours = read_poscar_text(plain).structure()
+    theirs = Poscar.from_str(plain).structure
+    assert ours.matches(theirs)
+    np.testing.assert_array_equal(ours.cart_coords, theirs.cart_coords)
+    again = read_poscar_text(read_poscar_text(plain).with_structure(ours)).structure()
+    np.testing.assert_allclose(again.cart_coords, theirs.cart_coords, atol=1e-9)
+    np.testing.assert_array_equal(
+        again.site_properties["selective_dynamics"], theirs.site_properties["selective_dynamics"]
+    )
+
+
+def test_vasp_undo_restores_every_byte(call, folder):
+    before = listing(folder)
+    call("vasp", folder)
+    assert listing(folder) != before
+    again = call("vasp", folder)
+    assert again.exit_code == 1
+    assert "is prepared already" in again.stderr
+    assert "--undo restores it" in again.stderr
+    assert call("vasp", folder, "--undo").exit_code == 0
+    assert listing(folder) == before
+    assert "was not prepared" in call("vasp", folder, "--undo").stderr
+
+
+def test_vasp_undo_does_not_lose_later_work(call, folder):
+    call("vasp", folder)
+    (folder / "POSCAR").write_text("the CONTCAR of a long run")
+    result = call("vasp", folder, "--undo")
+    assert "was changed since it was prepared: pass --force" in result.stderr
+    assert (folder / "POSCAR").read_text() == "the CONTCAR of a long run"
+    assert call("vasp", folder, "--undo", "--force").exit_code == 0
+    assert (folder / "POSCAR").read_text() == POSCAR
+
+
+@pytest.mark.parametrize("option", [("--dry-run",), ("--max-error", "0")])
+def test_vasp_can_leave_everything(call, folder, option):
+    before = listing(folder)
+    result = call("vasp", folder, *option)
+    assert result.exit_code == 0
+    assert "expected error" in result.stdout
+    assert listing(folder) == before
+
+
+def test_vasp_warns_of_what_no_longer_belongs(call, folder):
+    (folder / "POSCAR").write_text(POSCAR + VELOCITIES)
+    (folder / "WAVECAR").write_bytes(b"x")
+    (folder / "CHGCAR").touch()
+    result = call("vasp", folder)
+    assert result.exit_code == 0
+    assert "velocities are dropped" in result.stderr
+    assert "WAVECAR belong to the old cell" in result.stderr
+    assert "CHGCAR" not in result.stderr.replace("ICHARG", "")
+    assert (folder / "POSCAR.unrelaxed").read_text() == POSCAR + VELOCITIES
+    assert len((folder / "POSCAR").read_text().splitlines()) == 15
+
+
+def test_vasp_4_takes_species_from_potcar(call, folder):
+    old = POSCAR.replace("Ti_pv Ti O\n", "")
+    (folder / "POSCAR").write_text(old)
+    assert call("vasp", folder).exit_code == 0
+    assert (folder / "POSCAR").read_text().splitlines()[5] == "1 1 4"
+    call("vasp", folder, "--undo")
+    (folder / "POTCAR").unlink()
+    result = call("vasp", folder)
+    assert "names no species (VASP 4) and there is no POTCAR" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("POSCAR", None, "holds no POSCAR"),
+        ("POSCAR", "a\n1.0\n", "is no POSCAR, or breaks off"),
+        ("POSCAR", POSCAR[:-40], "is no POSCAR, or breaks off"),
+        ("POSCAR", POSCAR.replace("Ti_pv Ti O", "Ti O"), "names 2 species and 3 counts"),
+        ("POSCAR", POSCAR.replace("0.0 2.1 0.0", "nan 2.1 0.0"), "have to be finite"),
+        ("POTCAR", POTCAR.replace("PBE O", "PBE Mg"), "POTCAR Ti Ti Mg: bring them into the same"),
+        ("INCAR", INCAR.replace("4*0", "5*0"), "MAGMOM has 7 values for 6 atoms"),
+        ("INCAR", INCAR.replace("3 4 0", "3 4"), "LDAUU has 2 values for 3 groups"),
+        ("OUTCAR", "still going", "is VASP running there? Pass --force"),
+    ],
+)
+def test_vasp_refuses_what_does_not_fit(call, folder, name, text, message):
+    (folder / name).unlink(missing_ok=True)
+    if text is not None:
+        (folder / name).write_text(text)
+    before = listing(folder)
+    result = call("vasp", folder)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert listing(folder) == before
+
+
+def test_vasp_goes_on_where_a_job_has_ended(call, folder):
+    (folder / "OUTCAR").write_text("...")
+    assert call("vasp", folder, "--force", "--dry-run").exit_code == 0
+    (folder / "OUTCAR").write_text(" General timing and accounting informations for this job:\n")
+    assert call("vasp", folder, "--dry-run").exit_code == 0
+    (folder / "OUTCAR").write_text("...")
+    os.utime(folder / "OUTCAR", (time.time() - 1e6,) * 2)
+    assert call("vasp", folder, "--dry-run").exit_code == 0
+
+
+def test_vasp_where_nothing_can_be_written(call, folder, monkeypatch):
+    before = listing(folder)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("shutil.copy2", refuse)
+    result = call("vasp", folder)
+    assert result.exit_code == 1
+    assert "Permission denied; nothing was changed" in result.stderr
+    assert listing(folder) == before
+
+
+def test_one_bad_folder_leaves_the_others_alone(call, folder, tmp_path):
+    result = call("vasp", tmp_path / "nowhere", folder)
+    assert result.exit_code == 1
+    assert "is no folder: name a run folder" in result.stderr
+    assert (folder / "POSCAR.unrelaxed").exists()
+
+
+def test_a_cif_becomes_a_run_folder(call, tmp_path, random_weights):
+    structure = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.4), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    structure.to(str(tmp_path / "MgO.cif"), fmt="cif")
+    result = call("vasp", tmp_path / "MgO.cif")
+    assert result.exit_code == 0, result.output
+    made = tmp_path / "MgO"
+    assert {path.name for path in made.iterdir()} >= {"INCAR", "KPOINTS", "POSCAR", "POTCAR.spec"}
+    expected = Relaxer(random_weights).relax(structure).structure
+    assert Structure.from_file(made / "POSCAR").volume == pytest.approx(expected.volume, rel=1e-5)
+    assert "MgO exists" in call("vasp", tmp_path / "MgO.cif").stderr
+
+
+def test_qe_changes_cell_and_positions_alone(call, tmp_path, random_weights):
+    path = tmp_path / "pw.in"
+    path.write_text(PW)
+    result = call("qe", path)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "pw.in.unrelaxed").read_text() == PW
+    text = path.read_text()
+    expected = Relaxer(random_weights).relax(read_pw_text(PW)).structure
+    written = read(path, format="espresso-in")
+    np.testing.assert_allclose(written.cell[:], expected.cell[:], atol=1e-8)
+    np.testing.assert_allclose(written.positions, expected.positions, atol=1e-8)
+    assert "calculation = 'relax', prefix = 'A = 3' ! A comment" in text
+    assert "  ibrav = 0, input_dft = 'A = 1',  nat = 2, ! celldm(1) = 3" in text.splitlines()
+    kept = ["&ELECTRONS", "Mg 24.305 Mg.upf", "K_POINTS automatic", "4 4 4 0 0 0"]
+    assert all(line in text.splitlines() for line in kept)
+    assert next(line for line in text.splitlines() if line.startswith("Mg  ")).split()[4:] == [
+        "0",
+        "0",
+        "0",
+    ]
+    assert call("qe", path, "--undo").exit_code == 0
+    assert path.read_text() == PW
+
+
+def test_qe_says_what_it_cannot_read(call, tmp_path):
+    (tmp_path / "pw.in").write_text("nothing")
+    assert "cannot be read as an input of pw.x" in call("qe", tmp_path / "pw.in").stderr
+    assert "no file" in call("qe", tmp_path / "other.in").stderr
+    (tmp_path / "pw.in").write_text(PW.replace("ibrav = 0", "ibrav = 2"))
+    assert "ASE does not support ibrav != 0" in call("qe", tmp_path / "pw.in").stderr
