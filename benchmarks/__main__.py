@@ -1,4 +1,4 @@
-"""`python -m benchmarks speed|accuracy|steps|dft|check`: DeepRelax beside its rivals."""
+"""`python -m benchmarks speed|accuracy|steps|dft|clients|check`: DeepRelax beside its rivals."""
 
 import json
 import platform
@@ -167,6 +167,29 @@ def dft(
             }
         tables = [steps.table({"gpaw": found["relaxations"]}), measure.table(found["energies"])]
         _write(out, "dft", found, "\n\n".join(tables), [measure.RIVAL])
+
+    _guarded(run)
+
+
+@app.command()
+def clients(
+    pairs: Pairs,
+    only: Annotated[
+        list[str] | None, typer.Option("--client", help="Which; may be repeated; default: all.")
+    ] = None,
+    limit: Limit = 20,
+    work: Root = _DEFAULT_ROOT,
+    out: Out = _DEFAULT_OUT,
+) -> None:
+    """The scripts under `examples/` with a stock optimizer and with ours, on CHGNet."""
+    from benchmarks import clients as measure
+    from benchmarks.cases import choose_cases
+
+    def run() -> None:
+        cases = {path.stem: choose_cases(path, limit, sizes=(1, 40)) for path in pairs}
+        found = measure.run_clients(only or list(measure.CLIENTS), cases, work)
+        pins = sorted({f"clients/{measure.CLIENTS[name]}" for name in found})
+        _write(out, "clients", {"clients": found}, measure.table(found), pins)
 
     _guarded(run)
 

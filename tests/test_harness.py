@@ -12,7 +12,7 @@ from datasets import write_pairs
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, cases, check, environments, plots, rival, speed, steps
+from benchmarks import accuracy, cases, check, clients, environments, plots, rival, speed, steps
 from benchmarks.__main__ import app
 from benchmarks.environments import RivalError
 
@@ -256,3 +256,36 @@ def test_command_line_writes_table_json_and_figure(tmp_path):
 def test_sizes_that_no_crystal_has(tmp_path):
     with pytest.raises(ValueError, match="no crystal of 50 to 60 atoms"):
         cases.choose_cases(write_pairs(tmp_path / "p.parquet"), 3, sizes=(50, 60))
+
+
+def test_clients_are_counted_honestly():
+    def answer(name, optimizer, energy, calls):
+        return {
+            "name": name,
+            "optimizer": optimizer,
+            "energy": energy,
+            "calls": calls,
+            "seconds": 0.5 * calls,
+        }
+
+    answers = [
+        *(answer("a", "FIRE", -3.0, 30), answer("a", "DeepRelaxFIRE", -3.001, 10)),
+        *(answer("b", "FIRE", -3.0, 20), answer("b", "DeepRelaxFIRE", -3.1, 12)),
+        *(answer("c", "FIRE", -3.0, 40), answer("c", "DeepRelaxFIRE", -2.9, 80)),
+        *(answer("d", "FIRE", -3.0, 40), {"name": "d", "optimizer": "DeepRelaxFIRE", "error": "x"}),
+        answer("e", "FIRE", -3.0, 40),
+    ]
+    summary = clients.summarise(answers)
+    assert (summary["crystals"], summary["failed"]) == (3, 1)
+    assert (summary["same"], summary["lower"], summary["higher"]) == (1, 1, 1)
+    assert summary["calls_stock"] == {"median": 30, "all": 90}
+    assert summary["calls_ours"] == {"median": 12, "all": 102}
+    text = clients.table({"matcalc": {"hypothetical": summary}})
+    assert (
+        "| matcalc 0.7.0, `hypothetical` | 3 (1) | 30, 12 | 90, 102 | 45, 51 | 1 | 1, 1 |" in text
+    )
+
+
+def test_an_unknown_client_is_left_out(capsys, tmp_path):
+    assert clients.run_clients(["nonesuch"], {"file": []}, tmp_path) == {}
+    assert "no client 'nonesuch': choose from matcalc" in capsys.readouterr().err

@@ -33,6 +33,7 @@ LAYERS = [
     "screen",
     "prepare",
     "transformation",
+    "workflows",
     "optimizer",
     "cli",
 ]
@@ -56,6 +57,7 @@ LIBRARIES = {
     "screen/outputs": {"ase", "pymatgen"},
     "screen/page": {"ase"},
     "screen/rows": {"ase"},
+    "workflows": {"pymatgen"},
     "cli/weights": {"ase"},
 }
 

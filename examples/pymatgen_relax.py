@@ -1,0 +1,27 @@
+"""pymatgen: the class goes into `Structure.relax`.
+
+Needs `pip install deeprelax-ase matcalc chgnet`; pymatgen calls matgl or an ASE calculator.
+"""
+
+from ase import Atoms
+from ase.build import bulk
+from chgnet.model.dynamics import CHGNetCalculator
+from pymatgen.io.ase import AseAtomsAdaptor
+
+from deeprelax_ase import DeepRelaxFIRE
+
+
+def relax(atoms: Atoms, optimizer: type = DeepRelaxFIRE, fmax: float = 0.05) -> float:
+    """Relax atoms and cell; the energy at the end, eV."""
+    structure = AseAtomsAdaptor.get_structure(atoms)
+    relaxed = structure.relax(
+        calculator=CHGNetCalculator(verbose=False),
+        optimizer=optimizer,
+        fmax=fmax,
+        steps=500,
+    )
+    return float(relaxed.calc.results["energy"])
+
+
+if __name__ == "__main__":
+    print(f"{relax(bulk('MgO', 'rocksalt', a=4.5)):.4f} eV")
