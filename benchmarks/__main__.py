@@ -25,6 +25,10 @@ Pairs = Annotated[
     list[Path], typer.Argument(help="Parquet files of pairs, in the schema of `deeprelax data`.")
 ]
 OnePairs = Annotated[Path, typer.Argument(help="Parquet file of pairs.")]
+Structures = Annotated[
+    list[str],
+    typer.Argument(help="A parquet file of pairs; or structure files, folders, 'patterns*'."),
+]
 Rivals = Annotated[
     list[str], typer.Option("--rival", "-r", help="Which to run beside us; may be repeated.")
 ]
@@ -46,7 +50,7 @@ _DEFAULT_OUT = Path("benchmarks-out")
 
 @app.command()
 def speed(
-    pairs: OnePairs,
+    structures: Structures,
     rivals: Rivals = _DEFAULT_RIVALS,
     limit: Limit = 100,
     least: Annotated[int, typer.Option(help="Atoms of the smallest crystal.")] = 2,
@@ -62,11 +66,11 @@ def speed(
     """How much faster it is than relaxing with a rival, crystal by crystal and in batches."""
     from benchmarks import plots
     from benchmarks import speed as measure
-    from benchmarks.cases import choose_cases
+    from benchmarks.cases import find_cases
     from benchmarks.rival import start_rivals
 
     def run() -> None:
-        cases = choose_cases(pairs, limit, split, sizes=(least, most))
+        cases = find_cases(structures, limit, split, sizes=(least, most))
         started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=False)
         found = measure.compare(cases, started)
         found["growth"] = measure.growth(started, longest)
@@ -111,7 +115,7 @@ def accuracy(
 
 @app.command()
 def steps(
-    pairs: OnePairs,
+    structures: Structures,
     rivals: Rivals = _DEFAULT_RIVALS,
     limit: Limit = 200,
     work: Root = _DEFAULT_ROOT,
@@ -126,11 +130,11 @@ def steps(
     """How many relaxation steps it saves when it goes first. Goes on where it was interrupted."""
     from benchmarks import plots
     from benchmarks import steps as measure
-    from benchmarks.cases import choose_cases
+    from benchmarks.cases import find_cases
     from benchmarks.rival import going_on, start_rivals
 
     def run() -> None:
-        cases = choose_cases(pairs, limit, split)
+        cases = find_cases(structures, limit, split)
         started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=True)
         found: dict[str, Any] = {}
         for name, rival in started.items():

@@ -1,23 +1,29 @@
 """The crystals that are measured: pairs of a parquet file, and how far a structure is from them."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from ase import Atoms
 from jaxtyping import Bool, Float
 from scipy.linalg import polar
 
+from deeprelax_ase.checks import check_input
 from deeprelax_ase.config import NetworkConfig
 from deeprelax_ase.data.augment import Pair
-from deeprelax_ase.data.dataset import PairFile, collate
+from deeprelax_ase.data.dataset import collate, open_pairs
 from deeprelax_ase.matching import matches
 from deeprelax_ase.metrics import Errors, compute_errors
-from deeprelax_ase.structure import atoms_of
+from deeprelax_ase.screen.inputs import ScreenInput, one_line
+from deeprelax_ase.structure import atoms_of, plain_crystal
 
+T = TypeVar("T")
 _IMAGES = np.array(list(product((-1, 0, 1), repeat=3)))
 
 
@@ -48,20 +54,57 @@ def choose_cases(
     Raises:
         ValueError: Not a file of pairs, or none of that split and size.
     """
-    file = PairFile(path, split, strict=strict)
-    if not file.is_pairs:
-        msg = f"{path} holds relaxed crystals, not pairs: it has no column relaxed_cell"
-        raise ValueError(msg)
+    file = open_pairs(path, split, strict=strict)
     fitting = np.flatnonzero((file.num_atoms >= sizes[0]) & (file.num_atoms <= sizes[1]))
     if not len(fitting):
         msg = f"{path}: no crystal of {sizes[0]} to {sizes[1]} atoms in the split {split!r}"
         raise ValueError(msg)
-    count = len(fitting) if limit is None else min(limit, len(fitting))
-    places = np.linspace(0, len(fitting) - 1, count).astype(int)
     return [
         Case(file.id(row), file[row], atoms_of(file[row].crystal))
-        for row in fitting[places].tolist()
+        for row in _spaced(fitting.tolist(), limit)
     ]
+
+
+def find_cases(
+    inputs: Sequence[str], limit: int | None, split: str, *, sizes: tuple[int, int] = (1, 10**9)
+) -> list[Case]:
+    """Evenly spaced pairs of one file, or structures of any files, folders and patterns.
+
+    What cannot be read is left out, with a word. A structure by itself has no target.
+
+    Raises:
+        ValueError: There is no such input, or nothing in it that can be read.
+    """
+    if len(inputs) == 1 and _holds_pairs(Path(inputs[0])):
+        return choose_cases(Path(inputs[0]), limit, split, sizes=sizes)
+    cases = []
+    for item in ScreenInput(inputs):
+        try:
+            cases += [_without_target(name, structure) for name, structure in item.read()]
+        except Exception as error:  # noqa: BLE001, PERF203 - the parsers raise all kinds
+            print(f"left out: {item.id}: {one_line(error)}", file=sys.stderr)
+    fitting = [case for case in cases if sizes[0] <= len(case.atoms) <= sizes[1]]
+    if not fitting:
+        msg = f"{', '.join(inputs)}: no structure of {sizes[0]} to {sizes[1]} atoms"
+        raise ValueError(msg)
+    return _spaced(fitting, limit)
+
+
+def _holds_pairs(path: Path) -> bool:
+    return path.suffix == ".parquet" and "split" in pq.read_schema(path).names
+
+
+def _without_target(name: str, structure: Any) -> Case:
+    crystal = plain_crystal(structure)
+    check_input(crystal.numbers, crystal.positions, crystal.cell, crystal.pbc)
+    pair = Pair(crystal, "PBE", np.zeros_like(crystal.positions), np.eye(3))
+    return Case(name, pair, atoms_of(crystal))
+
+
+def _spaced(things: Sequence[T], limit: int | None) -> list[T]:
+    """At most so many of them, evenly spaced."""
+    count = len(things) if limit is None else min(limit, len(things))
+    return [things[k] for k in np.linspace(0, len(things) - 1, count).astype(int)]
 
 
 def relaxed_atoms(

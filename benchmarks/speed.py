@@ -40,10 +40,11 @@ def compare(cases: Sequence[Case], rivals: Mapping[str, Rival]) -> dict[str, Any
     relaxer = Relaxer()
     every = [case.atoms for case in cases]
     list(relaxer.relax_many(every))
+    running = dict(rivals)
     for rival in rivals.values():
         for atoms in every[:2]:
-            rival.relax(atoms)
-    running = dict(rivals)
+            if rival.name in running:
+                _ask(rival, atoms, running)
     crystals, batched = [], []
     ends = np.linspace(0, len(cases), min(_BLOCKS, len(cases)) + 1).astype(int)[1:] - 1
     for number, case in enumerate(tqdm(cases, "crystals", file=sys.stderr)):

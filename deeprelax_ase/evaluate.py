@@ -12,7 +12,7 @@ from deeprelax_ase.checkpoint import Weights, load_weights, save_weights
 from deeprelax_ase.config import FUNCTIONALS
 from deeprelax_ase.crystal import relaxed_lengths
 from deeprelax_ase.data.augment import Pair
-from deeprelax_ase.data.dataset import PairFile, collate
+from deeprelax_ase.data.dataset import collate, open_pairs
 from deeprelax_ase.matching import matches
 from deeprelax_ase.metrics import Errors, compute_errors, concatenate, input_errors
 from deeprelax_ase.predictor import load_replicates
@@ -111,10 +111,7 @@ def evaluate(
     Raises:
         ValueError: Not a file of pairs, or nothing of that split.
     """
-    file = PairFile(path, split, strict=strict)
-    if not file.is_pairs:
-        msg = f"{path} holds relaxed crystals, not pairs: it has no column relaxed_cell"
-        raise ValueError(msg)
+    file = open_pairs(path, split, strict=strict)
     if limit is not None and limit < 1:
         msg = f"limit is {limit}: it has to be positive"
         raise ValueError(msg)

@@ -289,3 +289,20 @@ def test_clients_are_counted_honestly():
 def test_an_unknown_client_is_left_out(capsys, tmp_path):
     assert clients.run_clients(["nonesuch"], {"file": []}, tmp_path) == {}
     assert "no client 'nonesuch': choose from matcalc" in capsys.readouterr().err
+
+
+def test_structures_without_targets_are_cases_too(tmp_path, capsys):
+    for number, atoms in enumerate((bulk("MgO", "rocksalt", a=4.3), bulk("Cu"))):
+        atoms.write(tmp_path / f"{number}.cif")
+    (tmp_path / "2.cif").write_text("nothing")
+    found = cases.find_cases([str(tmp_path)], None, "val")
+    assert [case.name for case in found] == ["0.cif", "1.cif"]
+    assert "left out: 2.cif" in capsys.readouterr().err
+    assert len(steps.predicted(found[0])) == 2
+    assert [case.name for case in cases.find_cases([f"{tmp_path}/0*"], 1, "val")] == [
+        f"{tmp_path}/0.cif"
+    ]
+    with pytest.raises(ValueError, match="no structure of 3 to 4 atoms"):
+        cases.find_cases([str(tmp_path)], None, "val", sizes=(3, 4))
+    pairs = write_pairs(tmp_path / "pairs.parquet")
+    assert len(cases.find_cases([str(pairs)], 3, "val")) == 3

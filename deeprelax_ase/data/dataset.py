@@ -173,6 +173,19 @@ class PairFile:
         return Pair(crystal, functional, displacements, deformation)
 
 
+def open_pairs(path: Path, split: str, *, strict: bool = False) -> PairFile:
+    """One split of a file of pairs.
+
+    Raises:
+        ValueError: As `PairFile`, and where it holds relaxed crystals.
+    """
+    file = PairFile(path, split, strict=strict)
+    if not file.is_pairs:
+        msg = f"{path} holds relaxed crystals, not pairs: it has no column relaxed_cell"
+        raise ValueError(msg)
+    return file
+
+
 def _column(name: str, chunked: Any) -> list[Any]:
     """Rows of a column: strings, or flat arrays; empty ones where there is nothing."""
     array = chunked.combine_chunks()
