@@ -1,5 +1,6 @@
 """What the commands share."""
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -20,6 +21,21 @@ Strict = Annotated[
 ]
 
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many crystals a file.")]
+
+
+def available_cores() -> int:
+    """Cores this process may use: what SLURM or OpenMP's variable gives it, within its affinity."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    given = [os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS")]
+    limits = [int(value) for value in given if value.isdecimal() and int(value)]
+    return min([cores or 1, *limits])
+
+
+def limit_threads() -> None:
+    """Let torch use no more threads than this process was given."""
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
 
 
 def stop(message: str) -> NoReturn:

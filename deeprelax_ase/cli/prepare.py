@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, stop
+from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, limit_threads, stop
 
 Functional = Annotated[
     str, typer.Option(help="Functional to relax to: PBE, PBEsol, r2SCAN, optB88-vdW, unknown.")
@@ -128,6 +128,7 @@ def _relaxer(
 ) -> Any:
     from deeprelax_ase.relax import Relaxer
 
+    limit_threads()
     try:
         return Relaxer(
             model,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, stop
+from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, limit_threads, stop
 
 
 def relax(
@@ -41,6 +41,7 @@ def relax(
     """
     from deeprelax_ase.relax import shared_relaxer
 
+    limit_threads()
     if len(files) > 1 and output is not None and output.exists() and not output.is_dir():
         stop(f"{output} is a file, and there are {len(files)} inputs: name a folder")
     if len(files) > 1 and output is not None:

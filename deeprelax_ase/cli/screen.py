@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, stop
+from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, available_cores, stop
 
 if TYPE_CHECKING:
     from deeprelax_ase.screen.finish import Summary
@@ -230,7 +230,7 @@ def _pool(options: Any, workers: int | None, ray: str | None) -> Any:
         from deeprelax_ase.screen.on_ray import RayPool
 
         return RayPool(options, ray, workers)
-    from deeprelax_ase.screen.pool import ProcessPool, available_cores
+    from deeprelax_ase.screen.pool import ProcessPool
 
     return ProcessPool(options, workers or available_cores())
 

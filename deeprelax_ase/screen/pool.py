@@ -130,15 +130,6 @@ class ProcessPool:
         return pa.concat_tables([self._one_by_one(chunk._replace(items=items)) for items in halves])
 
 
-def available_cores() -> int:
-    """Cores this process may use: what SLURM or OpenMP's variable gives it, or its affinity."""
-    for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
-        value = os.environ.get(name, "")
-        if value.isdecimal() and int(value):
-            return int(value)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _begin(options: RelaxOptions, counter: Any, parent: int) -> None:
     """Make a process ready: one thread, weights loaded, gone when its parent is gone."""
     global _relaxer  # noqa: PLW0603 - what an initializer leaves for the calls has to stand there
