@@ -16,6 +16,8 @@ VACUUM_GAP = 8.0
 """A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
 LONGEST_VECTOR = 1000.0
 """A longer cell vector (Å) is taken for a mistake of units."""
+LARGEST_COORDINATE = 1e5
+"""A coordinate larger than this (Å) is taken for a mistake."""
 LARGEST_DISPLACEMENT = 4.0
 """A move further than this (Å) is refused."""
 LARGEST_LOG_VOLUME = 1.0
@@ -59,6 +61,13 @@ def check_input(
     if not np.isfinite(positions).all():
         where = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
         msg = f"atom {where} is at {positions[where].tolist()}: coordinates have to be finite"
+        raise StructureError(msg)
+    if np.abs(positions).max() > LARGEST_COORDINATE:
+        where = int(np.abs(positions).max(axis=1).argmax())
+        msg = (
+            f"atom {where} is at {positions[where].tolist()}, more than {LARGEST_COORDINATE:g} Å "
+            "away: are the coordinates in Å?"
+        )
         raise StructureError(msg)
     if not np.isfinite(cell).all():
         msg = f"the cell {cell.tolist()} has values that are not finite"

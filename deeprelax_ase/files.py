@@ -19,7 +19,8 @@ from pymatgen.io.vasp import Poscar
 
 from deeprelax_ase.checks import StructureError
 
-_COMPRESSED = (".gz", ".bz2", ".xz")
+COMPRESSED = (".gz", ".bz2", ".xz")
+"""Endings of compressed files that are read."""
 _OWN_SUFFIXES = {".cif": "cif", ".mcif": "mcif", ".vasp": "poscar", ".poscar": "poscar"}
 _PYMATGEN_FORMATS = ("poscar", "cif", "mcif", "pymatgen-json")
 
@@ -111,7 +112,7 @@ def _read_poscar(path: Path) -> StructureFile:
 
 def split_name(path: Path) -> tuple[str, str, str]:
     """Stem, suffix, and suffix of compression of a file's name."""
-    compression = path.suffix if path.suffix in _COMPRESSED else ""
+    compression = path.suffix if path.suffix in COMPRESSED else ""
     inner = Path(path.name.removesuffix(compression))
     return inner.stem, inner.suffix, compression
 

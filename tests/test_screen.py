@@ -144,7 +144,9 @@ def test_patterns_and_several_inputs_in_their_order(tmp_path):
         (tmp_path / name).write_text("x")
     items = ScreenInput([f"{tmp_path}/*/POSCAR", str(tmp_path / "a")])
     names = [item.id for item in items]
-    assert names == [f"{tmp_path}/a/POSCAR", f"{tmp_path}/b/POSCAR", "POSCAR", "other"]
+    a = f"{tmp_path}/a"
+    assert names == [f"{a}/POSCAR", f"{tmp_path}/b/POSCAR", f"{a}/POSCAR", f"{a}/other"]
+    assert [item.id for item in ScreenInput([str(tmp_path / "a")])] == ["POSCAR", "other"]
     assert items.survey().count == 4
 
 
@@ -178,7 +180,7 @@ def test_bad_entries_have_rows_with_reasons(tmp_path, random_weights):
 def test_an_input_that_changes_is_noticed(frames, tmp_path, random_weights):
     run = Screening([str(frames)], tmp_path / "out.parquet", RelaxOptions(str(random_weights)))
     frames.write_text("")
-    with pytest.raises(ValueError, match="changed while it was read: run it again"):
+    with pytest.raises(ValueError, match=r"changed while it was read: pass --overwrite"):
         run.relax(lambda: nullcontext(Inline(random_weights)))
 
 

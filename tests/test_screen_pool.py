@@ -151,8 +151,8 @@ def test_report_opens_offline_and_turns(tmp_path, random_weights):
     from deeprelax_ase.screen.page import write_page
 
     write(tmp_path / "in.extxyz", list(crystals(12)))
-    summary = screen([tmp_path / "in.extxyz"], tmp_path / "out.parquet", random_weights)
-    write_page(tmp_path / "page.html", tmp_path / "out.parquet", summary)
+    screen([tmp_path / "in.extxyz"], tmp_path / "out.parquet", random_weights)
+    write_page(tmp_path / "page.html", tmp_path / "out.parquet")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_context(offline=True).new_page()

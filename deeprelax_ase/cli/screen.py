@@ -84,24 +84,27 @@ def screen(
     """
     from deeprelax_ase.screen.chunk import RelaxOptions, edges_within
     from deeprelax_ase.screen.run import Screening
+    from deeprelax_ase.screen.work import has_work, work_path
 
     index, count = _share(shard, os.environ)
     if ray is not None and not _has_ray():
         stop("Ray is not installed: pip install 'deeprelax-ase[ray]', or leave --ray out")
-    options = RelaxOptions(
-        model=model,
-        functional=functional,
-        device=device,
-        relax_cell=not fixed_cell,
-        vacuum=vacuum,
-        allow_unseen=allow_unseen,
-        ensemble=ensemble,
-        always_move=always_move,
-        edges_per_batch=edges_within(memory),
-    )
     _check_report(report, output, overwrite)
     started = time.monotonic()
+    outputs = [_of_share(output, number, count) for number in range(1, count + 1)]
+    others = [*outputs, *map(work_path, outputs), *([] if report is None else [report])]
     try:
+        options = RelaxOptions(
+            model=model,
+            functional=functional,
+            device=device,
+            relax_cell=not fixed_cell,
+            vacuum=vacuum,
+            allow_unseen=allow_unseen,
+            ensemble=ensemble,
+            always_move=always_move,
+            edges_per_batch=edges_within(memory),
+        )
         run = Screening(
             inputs,
             _of_share(output, index, count),
@@ -111,15 +114,16 @@ def screen(
             max_error=max_error,
             deduplicate=deduplicate,
             overwrite=overwrite,
+            leave_out=others,
         )
         if run.is_finished:
             print(f"{run.output} is complete already: nothing to do")
+            _write_report(report, run.output)
             return
-        if resume and not run.has_work:
+        if resume and not has_work(run.output):
             stop(f"there is no work to resume for {run.output}: leave --resume out")
         summary = run.relax(lambda: _pool(options, workers, ray))
-        if report is not None:
-            _write_report(report, run.output, summary)
+        _write_report(report, run.output)
     except KeyboardInterrupt:
         print("stopped: what is done is kept, the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -128,7 +132,7 @@ def screen(
     except OSError as error:
         _stop_at_disk(error, output)
     _print_summary(run.output, summary, max_error, time.monotonic() - started)
-    if not summary.statuses.get("relaxed"):
+    if summary.count and not summary.statuses.get("relaxed"):
         raise typer.Exit(1)
 
 
@@ -152,8 +156,7 @@ def merge(
         summary = merge(
             shares, output, max_error=max_error, deduplicate=deduplicate, overwrite=overwrite
         )
-        if report is not None:
-            _write_report(report, output, summary)
+        _write_report(report, output)
     except ValueError as error:
         stop(str(error))
     except OSError as error:
@@ -241,14 +244,20 @@ def _check_report(report: Path | None, output: Path, overwrite: bool) -> None:
         return
     if output.suffix != ".parquet":
         stop(f"{output}: a report is made from a parquet output; end its name in .parquet")
+    if not report.absolute().parent.is_dir():
+        stop(f"there is no folder {report.parent} for the report: make it, or name another report")
+    if os.path.realpath(report) == os.path.realpath(output):
+        stop(f"{report} is the output as well: name another report")
     if report.exists() and not overwrite:
         stop(f"{report} exists: pass --overwrite to replace it, or name another report")
 
 
-def _write_report(report: Path, output: Path, summary: "Summary") -> None:
+def _write_report(report: Path | None, output: Path) -> None:
+    if report is None:
+        return
     from deeprelax_ase.screen.page import write_page
 
-    write_page(report, output, summary)
+    write_page(report, output)
     print(f"{report}: report", file=sys.stderr)
 
 

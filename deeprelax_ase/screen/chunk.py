@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from deeprelax_ase.screen.formats import Item
-from deeprelax_ase.screen.inputs import one_line
+from deeprelax_ase.checks import check_vacuum
+from deeprelax_ase.config import FUNCTIONALS
+from deeprelax_ase.screen.formats import Item, one_line
 from deeprelax_ase.screen.rows import ROWS, failed_row, result_row
 
 CHUNK_SIZE = 256
@@ -37,6 +38,18 @@ class RelaxOptions:
     ensemble: bool = False
     always_move: bool = False
     edges_per_batch: int = 8_000
+
+    def __post_init__(self) -> None:
+        if self.functional not in FUNCTIONALS:
+            msg = f"unknown functional {self.functional!r}: choose from {', '.join(FUNCTIONALS)}"
+            raise ValueError(msg)
+        check_vacuum(self.vacuum)
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on, by more than their rounding."""
+        facts = asdict(self)
+        del facts["device"], facts["edges_per_batch"]
+        return facts
 
     def relaxer(self) -> Any:
         """A relaxer, with its weights loaded."""
@@ -80,7 +93,7 @@ def _read(place: int, item: Item) -> list[tuple[str, int, Any, str]]:
     try:
         return [(name, place, structure, "") for name, structure in item.read()]
     except Exception as error:  # noqa: BLE001 - the parsers raise whatever their code runs into
-        return [(item.id, place, None, one_line(error))]
+        return [(getattr(error, "entry", item.id), place, None, one_line(error))]
 
 
 def failed_chunk(chunk: Chunk, error: str) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
-from pymatgen.io.ase import AseAtomsAdaptor
 
-from deeprelax_ase.screen.rows import RANKED, atoms_of_row
+from deeprelax_ase.data.table import reduced_composition
+from deeprelax_ase.screen.rows import RANKED, structure_of_row
 
 _LONG_REASON = 120
-_LIGHT = ("status", "formula", "expected_error")
+_LIGHT = ("status", "expected_error", "item")
+_GEOMETRY = ("numbers", "pbc", "relaxed_cell", "relaxed_positions")
+_COUNTED = ("status", "error", "note", "rank", "expected_error", "trusted", "representative")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Overview:
 
     Attributes:
         parts: Files of the rows, in order.
+        entries: Entries of the input that the rows are of.
         lengths: Rows in each.
         expected_errors: Of every row, Å; NaN where it was not relaxed.
         ranks: 1 for the least expected error; 0 where it was not relaxed.
@@ -36,6 +39,7 @@ class Overview:
     """
 
     parts: Sequence[Path]
+    entries: int
     lengths: Int[np.ndarray, " parts"]
     expected_errors: Float[np.ndarray, " rows"]
     ranks: Int[np.ndarray, " rows"]
@@ -83,52 +87,51 @@ def overview(
         max_error: Å; a relaxed structure whose expected error is higher is not trusted.
         deduplicate: Group what StructureMatcher calls the same, at its defaults.
     """
-    lengths, formulas, errors = [], [], []
+    lengths, compositions, errors, entries = [], [], [], 0
     for part in parts:
-        table = pq.read_table(part, columns=list(_LIGHT))
+        table = pq.read_table(part, columns=[*_LIGHT, *(["numbers"] if deduplicate else [])])
         relaxed = pc.equal(table["status"], "relaxed")
         error = pc.if_else(relaxed, pc.fill_null(table["expected_error"], np.inf), np.nan)
         errors.append(error.to_numpy())
         lengths.append(len(table))
+        entries += len(pc.unique(table["item"]))
         if deduplicate:
-            formulas += table["formula"].to_pylist()
+            lists = table["numbers"].to_pylist()
+            compositions += [reduced_composition(np.array(n)) if n else "" for n in lists]
     expected = np.concatenate(errors) if errors else np.zeros(0)
     is_relaxed = ~np.isnan(expected)
     ranks = np.zeros(len(expected), dtype=np.int64)
     order = np.argsort(expected, kind="stable")[: is_relaxed.sum()]
     ranks[order] = np.arange(1, len(order) + 1)
-    groups = representatives = None
     counts = np.array(lengths, dtype=np.int64)
+    groups = representatives = None
     if deduplicate:
-        by_formula: dict[str, list[int]] = defaultdict(list)
+        by_composition: dict[str, list[int]] = defaultdict(list)
         for row in np.flatnonzero(is_relaxed).tolist():
-            by_formula[formulas[row]].append(row)
-        groups = _groups(parts, counts, by_formula, len(expected))
-        best = sorted(np.flatnonzero(is_relaxed).tolist(), key=lambda row: ranks[row])
-        first: dict[int, int] = {}
-        for row in best:
-            first.setdefault(int(groups[row]), row)
+            by_composition[compositions[row]].append(row)
+        groups = _groups(parts, counts, by_composition, len(expected))
         representatives = np.zeros(len(expected), dtype=bool)
-        representatives[list(first.values())] = True
-    return Overview(parts, counts, expected, ranks, max_error, groups, representatives)
+        _, best = np.unique(groups[order], return_index=True)
+        representatives[order[best]] = True
+    return Overview(parts, entries, counts, expected, ranks, max_error, groups, representatives)
 
 
 def _groups(
     parts: Sequence[Path],
     lengths: Int[np.ndarray, " parts"],
-    by_formula: Mapping[str, Sequence[int]],
+    by_composition: Mapping[str, Sequence[int]],
     count: int,
 ) -> Int[np.ndarray, " rows"]:
     """Numbers of groups, in the order in which their first members come."""
     same_as = np.full(count, -1, dtype=np.int64)
     matcher = StructureMatcher()
-    for rows in by_formula.values():
+    for rows in by_composition.values():
         if len(rows) == 1:
             same_as[rows[0]] = rows[0]
             continue
         seen: list[tuple[int, Structure]] = []
         for row, structure in zip(rows, _structures(parts, lengths, rows), strict=True):
-            twin = next((other for other, kept in seen if matcher.fit(kept, structure)), row)
+            twin = next((other for other, kept in seen if _fit(matcher, kept, structure)), row)
             same_as[row] = twin
             if twin == row:
                 seen.append((row, structure))
@@ -138,6 +141,14 @@ def _groups(
     return groups
 
 
+def _fit(matcher: StructureMatcher, one: Structure, other: Structure) -> bool:
+    """Whether two structures match; those that the matcher cannot handle match none."""
+    try:
+        return bool(matcher.fit(one, other))
+    except Exception:  # noqa: BLE001 - reductions of odd cells raise all kinds
+        return False
+
+
 def _structures(
     parts: Sequence[Path], lengths: Int[np.ndarray, " parts"], rows: Sequence[int]
 ) -> Iterator[Structure]:
@@ -145,10 +156,10 @@ def _structures(
     starts = np.concatenate([[0], np.cumsum(lengths)])
     places = np.searchsorted(starts, rows, side="right") - 1
     for place in np.unique(places):
-        table = pq.read_table(parts[place])
+        table = pq.read_table(parts[place], columns=list(_GEOMETRY))
         own = np.asarray(rows)[places == place] - starts[place]
         for row in table.take(own).to_pylist():
-            yield AseAtomsAdaptor.get_structure(atoms_of_row(row, relaxed=True))
+            yield structure_of_row(row)
 
 
 @dataclass(frozen=True)
@@ -178,40 +189,57 @@ class Summary:
 
 
 class Tally:
-    """Counts rows on their way to the output."""
+    """Counts rows on their way."""
 
-    def __init__(self, whole: Overview) -> None:
-        self._whole = whole
+    def __init__(self) -> None:
         self._statuses: Counter[str] = Counter()
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._unmoved = 0
+        self._errors: list[Float[np.ndarray, " some"]] = []
+        self._trusted: int | None = None
+        self._groups = 0
 
-    def watch(self) -> Iterator[pa.Table]:
-        """The tables of the whole, counted as they pass."""
-        for table in self._whole.tables():
-            statuses, errors = table["status"].to_pylist(), table["error"].to_pylist()
-            self._statuses.update(statuses)
-            pairs = zip(statuses, errors, strict=True)
-            self._reasons.update(
-                (status, general(error)) for status, error in pairs if status != "relaxed"
-            )
-            still = pc.match_substring(pc.fill_null(table["note"], ""), "left as it was")
-            self._unmoved += pc.sum(still).as_py() or 0
+    def watch(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """The tables, counted as they pass."""
+        for table in tables:
+            self._count(table)
             yield table
+
+    def _count(self, table: pa.Table) -> None:
+        statuses, errors = table["status"].to_pylist(), table["error"].to_pylist()
+        self._statuses.update(statuses)
+        pairs = zip(statuses, errors, strict=True)
+        self._reasons.update(
+            (status, general(error)) for status, error in pairs if status != "relaxed"
+        )
+        still = pc.match_substring(pc.fill_null(table["note"], ""), "left as it was")
+        self._unmoved += pc.sum(still).as_py() or 0
+        ranked = table.filter(pc.is_valid(table["rank"]))
+        self._errors.append(pc.fill_null(ranked["expected_error"], np.inf).to_numpy())
+        trusted = ranked["trusted"].drop_null()
+        if len(trusted):
+            self._trusted = (self._trusted or 0) + pc.sum(trusted).as_py()
+        self._groups += pc.sum(pc.fill_null(ranked["representative"], False)).as_py() or 0
 
     def summary(self) -> Summary:
         """What passed."""
-        whole = self._whole
-        errors = np.sort(whole.expected_errors[whole.ranks > 0])
-        limit, groups = whole.max_error, whole.groups
         return Summary(
             dict(self._statuses),
             self._unmoved,
             dict(self._reasons),
-            errors,
-            None if limit is None else int((errors <= limit).sum()),
-            None if groups is None else len(np.unique(groups[groups >= 0])),
+            np.sort(np.concatenate([np.zeros(0), *self._errors])),
+            self._trusted,
+            self._groups or None,
         )
+
+
+def summarise(output: Path) -> Summary:
+    """Count the rows of a finished parquet output."""
+    tally = Tally()
+    for batch in pq.ParquetFile(output).iter_batches(columns=list(_COUNTED)):
+        for _ in tally.watch([pa.Table.from_batches([batch])]):
+            pass
+    return tally.summary()
 
 
 def general(error: str | None) -> str:

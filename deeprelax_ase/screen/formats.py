@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from io import StringIO
 from itertools import count, islice
 from pathlib import Path
@@ -47,6 +47,25 @@ class Item:
     read: Callable[[], Iterable[Named]]
 
 
+class EntryError(StructureError):
+    """An entry cannot be read, whose own id is known all the same.
+
+    Args:
+        entry: Its id.
+        reason: Why.
+    """
+
+    def __init__(self, entry: str, reason: str) -> None:
+        super().__init__(reason)
+        self.entry = entry
+
+
+def one_line(error: Any) -> str:
+    """What an exception says, in one line of a readable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:300]
+
+
 def cannot_be_read(message: str) -> NoReturn:
     """Stands for the reading of what is broken."""
     raise StructureError(message)
@@ -61,29 +80,46 @@ def read_file(label: str, path: Path) -> list[Named]:
 
 
 def items_of_xyz(label: str, path: Path) -> Iterator[Item]:
-    """Frames of an (ext)xyz file.
+    """Frames of an (ext)xyz file; one that breaks off costs none but itself.
 
     Raises:
         StructureError: A frame does not begin with its number of atoms.
     """
     with zopen(path, mode="rt", encoding="utf-8") as stream:
-        numbers = count()
-        for line in stream:
-            if not line.strip():
+        lines = (line for line in stream)
+        head = next(lines, None)
+        number = 0
+        while head is not None:
+            if not head.strip():
+                head = next(lines, None)
                 continue
-            try:
-                atoms = int(line)
-            except ValueError:
-                msg = f"a frame begins with its number of atoms, not with {line.strip()[:60]!r}"
-                raise StructureError(msg) from None
-            rest = list(islice(stream, atoms + 1))
-            found = _OWN_ID.search(rest[0]) if rest else None
-            name = (found[1] or found[2]) if found else f"{label}[{next(numbers)}]"
-            if len(rest) <= atoms:
-                message = f"{path}: frame {name} breaks off after {len(rest)} of {atoms + 1} lines"
+            if not head.strip().isdecimal():
+                msg = f"a frame begins with its number of atoms, not with {head.strip()[:60]!r}"
+                raise StructureError(msg)
+            rest, following = _lines_of_frame(lines, int(head))
+            name = _own_id(rest[0] if rest else "") or f"{label}[{number}]"
+            if len(rest) <= int(head):
+                message = f"{path}: frame {number} breaks off: {len(rest) - 1} of {int(head)} atoms"
                 yield Item(name, partial(cannot_be_read, message))
             else:
-                yield Item(name, partial(_read_frame, name, "".join((line, *rest))))
+                yield Item(name, partial(_read_frame, name, "".join((head, *rest))))
+            number += 1
+            head = next(lines, None) if following is None else following
+
+
+def _lines_of_frame(lines: Iterator[str], atoms: int) -> tuple[list[str], str | None]:
+    """Comment and atoms of a frame; and the head of the next one, where it came too early."""
+    rest: list[str] = []
+    for line in islice(lines, atoms + 1):
+        if rest and line.strip().isdecimal():
+            return rest, line
+        rest.append(line)
+    return rest, None
+
+
+def _own_id(comment: str) -> str:
+    found = _OWN_ID.search(comment)
+    return (found[1] or found[2] or "") if found else ""
 
 
 def _read_frame(name: str, text: str) -> list[Named]:
@@ -116,9 +152,9 @@ def items_of_json(label: str, path: Path) -> Iterator[Item]:
                 yield Item(name, partial(_read_record, name, value))
             return
         whole = json.loads(start + stream.read())
-    if _is_record(whole):
+    if not isinstance(whole, dict) or _is_record(whole):
         yield Item(label, partial(_read_record, label, whole))
-    elif whole and all(isinstance(value, dict) and _is_record(value) for value in whole.values()):
+    elif "nextid" not in whole and any(_is_record(value) for value in whole.values()):
         for name, value in whole.items():
             yield Item(name, partial(_read_record, name, value))
     else:
@@ -148,8 +184,8 @@ def _values_of_list(text: str, stream: Any) -> Iterator[Any]:
         text = text[end:]
 
 
-def _is_record(value: Mapping[str, Any]) -> bool:
-    return (
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and (
         {"lattice", "sites"} <= value.keys()
         or isinstance(value.get("structure"), dict)
         or isinstance(value.get("cif"), str)
@@ -159,16 +195,21 @@ def _is_record(value: Mapping[str, Any]) -> bool:
 
 def items_of_database(_: str, path: Path) -> Iterator[Item]:
     """Rows of an ASE database; their ids are those of the database."""
+    for row in _database(path).select(columns=["id", "key_value_pairs"]):
+        name = str(row.get("material_id", row.id))
+        yield Item(name, partial(_read_row, name, path, row.id))
+
+
+@lru_cache(maxsize=4)
+def _database(path: Path) -> Any:
     if path.stat().st_size == 0:
         msg = "the file is empty"
         raise StructureError(msg)
-    for row in ase.db.connect(str(path)).select():
-        name = str(row.get("material_id", row.id))
-        yield Item(name, partial(_as_read, name, row.toatoms()))
+    return ase.db.connect(str(path), type="db")
 
 
-def _as_read(name: str, structure: Any) -> list[Named]:
-    return [(name, structure)]
+def _read_row(name: str, path: Path, number: int) -> list[Named]:
+    return [(name, _database(path).get(id=number).toatoms())]
 
 
 def count_rows(path: Path) -> int:
@@ -181,8 +222,8 @@ def count_rows(path: Path) -> int:
         file = pq.ParquetFile(path)
         _columns(file)
         return int(file.metadata.num_rows)
-    if split_suffix(path) == ".db" and path.stat().st_size:
-        return len(ase.db.connect(str(path)))
+    if split_suffix(path) == ".db":
+        return len(_database(path))
     msg = f"{path} is no table"
     raise ValueError(msg)
 
@@ -195,15 +236,25 @@ def items_of_parquet(label: str, path: Path) -> Iterator[Item]:
     """
     file = pq.ParquetFile(path, pre_buffer=False)
     columns, cif = _columns(file)
-    names = [name for name in ID_KEYS if name in file.schema_arrow.names][:1]
-    number = 0
-    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[*names, *columns]):
-        for row in batch.to_pylist():
-            own = row.get(names[0]) if names else None
-            name = f"{label}[{number}]" if own is None else str(own)
-            record = {"cif": row[cif]} if cif else {key: row[key] for key in columns}
-            yield Item(name, partial(_read_record, name, record))
-            number += 1
+    ids = [name for name in ID_KEYS if name in file.schema_arrow.names][:1]
+    numbers = count()
+    for group in range(file.num_row_groups):
+        left = file.metadata.row_group(group).num_rows
+        try:
+            for batch in file.iter_batches(
+                _ROWS_AT_ONCE, row_groups=[group], columns=[*ids, *columns]
+            ):
+                for row in batch.to_pylist():
+                    left -= 1
+                    own = row.get(ids[0]) if ids else None
+                    name = f"{label}[{next(numbers)}]"
+                    name = name if own is None else str(own)
+                    record = {"cif": row[cif]} if cif else {key: row[key] for key in columns}
+                    yield Item(name, partial(_read_record, name, record))
+        except (pa.ArrowException, OSError) as error:
+            message = f"{path}: row group {group} is broken: {one_line(error)}"
+            for _ in range(left):
+                yield Item(f"{label}[{next(numbers)}]", partial(cannot_be_read, message))
 
 
 def _columns(file: Any) -> tuple[list[str], str]:
@@ -232,32 +283,45 @@ def _read_record(name: str, record: Any) -> list[Named]:
     """A structure of pymatgen, or of a record that holds one, its CIF, or its arrays."""
     if not isinstance(record, dict):
         cannot_be_read(f"{name}: {str(record)[:60]!r} is no structure")
-    own = next((str(record[key]) for key in ID_KEYS if record.get(key) is not None), name)
     if {"lattice", "sites"} <= record.keys():
         return [(name, Structure.from_dict(record))]
+    own = next((str(record[key]) for key in ID_KEYS if record.get(key) not in (None, "")), name)
+    try:
+        return [(own, _structure_of(record))]
+    except Exception as error:  # the parsers raise whatever their code runs into
+        raise EntryError(own, one_line(error)) from error
+
+
+def _structure_of(record: Mapping[str, Any]) -> Any:
     if isinstance(record.get("structure"), dict):
-        return [(own, Structure.from_dict(record["structure"]))]
+        return Structure.from_dict(record["structure"])
     if isinstance(record.get("cif"), str):
-        return [(own, Structure.from_str(record["cif"], fmt="cif"))]
+        return Structure.from_str(record["cif"], fmt="cif")
     missing = [key for key in _PLAIN_COLUMNS if record.get(key) is None]
     if missing:
-        cannot_be_read(f"{own}: holds no {' and no '.join(missing)}")
-    return [(own, _atoms(own, record))]
+        msg = f"holds no {' and no '.join(missing)}"
+        raise StructureError(msg)
+    return _atoms(record)
 
 
-def _atoms(name: str, record: Mapping[str, Any]) -> Atoms:
-    numbers = np.array(record["numbers"], dtype=int).ravel()
+def _atoms(record: Mapping[str, Any]) -> Atoms:
+    numbers = np.array(record["numbers"], dtype=float).ravel()
     cell = np.array(record["cell"], dtype=float).ravel()
     positions = np.array(record["positions"], dtype=float).ravel()
-    if len(cell) != 9 or len(positions) != 3 * len(numbers):  # noqa: PLR2004
-        cannot_be_read(
-            f"{name}: {len(numbers)} numbers, {len(positions)} coordinates and {len(cell)} values "
-            "of the cell do not belong together: three an atom and nine are needed"
+    pbc = [True] * 3 if record.get("pbc") is None else np.ravel(record["pbc"]).tolist()
+    if (numbers != np.rint(numbers)).any():
+        msg = f"numbers are atomic numbers, and one is {numbers[numbers != np.rint(numbers)][0]}"
+        raise StructureError(msg)
+    sizes = (len(positions), len(cell), len(pbc))
+    if sizes != (3 * len(numbers), 9, 3):
+        msg = (
+            f"{len(numbers)} numbers, {sizes[0]} coordinates, {sizes[1]} values of the cell and "
+            f"{sizes[2]} of pbc do not belong together: three an atom, nine and three are needed"
         )
-    pbc = record.get("pbc")
+        raise StructureError(msg)
     return Atoms(
-        numbers=numbers,
+        numbers=numbers.astype(int),
         positions=positions.reshape(-1, 3),
         cell=cell.reshape(3, 3),
-        pbc=True if pbc is None else pbc,
+        pbc=pbc,
     )

@@ -12,9 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from deeprelax_ase.files import split_suffix
+from deeprelax_ase.files import COMPRESSED, split_suffix
 from deeprelax_ase.screen.formats import (
     Item,
     cannot_be_read,
@@ -24,6 +23,7 @@ from deeprelax_ase.screen.formats import (
     items_of_json_lines,
     items_of_parquet,
     items_of_xyz,
+    one_line,
     read_file,
 )
 
@@ -69,7 +69,11 @@ class ScreenInput:
                 msg = f"{what} {name}"
                 raise ValueError(msg)
         self._names = tuple(names)
-        self._leave_out = {str(path.absolute()) for path in leave_out}
+        self._leave_out = {os.path.realpath(path) for path in leave_out}
+        for name in names:
+            if os.path.realpath(name) in self._leave_out:
+                msg = f"{name} is an output of this command as well: name another output"
+                raise ValueError(msg)
 
     def __iter__(self) -> Iterator[Item]:
         for label, path in self._files():
@@ -96,29 +100,37 @@ class ScreenInput:
     def _files(self) -> Iterator[tuple[str, Path]]:
         """Names and paths of all files; names are relative to the folder that was given."""
         for name in self._names:
+            label = Path(name).name if len(self._names) == 1 else name
             if os.path.isdir(name):  # noqa: PTH112 - a pattern need not be a valid path
-                yield from self._walk(Path(name), "")
+                prefix = "" if len(self._names) == 1 else f"{name.rstrip('/')}/"
+                yield from self._walk(Path(name), prefix, ())
             elif os.path.lexists(name):
-                yield from self._allowed(Path(name).name, Path(name))
+                yield from self._allowed(label, Path(name))
             else:
                 for path in sorted(_matches(name)):
                     if not Path(path).is_dir():
                         yield from self._allowed(path, Path(path))
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
-        if str(folder.absolute()) in self._leave_out:
+    def _walk(
+        self, folder: Path, prefix: str, above: tuple[str, ...]
+    ) -> Iterator[tuple[str, Path]]:
+        real = os.path.realpath(folder)
+        if real in self._leave_out or real in above:  # a link may lead back up
             return
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        try:
+            names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        except OSError:
+            yield prefix.rstrip("/"), folder  # an entry that says so
+            return
         for name in names:
             path = folder / name
             if path.is_dir():
-                yield from self._walk(path, f"{prefix}{name}/")
+                yield from self._walk(path, f"{prefix}{name}/", (*above, real))
             else:
                 yield from self._allowed(f"{prefix}{name}", path)
 
     def _allowed(self, label: str, path: Path) -> Iterator[tuple[str, Path]]:
-        if str(path.absolute()) not in self._leave_out:
+        if os.path.realpath(path) not in self._leave_out:
             yield label, path
 
 
@@ -127,8 +139,12 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _items(label: str, path: Path) -> Iterator[Item]:
-    """Entries of a file; where it breaks off, the last one says why."""
+    """Entries of a file; where it breaks off, the last ones say why."""
+    reason = _obstacle(path)
     reader = _CONTAINERS.get(split_suffix(path))
+    if reason:
+        yield Item(label, partial(cannot_be_read, f"{path} {reason}"))
+        return
     if reader is None:
         yield Item(label, partial(read_file, label, path))
         return
@@ -138,22 +154,32 @@ def _items(label: str, path: Path) -> Iterator[Item]:
             number += 1
             yield item
     except Exception as error:  # noqa: BLE001 - the readers raise whatever their code runs into
-        where = "it" if number == 0 else f"what follows its entry {number}"
-        message = f"{path}: {where} cannot be read: {one_line(error)}"
-        yield Item(f"{label}[{number}]" if number else label, partial(cannot_be_read, message))
+        where = "" if number == 0 else f": what follows its entry {number}"
+        message = f"{path}{where} cannot be read: {one_line(error)}"
+        for missing in range(number, max(_rows(path), number + 1)):
+            name = f"{label}[{missing}]" if missing else label
+            yield Item(name, partial(cannot_be_read, message))
+
+
+def _obstacle(path: Path) -> str:
+    """Why a path is not even opened; nothing, if it is."""
+    if path.is_dir():
+        return "is a folder that cannot be read"
+    if path.exists() and not path.is_file():
+        return "is no regular file"
+    is_table = split_suffix(path) in (".db", ".parquet")
+    return "is compressed: unpack it first" if is_table and path.suffix in COMPRESSED else ""
+
+
+def _rows(path: Path) -> int:
+    """Number of rows of a table; 0, if it is none or broken."""
+    try:
+        return count_rows(path)
+    except Exception:  # noqa: BLE001 - the readers raise whatever their code runs into
+        return 0
 
 
 def _count(label: str, path: Path) -> int:
-    reader = _CONTAINERS.get(split_suffix(path))
-    if reader is None:
+    if _obstacle(path) or split_suffix(path) not in _CONTAINERS:
         return 1
-    try:
-        return count_rows(path)
-    except Exception:  # noqa: BLE001 - no table, or a broken one
-        return sum(1 for _ in _items(label, path))
-
-
-def one_line(error: Any) -> str:
-    """What an exception says, in one line of a readable length."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:300]
+    return _rows(path) or sum(1 for _ in _items(label, path))

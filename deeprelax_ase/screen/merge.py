@@ -48,14 +48,24 @@ def merge(
         msg = f"{output} exists: pass --overwrite to replace it, or name another output"
         raise ValueError(msg)
     run = _run_of_all(shares)
-    run = {**run, "shard": 1, "shards": 1, "max_error": max_error, "deduplicate": deduplicate}
-    with WorkFolder(output, run, overwrite=True) as work:
+    if any(output.exists() and output.samefile(share) for share in shares):
+        msg = f"{output} is one of the shares as well: name another output"
+        raise ValueError(msg)
+    run = {
+        **run,
+        "merged": len(shares),
+        "shard": 1,
+        "shards": 1,
+        "max_error": max_error,
+        "deduplicate": deduplicate,
+    }
+    with WorkFolder(output, run, overwrite=overwrite) as work:
         rows = heapq.merge(*(read_rows(share) for share in shares), key=lambda row: row["item"])
         for number, table in enumerate(_tables(rows)):
             work.add(number, table)
         whole = overview(list(work.parts()), max_error, deduplicate=deduplicate)
-        tally = Tally(whole)
-        write_output(output, tally.watch(), run)
+        tally = Tally()
+        write_output(output, tally.watch(whole.tables()), run, work.about_to_finish)
         work.remove()
     return tally.summary()
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ import ase.db
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ase.io import write as ase_write
+from pymatgen.core import Structure
 
-from deeprelax_ase.screen.rows import RANKED, atoms_of_row
+from deeprelax_ase.screen.rows import RANKED, atoms_of_row, structure_of_row
 from deeprelax_ase.screen.work import RUN_KEY, Run
 
 ENDINGS = (".parquet", ".extxyz", ".db")
 """What the name of an output may end in."""
+_LONGEST_NAME = 200
 ROWS_IN_GROUP = 4096
 """Rows that a reader of the parquet file holds at once."""
 _FACTS = (
@@ -52,16 +54,26 @@ def check_output(path: Path) -> None:
         raise ValueError(msg)
 
 
-def write_output(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
+def write_output(
+    path: Path, tables: Iterable[pa.Table], run: Run, ready: Callable[[Path], None]
+) -> None:
     """Write rows in the format that the name asks for; a file that was there stays until then.
+
+    Args:
+        path: The output; no other process may be at it.
+        tables: Its rows.
+        run: What the run is.
+        ready: Called with the file that is about to be renamed to the output.
 
     Raises:
         OSError: It cannot be written; nothing is left behind.
     """
-    beside = path.with_name(f".{os.getpid()}.partial{path.suffix}")
+    beside = path.with_name(f".{path.name}.partial{path.suffix}")
     writers = {".parquet": _write_parquet, ".extxyz": _write_extxyz, ".db": _write_database}
+    beside.unlink(missing_ok=True)  # of a run that was killed
     try:
         writers[path.suffix](beside, tables, run)
+        ready(beside)
         beside.replace(path)
     finally:
         with suppress(OSError):
@@ -69,12 +81,22 @@ def write_output(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
 
 
 def run_of(path: Path) -> Run | None:
-    """The run a finished parquet file is of; None for whatever else it is."""
+    """The run a finished output is of; None for whatever else it is."""
+    if path.suffix == ".db":
+        return _run_of_database(path)
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (pa.ArrowException, OSError):
         return None
     return json.loads(metadata[RUN_KEY]) if RUN_KEY in metadata else None
+
+
+def _run_of_database(path: Path) -> Run | None:
+    try:
+        run: Run | None = ase.db.connect(str(path), type="db").metadata.get(RUN_KEY.decode())
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no output of ours
+        return None
+    return run
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -83,7 +105,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: It is no output of a screening.
     """
-    if run_of(path) is None:
+    if path.suffix == ".db" or run_of(path) is None:
         msg = f"{path} is no parquet file that deeprelax screen wrote"
         raise ValueError(msg)
     for batch in pq.ParquetFile(path).iter_batches(ROWS_IN_GROUP):
@@ -107,7 +129,8 @@ def _write_extxyz(path: Path, tables: Iterable[pa.Table], _: Run) -> None:
     with path.open("w", encoding="utf-8") as stream:
         for row in _rows(tables):
             atoms = atoms_of_row(row, relaxed=True)
-            atoms.info.update(_facts(row))
+            facts = _facts(row)
+            atoms.info.update({**facts, "id": _one_line(facts["id"])})
             ase_write(stream, atoms, format="extxyz")  # a frame of no atoms, if it failed
 
 
@@ -118,7 +141,7 @@ def _write_database(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
             name = str(facts.pop("id"))
             # ASE's keys hold no text that reads as a number: what may be one is in `data`.
             database.write(atoms_of_row(row, relaxed=True), data={"id": name}, **facts)
-        database.metadata = {"deeprelax_screen": dict(run)}
+        database.metadata = {RUN_KEY.decode(): dict(run)}
 
 
 def _rows(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
@@ -146,35 +169,44 @@ def export(
         ValueError: It is no such output, knows neither, or a file is there already.
         OSError: A file cannot be written.
     """
-    rows = read_rows(results)
+    chosen = _chosen(results, trusted=trusted, unique=unique)
     used: set[str] = set()
+    names = [_file_name(row["id"], used) for row in chosen]
+    taken = next((name for name in names if (folder / f"{name}.{ending}").exists()), None)
+    if taken is not None:
+        msg = f"{folder / f'{taken}.{ending}'} exists: name another folder"
+        raise ValueError(msg)
     folder.mkdir(parents=True, exist_ok=True)
-    for row in rows:
+    rows = _chosen(results, trusted=trusted, unique=unique)
+    for name, row in zip(names, rows, strict=True):
+        _write_structure(folder / f"{name}.{ending}", structure_of_row(row), _one_line(row["id"]))
+    return len(names)
+
+
+def _chosen(results: Path, *, trusted: bool, unique: bool) -> Iterator[dict[str, Any]]:
+    """Rows to be exported."""
+    for row in read_rows(results):
+        if row["status"] != "relaxed":
+            continue
         for wanted, column, option in (
             (trusted, "trusted", "--max-error"),
             (unique, "representative", "--deduplicate"),
         ):
-            if wanted and row["status"] == "relaxed" and row[column] is None:
+            if wanted and row[column] is None:
                 msg = f"{results} was screened without {option}: run it again with it"
                 raise ValueError(msg)
-        if row["status"] != "relaxed" or (trusted and not row["trusted"]):
-            continue
-        if unique and not row["representative"]:
-            continue
-        path = folder / f"{_file_name(row['id'], used)}.{ending}"
-        if path.exists():
-            msg = f"{path} exists: name another folder"
-            raise ValueError(msg)
-        _write_structure(path, atoms_of_row(row, relaxed=True), row["id"])
-    return len(used)
+        if (row["trusted"] or not trusted) and (row["representative"] or not unique):
+            yield row
 
 
-def _write_structure(path: Path, atoms: Any, name: str) -> None:
-    from pymatgen.io.ase import AseAtomsAdaptor
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _write_structure(path: Path, structure: Structure, name: str) -> None:
     from pymatgen.io.cif import CifWriter
     from pymatgen.io.vasp import Poscar
 
-    structure = AseAtomsAdaptor.get_structure(atoms)
     if path.suffix == ".cif":
         text = str(CifWriter(structure, significant_figures=8))
     else:
@@ -192,6 +224,7 @@ def _file_name(name: str, used: set[str]) -> str:
     plain = "".join(c if c.isalnum() or c in "-_.+[]" else "_" for c in name).lstrip(".") or "_"
     known = (".cif", ".vasp")
     plain = plain[: -len(Path(plain).suffix)] if Path(plain).suffix in known else plain
+    plain = plain[:_LONGEST_NAME]
     unique, number = plain, 1
     while unique in used:
         number += 1

@@ -20,7 +20,7 @@ from ase.data.colors import jmol_colors
 from jaxtyping import Float
 
 from deeprelax_ase.screen.chunk import RelaxOptions
-from deeprelax_ase.screen.finish import Summary
+from deeprelax_ase.screen.finish import Summary, summarise
 from deeprelax_ase.screen.outputs import ROWS_IN_GROUP, run_of
 from deeprelax_ase.screen.rows import atoms_of_row
 
@@ -35,13 +35,12 @@ _QUANTITIES = ("expected_error", "largest_displacement", "volume_change")
 _BINS = 30
 
 
-def write_page(path: Path, output: Path, summary: Summary) -> None:
+def write_page(path: Path, output: Path) -> None:
     """Write the report of a parquet output.
 
     Args:
         path: HTML file; one that is there is replaced.
         output: What `deeprelax screen` wrote.
-        summary: What came of it.
 
     Raises:
         ValueError: The output is no parquet file of a screening.
@@ -51,6 +50,7 @@ def write_page(path: Path, output: Path, summary: Summary) -> None:
     if run is None:
         msg = f"{output}: a report is made from a parquet output; end its name in .parquet"
         raise ValueError(msg)
+    summary = summarise(output)
     relaxer = RelaxOptions(**run["options"]).relaxer() if len(summary.expected_errors) else None
     best, worst = _ends(output, len(summary.expected_errors))
     crystals = {

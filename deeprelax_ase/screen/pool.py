@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from types import TracebackType
@@ -64,12 +65,15 @@ class ProcessPool:
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
         counter = context.Value("i", 0)
-        return ProcessPoolExecutor(
+        executor = ProcessPoolExecutor(
             self._workers,
             context,
             initializer=_begin,
             initargs=(self._options, counter, os.getpid()),
         )
+        with _deaf_to_interrupts():  # what is inherited by processes from their beginning
+            executor.submit(os.getpid)
+        return executor
 
     def relax(self, chunks: Iterable[Chunk]) -> Iterator[tuple[int, pa.Table]]:
         """Numbers of chunks and their rows, as they come.
@@ -130,10 +134,22 @@ class ProcessPool:
         return pa.concat_tables([self._one_by_one(chunk._replace(items=items)) for items in halves])
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C is for this process alone: those it starts inherit that they do not hear it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
+
+
 def _begin(options: RelaxOptions, counter: Any, parent: int) -> None:
     """Make a process ready: one thread, weights loaded, gone when its parent is gone."""
     global _relaxer  # noqa: PLW0603 - what an initializer leaves for the calls has to stand there
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     import torch
 

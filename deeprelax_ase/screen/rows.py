@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from ase import Atoms
+from pymatgen.core import Structure
 
+from deeprelax_ase.crystal import complete_cell
 from deeprelax_ase.result import RelaxResult
 from deeprelax_ase.structure import plain_crystal
 
+_VACUUM = 15.0
 _VECTOR = pa.list_(pa.float64())
 ROWS = pa.schema(
     {
@@ -53,7 +56,7 @@ RANKED = pa.schema(
 
 def failed_row(name: str, item: int, error: str) -> dict[str, Any]:
     """The row of what could not be read or relaxed."""
-    return {"id": name, "item": item, "status": "failed", "error": error}
+    return {"id": _text(name), "item": item, "status": "failed", "error": _text(error)}
 
 
 def result_row(name: str, item: int, structure: Any, result: RelaxResult) -> dict[str, Any]:
@@ -70,7 +73,7 @@ def result_row(name: str, item: int, structure: Any, result: RelaxResult) -> dic
     before, after = plain_crystal(structure), plain_crystal(result.structure)
     is_relaxed = result.status == "relaxed"
     return {
-        "id": name,
+        "id": _text(name),
         "item": item,
         "status": result.status,
         "error": None if is_relaxed else result.message,
@@ -103,6 +106,20 @@ def atoms_of_row(row: dict[str, Any], *, relaxed: bool) -> Atoms:
         cell=np.reshape(row[f"{prefix}cell"], (3, 3)),
         pbc=row["pbc"],
     )
+
+
+def structure_of_row(row: dict[str, Any]) -> Structure:
+    """A row's relaxed structure, periodic along all axes: sheets and molecules in a box."""
+    atoms = atoms_of_row(row, relaxed=True)
+    cell = complete_cell(atoms.cell[:], atoms.pbc)
+    for axis in np.flatnonzero(~np.any(atoms.cell[:] != 0, axis=1)):
+        cell[axis] *= np.ptp(atoms.positions @ cell[axis]) + _VACUUM
+    return Structure(cell, atoms.numbers.tolist(), atoms.positions, coords_are_cartesian=True)
+
+
+def _text(text: str) -> str:
+    """A text that can be written as UTF-8: names of files need not be."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _finite(value: float) -> float | None:

@@ -1,9 +1,7 @@
 """`screen`: an input relaxed into an output, from where an earlier attempt was cut off."""
 
-import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ class Screening:
         max_error: Å; split the results into trusted ones and others.
         deduplicate: Group structures that relaxed to the same.
         overwrite: Replace an output, or the work, of another run.
+        leave_out: Further outputs, which are none of the input although they may lie in it.
 
     Raises:
         ValueError: There is no such input, or nothing in it; a shard out of range; an output of
@@ -55,13 +54,16 @@ class Screening:
         max_error: float | None = None,
         deduplicate: bool = False,
         overwrite: bool = False,
+        leave_out: Collection[Path] = (),
     ) -> None:
         if not 1 <= shard <= shards:
             msg = f"there is no shard {shard}/{shards}: choose 1/{shards} to {shards}/{shards}"
             raise ValueError(msg)
         check_output(output)
         self.output = output
-        self._input = ScreenInput(inputs, [output, work_path(output)])
+        outputs = [output, work_path(output), *leave_out]
+        self._input = ScreenInput(inputs, outputs)
+        self._names = ", ".join(inputs)
         self._share = (shard, shards)
         self._max_error = max_error
         self._deduplicate = deduplicate
@@ -71,12 +73,11 @@ class Screening:
         self.run: Run = {
             "format": _FORMAT,
             "chunk_size": CHUNK_SIZE,
-            "inputs": list(inputs),
             "input_sha256": survey.digest,
             "entries": survey.count,
             "shard": shard,
             "shards": shards,
-            "options": asdict(options),
+            "options": options.identity(),
             "weights_sha256": _hashes(options),
         }
         self._finished_run: Run = {
@@ -86,19 +87,18 @@ class Screening:
         }
         self.is_finished = self._look_at_output()
 
-    @property
-    def has_work(self) -> bool:
-        """Whether an earlier attempt left something to go on with."""
-        return work_path(self.output).exists()
-
     def _look_at_output(self) -> bool:
         """Whether the output is there already, of this very run."""
         if not self.output.exists() or self._overwrite:
             return False
         found = run_of(self.output)
+        if work_path(self.output).exists():
+            with WorkFolder(self.output, self.run) as work:
+                # Killed after the output was there: only the work was still to be thrown away.
+                if found == self._finished_run or work.is_finished(self.output):
+                    work.remove()
+                    return True
         if found == self._finished_run:
-            # Killed after the output was there: only the work was still to be thrown away.
-            shutil.rmtree(work_path(self.output), ignore_errors=True)
             return True
         why = f", of another run ({difference(found, self._finished_run)})" if found else ""
         msg = f"{self.output} exists{why}: pass --overwrite to replace it, or name another output"
@@ -117,10 +117,19 @@ class Screening:
         with WorkFolder(self.output, self.run, overwrite=self._overwrite) as work:
             self._relax_missing(work, pool)
             whole = overview(list(work.parts()), self._max_error, deduplicate=self._deduplicate)
-            tally = Tally(whole)
-            write_output(self.output, tally.watch(), self._finished_run)
+            if whole.entries != self.count:
+                raise ValueError(self._changed())
+            tally = Tally()
+            tables = tally.watch(whole.tables())
+            write_output(self.output, tables, self._finished_run, work.about_to_finish)
             work.remove()
         return tally.summary()
+
+    def _changed(self) -> str:
+        return (
+            f"{self._names} changed while it was read: pass --overwrite to begin anew, or name "
+            "another output"
+        )
 
     def _relax_missing(
         self, work: WorkFolder, pool: Callable[[], AbstractContextManager[Pool]]
@@ -137,8 +146,7 @@ class Screening:
                 progress.update(self._size(number))
                 missing.discard(number)
         if missing:
-            msg = f"{', '.join(self.run['inputs'])} changed while it was read: run it again"
-            raise ValueError(msg)
+            raise ValueError(self._changed())
 
     def _size(self, number: int) -> int:
         """Entries of a chunk."""

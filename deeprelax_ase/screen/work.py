@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 
 RUN_KEY = b"deeprelax_screen"
 """Where the metadata of an output says which run it is of."""
+_RUN = "run.json"
+_FINISHED = "finished"
+_LENGTH_OF_SHA256 = 64
 Run = Mapping[str, Any]
 """What a run is: inputs, options, weights, share. Plain values, as JSON knows them."""
 
@@ -45,20 +48,19 @@ class WorkFolder:
             self._lock.close()
             msg = f"{self.path} is in use: another process is at this output; name another one"
             raise ValueError(msg) from None
-        described = self.path / "run.json"
-        if described.exists():
-            found = json.loads(described.read_text())
-            if found != run and not overwrite:
+        self._run = run
+        found = _read_run(self.path)
+        if found != run:
+            if found is not None and not overwrite and any(self.parts()):
                 self._lock.close()
                 msg = (
                     f"{self.path} holds the work of another run ({difference(found, run)}): pass "
                     "--overwrite to throw it away, or name another output"
                 )
                 raise ValueError(msg)
-            if found != run:
-                for part in self.path.glob("*.parquet"):
-                    part.unlink()
-        _write_text(described, json.dumps(run, indent=1))
+            for part in self.path.glob("*.parquet"):
+                part.unlink()
+        _write_text(self.path / _RUN, json.dumps(run, indent=1))
 
     def __enter__(self) -> "WorkFolder":  # noqa: PYI034 - Self came with Python 3.11
         return self
@@ -94,9 +96,26 @@ class WorkFolder:
         """Files of all chunks, in order."""
         yield from sorted(self.path.glob("*.parquet"))
 
+    def about_to_finish(self, written: Path) -> None:
+        """Note which file is to become the output: once it has, all is done."""
+        _write_text(self.path / _FINISHED, str(written.stat().st_ino))
+
+    def is_finished(self, output: Path) -> bool:
+        """Whether the output is there, and only the folder was still to be thrown away."""
+        note = self.path / _FINISHED
+        return note.exists() and output.exists() and note.read_text() == str(output.stat().st_ino)
+
     def remove(self) -> None:
         """Throw the folder away, once the output is written."""
-        shutil.rmtree(self.path)
+        # Renamed first: killed in the middle, what is left is nobody's work.
+        gone = self.path.with_name(f".{self.path.name}.{os.getpid()}.gone")
+        self.path.rename(gone)
+        shutil.rmtree(gone)
+
+
+def has_work(output: Path) -> bool:
+    """Whether there is work to go on with."""
+    return (work_path(output) / _RUN).exists()
 
 
 def work_path(output: Path) -> Path:
@@ -106,11 +125,27 @@ def work_path(output: Path) -> Path:
 
 def difference(found: Run, run: Run) -> str:
     """In what two runs differ, for a message."""
-    return "; ".join(
-        f"{key}: {found.get(key)!r} there, {run.get(key)!r} now"
-        for key in {**found, **run}
-        if found.get(key) != run.get(key)
+    return (
+        "; ".join(
+            f"{_plain(found[key])} there, {_plain(run[key])} now, of {key}"
+            if not isinstance(run.get(key), dict) or not isinstance(found.get(key), dict)
+            else difference(found[key], run[key])
+            for key in sorted({*found, *run})
+            if key in found and key in run and found[key] != run[key]
+        )
+        or "of another kind"
     )
+
+
+def _plain(value: Any) -> str:
+    """A value for a message, hashes cut short."""
+    text = str(value)
+    return f"{text[:8]}…" if len(text) == _LENGTH_OF_SHA256 else text
+
+
+def _read_run(folder: Path) -> Run | None:
+    path = folder / _RUN
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _write_text(path: Path, text: str) -> None:
