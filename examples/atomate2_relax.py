@@ -20,7 +20,10 @@ def relax(atoms: Atoms, optimizer: type = DeepRelaxFIRE, fmax: float = 0.05) -> 
     """
     stock = optimizer.__name__.removeprefix("DeepRelax")
     maker = ForceFieldRelaxMaker(
-        "CHGNet", steps=500, relax_kwargs={"fmax": fmax}, optimizer_kwargs={"optimizer": stock}
+        force_field_name="CHGNet",
+        steps=500,
+        relax_kwargs={"fmax": fmax},
+        optimizer_kwargs={"optimizer": stock},
     )
     is_ours = optimizer.__name__ != stock
     structure = AseAtomsAdaptor.get_structure(atoms)

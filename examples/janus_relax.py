@@ -14,7 +14,7 @@ from deeprelax_ase import DeepRelaxFIRE
 def relax(atoms: Atoms, optimizer: type = DeepRelaxFIRE, fmax: float = 0.05) -> float:
     """Relax atoms and cell; the energy at the end, eV."""
     atoms.calc = CHGNetCalculator(verbose=False)
-    GeomOpt(atoms, optimizer=optimizer, fmax=fmax, steps=500, filter_func="FrechetCellFilter").run()
+    GeomOpt(atoms, optimizer=optimizer, fmax=fmax, steps=500).run()
     return float(atoms.get_potential_energy())
 
 

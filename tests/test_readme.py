@@ -1,4 +1,4 @@
-"""Every Python example of the README runs as it stands there."""
+"""Every Python example of the README and of the manual runs as it stands there."""
 
 import re
 import shutil
@@ -7,15 +7,34 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    )
+]
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_example_runs(number, tmp_path, monkeypatch):
+@pytest.mark.parametrize("block", BLOCKS)
+def test_example_runs(block, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[number], f"README block {number}", "exec"), {})  # noqa: S102
+    exec(compile(block, "example", "exec"), {})  # noqa: S102
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) >= 4
+    assert len(BLOCKS) >= 11
+
+
+def test_pages_of_the_manual_are_all_in_its_index():
+    listed = set(re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in PAGES])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target.strip()).exists(), target
