@@ -4,11 +4,14 @@ import csv
 
 import pytest
 import torch
+import typer
 from conftest import SMALL
 from datasets import write_pairs
 
-from benchmarks import ablation, baselines
+from benchmarks import ablation, average, baselines
+from deeprelax_ase.checkpoint import load_weights, save_weights
 from deeprelax_ase.data.dataset import PairFile, collate
+from deeprelax_ase.model import PaEGNN
 
 
 @pytest.fixture
@@ -77,3 +80,25 @@ def test_table_is_the_mean_of_the_seeds(tmp_path):
     assert (
         rows[-1] == "| control | 2 | " + " | ".join(["/".join([" 15.0 "] * 5).strip()] * 4) + " |"
     )
+
+
+def test_average_is_the_mean_of_the_weights(tmp_path, random_weights):
+    torch.manual_seed(3)
+    other = tmp_path / "other.safetensors"
+    first = load_weights(random_weights)
+    save_weights(other, PaEGNN(first.network.config), {"elements": [8]})
+    average.average(tmp_path / "mean.safetensors", [str(random_weights), str(other)])
+    mean = load_weights(tmp_path / "mean.safetensors")
+    second = load_weights(other)
+    for key, value in mean.network.state_dict().items():
+        expected = (first.network.state_dict()[key] + second.network.state_dict()[key]) / 2
+        torch.testing.assert_close(value, expected)
+    assert mean.provenance["average_of"] == [first.sha256, second.sha256]
+    assert mean.provenance["elements"] == [8]
+
+
+def test_average_of_different_networks_is_refused(tmp_path, random_weights, capsys):
+    with pytest.raises(typer.Exit):
+        average.average(tmp_path / "mean.safetensors", [str(random_weights), "default"])
+    assert "are not of one configuration" in capsys.readouterr().err
+    assert not (tmp_path / "mean.safetensors").exists()
