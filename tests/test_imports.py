@@ -53,10 +53,11 @@ LIBRARIES = {
     "prepare/poscar": {"pymatgen"},
     "prepare/vasp": {"pymatgen"},
     "screen/finish": {"pymatgen"},
-    "screen/formats": {"ase", "pymatgen"},
+    "screen/formats": {"ase"},
+    "screen/records": {"ase", "pymatgen"},
     "screen/outputs": {"ase", "pymatgen"},
     "screen/page": {"ase"},
-    "screen/rows": {"ase"},
+    "screen/rows": {"ase", "pymatgen"},
     "workflows": {"pymatgen"},
     "cli/weights": {"ase"},
 }

@@ -16,10 +16,10 @@ from deeprelax_ase.screen import chunk as chunk_module
 from deeprelax_ase.screen import run as run_module
 from deeprelax_ase.screen.chunk import RelaxOptions, failed_chunk, relax_chunk
 from deeprelax_ase.screen.finish import general, overview
-from deeprelax_ase.screen.formats import Item
 from deeprelax_ase.screen.inputs import ScreenInput
 from deeprelax_ase.screen.merge import merge
 from deeprelax_ase.screen.outputs import export
+from deeprelax_ase.screen.records import Item
 from deeprelax_ase.screen.run import Screening
 from deeprelax_ase.screen.work import work_path
 

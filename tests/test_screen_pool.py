@@ -15,8 +15,8 @@ from test_screen import crystals, rows, screen, without_seconds
 
 from deeprelax_ase.relax import Relaxer
 from deeprelax_ase.screen.chunk import Chunk, RelaxOptions, relax_chunk
-from deeprelax_ase.screen.formats import Item
 from deeprelax_ase.screen.pool import ProcessPool
+from deeprelax_ase.screen.records import Item
 from deeprelax_ase.screen.run import Screening
 from deeprelax_ase.screen.work import WorkFolder, work_path
 

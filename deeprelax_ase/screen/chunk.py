@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from deeprelax_ase.checks import check_vacuum
 from deeprelax_ase.config import FUNCTIONALS
-from deeprelax_ase.screen.formats import Item, one_line
+from deeprelax_ase.screen.records import Item, one_line
 from deeprelax_ase.screen.rows import ROWS, failed_row, result_row
 
 CHUNK_SIZE = 256

@@ -2,73 +2,36 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from io import StringIO
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import ase.db
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ase import Atoms
 from ase.io import read as ase_read
 from monty.io import zopen
-from pymatgen.core import Structure
 
 from deeprelax_ase.checks import StructureError
 from deeprelax_ase.files import read_structures, split_suffix
+from deeprelax_ase.screen.records import (
+    ID_KEYS,
+    PLAIN_COLUMNS,
+    Item,
+    Named,
+    cannot_be_read,
+    is_record,
+    one_line,
+    read_record,
+)
 
-Named = tuple[str, Any]
-"""The id of a structure, and the structure."""
-
-ID_KEYS = ("id", "material_id")
-"""Where a record, a row or the comment of a frame may hold an id of its own."""
 _ROWS_AT_ONCE = 256
 _CHARACTERS_AT_ONCE = 1 << 20
 _CIF_SIGN = "_cell_length_a"
 _OWN_ID = re.compile(rf"(?:^|\s)(?:{'|'.join(ID_KEYS)})=(?:\"([^\"]*)\"|(\S+))")
-_PLAIN_COLUMNS = ("numbers", "cell", "positions")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One entry of an input.
-
-    Attributes:
-        id: Its name, where it has none of its own.
-        read: Its structures with their ids; can be pickled. It raises where it cannot be read.
-    """
-
-    id: str
-    read: Callable[[], Iterable[Named]]
-
-
-class EntryError(StructureError):
-    """An entry cannot be read, whose own id is known all the same.
-
-    Args:
-        entry: Its id.
-        reason: Why.
-    """
-
-    def __init__(self, entry: str, reason: str) -> None:
-        super().__init__(reason)
-        self.entry = entry
-
-
-def one_line(error: Any) -> str:
-    """What an exception says, in one line of a readable length."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:300]
-
-
-def cannot_be_read(message: str) -> NoReturn:
-    """Stands for the reading of what is broken."""
-    raise StructureError(message)
 
 
 def read_file(label: str, path: Path) -> list[Named]:
@@ -136,7 +99,7 @@ def items_of_json_lines(label: str, path: Path) -> Iterator[Item]:
 
 
 def _read_json(name: str, text: str) -> list[Named]:
-    return _read_record(name, json.loads(text))
+    return read_record(name, json.loads(text))
 
 
 def items_of_json(label: str, path: Path) -> Iterator[Item]:
@@ -149,14 +112,14 @@ def items_of_json(label: str, path: Path) -> Iterator[Item]:
         if start.lstrip().startswith("["):
             for number, value in enumerate(_values_of_list(start, stream)):
                 name = f"{label}[{number}]"
-                yield Item(name, partial(_read_record, name, value))
+                yield Item(name, partial(read_record, name, value))
             return
         whole = json.loads(start + stream.read())
-    if not isinstance(whole, dict) or _is_record(whole):
-        yield Item(label, partial(_read_record, label, whole))
-    elif "nextid" not in whole and any(_is_record(value) for value in whole.values()):
+    if not isinstance(whole, dict) or is_record(whole):
+        yield Item(label, partial(read_record, label, whole))
+    elif "nextid" not in whole and any(is_record(value) for value in whole.values()):
         for name, value in whole.items():
-            yield Item(name, partial(_read_record, name, value))
+            yield Item(name, partial(read_record, name, value))
     else:
         yield Item(label, partial(read_file, label, path))
 
@@ -182,15 +145,6 @@ def _values_of_list(text: str, stream: Any) -> Iterator[Any]:
             continue
         yield value
         text = text[end:]
-
-
-def _is_record(value: Any) -> bool:
-    return isinstance(value, dict) and (
-        {"lattice", "sites"} <= value.keys()
-        or isinstance(value.get("structure"), dict)
-        or isinstance(value.get("cif"), str)
-        or set(_PLAIN_COLUMNS) <= value.keys()
-    )
 
 
 def items_of_database(_: str, path: Path) -> Iterator[Item]:
@@ -250,7 +204,7 @@ def items_of_parquet(label: str, path: Path) -> Iterator[Item]:
                     name = f"{label}[{next(numbers)}]"
                     name = name if own is None else str(own)
                     record = {"cif": row[cif]} if cif else {key: row[key] for key in columns}
-                    yield Item(name, partial(_read_record, name, record))
+                    yield Item(name, partial(read_record, name, record))
         except (pa.ArrowException, OSError) as error:
             message = f"{path}: row group {group} is broken: {one_line(error)}"
             for _ in range(left):
@@ -260,8 +214,8 @@ def items_of_parquet(label: str, path: Path) -> Iterator[Item]:
 def _columns(file: Any) -> tuple[list[str], str]:
     """Columns to read, and the name of that of CIFs, if it is one."""
     schema = file.schema_arrow
-    if set(_PLAIN_COLUMNS) <= set(schema.names):
-        return [*_PLAIN_COLUMNS, *(["pbc"] if "pbc" in schema.names else [])], ""
+    if set(PLAIN_COLUMNS) <= set(schema.names):
+        return [*PLAIN_COLUMNS, *(["pbc"] if "pbc" in schema.names else [])], ""
     texts = [
         field.name
         for field in schema
@@ -273,55 +227,7 @@ def _columns(file: Any) -> tuple[list[str], str]:
             if any(_CIF_SIGN in (row[name] or "") for row in first):
                 return [name], name
     msg = (
-        f"it has the columns {', '.join(schema.names)}: either {', '.join(_PLAIN_COLUMNS)} are "
+        f"it has the columns {', '.join(schema.names)}: either {', '.join(PLAIN_COLUMNS)} are "
         "needed, or a column of CIFs"
     )
     raise StructureError(msg)
-
-
-def _read_record(name: str, record: Any) -> list[Named]:
-    """A structure of pymatgen, or of a record that holds one, its CIF, or its arrays."""
-    if not isinstance(record, dict):
-        cannot_be_read(f"{name}: {str(record)[:60]!r} is no structure")
-    if {"lattice", "sites"} <= record.keys():
-        return [(name, Structure.from_dict(record))]
-    own = next((str(record[key]) for key in ID_KEYS if record.get(key) not in (None, "")), name)
-    try:
-        return [(own, _structure_of(record))]
-    except Exception as error:  # the parsers raise whatever their code runs into
-        raise EntryError(own, one_line(error)) from error
-
-
-def _structure_of(record: Mapping[str, Any]) -> Any:
-    if isinstance(record.get("structure"), dict):
-        return Structure.from_dict(record["structure"])
-    if isinstance(record.get("cif"), str):
-        return Structure.from_str(record["cif"], fmt="cif")
-    missing = [key for key in _PLAIN_COLUMNS if record.get(key) is None]
-    if missing:
-        msg = f"holds no {' and no '.join(missing)}"
-        raise StructureError(msg)
-    return _atoms(record)
-
-
-def _atoms(record: Mapping[str, Any]) -> Atoms:
-    numbers = np.array(record["numbers"], dtype=float).ravel()
-    cell = np.array(record["cell"], dtype=float).ravel()
-    positions = np.array(record["positions"], dtype=float).ravel()
-    pbc = [True] * 3 if record.get("pbc") is None else np.ravel(record["pbc"]).tolist()
-    if (numbers != np.rint(numbers)).any():
-        msg = f"numbers are atomic numbers, and one is {numbers[numbers != np.rint(numbers)][0]}"
-        raise StructureError(msg)
-    sizes = (len(positions), len(cell), len(pbc))
-    if sizes != (3 * len(numbers), 9, 3):
-        msg = (
-            f"{len(numbers)} numbers, {sizes[0]} coordinates, {sizes[1]} values of the cell and "
-            f"{sizes[2]} of pbc do not belong together: three an atom, nine and three are needed"
-        )
-        raise StructureError(msg)
-    return Atoms(
-        numbers=numbers.astype(int),
-        positions=positions.reshape(-1, 3),
-        cell=cell.reshape(3, 3),
-        pbc=pbc,
-    )

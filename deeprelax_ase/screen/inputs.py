@@ -15,17 +15,15 @@ from pathlib import Path
 
 from deeprelax_ase.files import COMPRESSED, split_suffix
 from deeprelax_ase.screen.formats import (
-    Item,
-    cannot_be_read,
     count_rows,
     items_of_database,
     items_of_json,
     items_of_json_lines,
     items_of_parquet,
     items_of_xyz,
-    one_line,
     read_file,
 )
+from deeprelax_ase.screen.records import Item, cannot_be_read, one_line
 
 _CONTAINERS = {
     ".db": items_of_database,
