@@ -34,6 +34,7 @@ _LICENCES = {
     "substitution_2d": "the same for sheets: diegonti/mxene-db (MIT), 2DMatPedia by way of "
     "Franklalalala/learn_2dmatpedia (MIT) and lalaheihaihei/catalyticLAM (GPL-3.0), "
     "PaddlePaddle/PaddleMaterial (Apache-2.0)",
+    "substitution_2d_more": "more of them, ten neighbours a sheet, from `relaxed_2d`",
     "functional": "PBE to r2SCAN: Materials Project 2018 to 2024 (CC BY 4.0); PBE to PBEsol: "
     "phonondb, A. Togo, by way of WMD-group/phononDB (CC BY 4.0)",
     "exfoliation_2d": "layers of Materials Project crystals to 2DMatPedia sheets",

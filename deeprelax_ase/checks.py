@@ -14,6 +14,8 @@ from deeprelax_ase.crystal import Crystal, nearest_pair
 
 VACUUM_GAP = 8.0
 """A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
+SHEET_GAP = 14.0
+"""A gap wider than this (Å) is that of a sheet by itself: layered crystals have narrower ones."""
 LONGEST_VECTOR = 1000.0
 """A longer cell vector (Å) is taken for a mistake of units."""
 LARGEST_COORDINATE = 1e5

@@ -27,15 +27,13 @@ from deeprelax_ase.symmetry import find_space_group, symmetrise
 from deeprelax_ase.uncertainty import is_within_error, system_uncertainty
 from deeprelax_ase.weights_files import SPECIALIST, available_weights, replicate_paths
 
-_AXES_OF_A_SHEET = 2
-
 
 class Relaxer:
     """Relaxes crystals in one pass.
 
     Args:
         model: Name of shipped weights, a path to a weights file, or loaded `Weights`, or those of
-            replicates. `default` takes `sheets` for structures with two periodic axes.
+            replicates. `default` takes `sheets` for sheets by themselves.
         functional: Exchange-correlation functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         relax_cell: False keeps the cell and moves the atoms only.
@@ -119,11 +117,9 @@ class Relaxer:
         """The networks for sheets, loaded when the first one comes."""
         return self._load(SPECIALIST, self._ensemble and len(replicate_paths(SPECIALIST)) > 1)
 
-    def _predictor(self, crystal: Crystal) -> Predictor:
-        """The networks for a crystal: a specialist for two periodic axes, if there is one."""
-        if self._has_specialist and crystal.pbc.sum() == _AXES_OF_A_SHEET:
-            return self._specialist
-        return self._general
+    def _predictor(self, entry: StructureInput) -> Predictor:
+        """The networks for an input: a specialist for sheets, if there is one."""
+        return self._specialist if self._has_specialist and entry.is_sheet else self._general
 
     def relax(self, structure: Any, *, relax_cell: bool | None = None) -> RelaxResult:
         """Relax one ASE Atoms or pymatgen Structure.
@@ -183,7 +179,7 @@ class Relaxer:
 
     def _read(self, structure: Any) -> StructureInput:
         read = read_structure(structure, self.vacuum)
-        predictor = self._predictor(read.crystal)
+        predictor = self._predictor(read)
         unseen = set(read.crystal.numbers.tolist()) - predictor.seen if predictor.seen else set()
         if unseen and not self.allow_unseen:
             names = ", ".join(chemical_symbols[z] for z in sorted(unseen))
@@ -195,7 +191,7 @@ class Relaxer:
         return read
 
     def _relax_batch(self, inputs: Sequence[StructureInput], relax_cell: bool) -> list[RelaxResult]:
-        predictors = [self._predictor(entry.crystal) for entry in inputs]
+        predictors = [self._predictor(entry) for entry in inputs]
         results: dict[int, RelaxResult] = {}
         for predictor in dict.fromkeys(predictors):
             places = [k for k, one in enumerate(predictors) if one is predictor]

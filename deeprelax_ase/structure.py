@@ -18,6 +18,7 @@ from pymatgen.core import IStructure, Lattice
 from scipy.linalg import polar
 
 from deeprelax_ase.checks import (
+    SHEET_GAP,
     VACUUM_GAP,
     StructureError,
     check_distances,
@@ -27,6 +28,7 @@ from deeprelax_ase.checks import (
 )
 from deeprelax_ase.crystal import Crystal, complete_cell, log_symmetric
 
+_AXES_OF_A_SHEET = 2
 _LARGEST_STRAIN_STEP = 0.1
 _FULL = 1e-3
 
@@ -41,6 +43,8 @@ class StructureInput:
         shifts: Cells each atom was shifted by: `crystal position = position + shift @ cell`.
         free: Which fractional coordinates of each atom may change.
         notes: What the user should be told.
+        is_sheet: Whether it is one sheet by itself: periodic along two axes, and not periodic
+            along the third, or with so much vacuum there that no layered crystal has it.
     """
 
     source: Any
@@ -48,6 +52,7 @@ class StructureInput:
     shifts: Int[np.ndarray, "atoms 3"]
     free: Bool[np.ndarray, "atoms 3"]
     notes: tuple[str, ...]
+    is_sheet: bool
 
     @property
     def formula(self) -> str:
@@ -128,6 +133,7 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
     shifts = np.zeros((len(numbers), 3), dtype=int)
     notes = []
     periodic = pbc.copy()
+    is_sheet = pbc.sum() == _AXES_OF_A_SHEET
     if vacuum == "auto":
         gaps, all_shifts = widest_gaps(positions, cell)
         for axis in np.flatnonzero(pbc & (gaps > VACUUM_GAP)):
@@ -136,11 +142,13 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
             notes.append(
                 f"axis {'abc'[axis]} is vacuum (a gap of {gaps[axis]:.1f} Å): its length is kept"
             )
+        if periodic.sum() == _AXES_OF_A_SHEET:
+            is_sheet = bool((~pbc | (gaps > SHEET_GAP))[~periodic].all())
     if not periodic.any() and len(numbers) == 1:
         notes.append("a single atom: nothing to relax")
     crystal = Crystal(numbers, positions + shifts @ cell, cell, periodic)
     check_distances(crystal)
-    return StructureInput(structure, crystal, shifts, free, tuple(notes))
+    return StructureInput(structure, crystal, shifts, free, tuple(notes), bool(is_sheet))
 
 
 def plain_crystal(structure: Any) -> Crystal:

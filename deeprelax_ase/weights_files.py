@@ -5,7 +5,7 @@ from itertools import count, takewhile
 from pathlib import Path
 
 SPECIALIST = "sheets"
-"""Weights that `default` takes for structures with two periodic axes, where they are shipped."""
+"""Weights that `default` takes for sheets by themselves, where they are shipped."""
 _INSTALLED = Path(__file__).resolve().parent / "weights"
 _CHECKOUT = Path(__file__).resolve().parent.parent / "weights"
 

@@ -235,3 +235,23 @@ def test_dummy_species():
     structure = Structure(Lattice.cubic(3), [DummySpecies("Xa")], [[0, 0, 0]])
     with pytest.raises(StructureError, match="dummy species"):
         read_structure(structure)
+
+
+@pytest.mark.parametrize(
+    ("gap", "pbc", "is_sheet"),
+    [
+        (20.0, (True, True, True), True),
+        (10.0, (True, True, True), False),  # a layered crystal
+        (10.0, (True, True, False), True),
+        (4.0, (True, True, True), False),
+        (20.0, (True, False, False), False),
+    ],
+)
+def test_a_sheet_is_one_by_itself(gap, pbc, is_sheet):
+    sheet = mx2("MoS2", a=3.2, thickness=3.2, vacuum=gap / 2)
+    sheet.pbc = pbc
+    assert read_structure(sheet).is_sheet == is_sheet
+
+
+def test_a_sheet_without_a_third_vector():
+    assert read_structure(mx2("MoS2", a=3.2)).is_sheet
