@@ -6,7 +6,9 @@ import pytest
 jobflow = pytest.importorskip("jobflow")
 
 from jobflow import Flow, Maker, job, run_locally  # noqa: E402
+from monty.io import zopen  # noqa: E402
 from monty.json import MontyDecoder, MontyEncoder  # noqa: E402
+from pymatgen.core import Lattice, Structure  # noqa: E402
 
 from deeprelax_ase.relax import Relaxer  # noqa: E402
 from deeprelax_ase.workflows import (  # noqa: E402
@@ -108,3 +110,52 @@ def test_what_cannot_be_preconditioned():
         precondition(TextMaker())
     with pytest.raises(ValueError, match="takes a jobflow Maker, made with its options"):
         precondition(VolumeMaker)
+
+
+def test_vasp_inputs_of_atomate2_are_those_of_the_relaxed_structure(
+    tmp_path, random_weights, monkeypatch
+):
+    base = pytest.importorskip("atomate2.vasp.jobs.base")
+    core = pytest.importorskip("atomate2.vasp.jobs.core")
+    structure = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.4), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+
+    def start(**_):
+        msg = "VASP would start here"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(base, "run_vasp", start)
+    maker = core.RelaxMaker(write_input_set_kwargs={"potcar_spec": True})
+
+    def inputs(made, folder):
+        monkeypatch.chdir(folder)
+        run_locally(made, log=False, create_folders=True, store=jobflow.JobStore(memory()))
+        (poscar,) = folder.rglob("POSCAR*")
+        return {
+            path.name.removesuffix(".gz"): zopen(path, "rt").read()
+            for path in poscar.parent.iterdir()
+        }
+
+    first, second = tmp_path / "first", tmp_path / "plain"
+    first.mkdir()
+    second.mkdir()
+    ours = inputs(
+        precondition(maker, DeepRelaxMaker(model=str(random_weights))).make(structure), first
+    )
+    expected = Relaxer(random_weights).relax(structure).structure
+    theirs = inputs(maker.make(expected), second)
+    assert {"INCAR", "POSCAR", "POTCAR.spec"} <= set(ours)
+    assert ours == theirs
+    written = Structure.from_str(ours["POSCAR"], fmt="poscar")
+    assert written.volume == pytest.approx(expected.volume, rel=1e-6)
+
+
+def test_double_relaxation_of_atomate2_takes_it_in_front(perovskite):
+    flows = pytest.importorskip("atomate2.vasp.flows.core")
+    flow = precondition(flows.DoubleRelaxMaker()).make(perovskite, prev_dir="/some/run")
+    assert [made.name for made in flow.jobs] == ["deeprelax", "double relax"]
+    first, second = flow.jobs
+    relaxation = second.jobs[0]
+    assert relaxation.function_args[0].uuid == first.uuid
+    assert relaxation.function_kwargs["prev_dir"] == "/some/run"
