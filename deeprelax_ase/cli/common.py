@@ -8,6 +8,22 @@ import typer
 
 Model = Annotated[str, typer.Option(help="Name of shipped weights, or a path to a weights file.")]
 
+Functional = Annotated[
+    str, typer.Option(help="Functional to relax to: PBE, PBEsol, r2SCAN, optB88-vdW, unknown.")
+]
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+Vacuum = Annotated[
+    str, typer.Option(help="auto: never strain an axis with a gap over 8 Å; none: strain all.")
+]
+
+FixedCell = Annotated[bool, typer.Option("--fixed-cell", help="Move atoms only.")]
+
+AllowUnseen = Annotated[
+    bool, typer.Option("--allow-unseen", help="Go on with elements the weights never saw.")
+]
+
 Ensemble = Annotated[
     bool, typer.Option("--ensemble", help="Mean of all replicates of the weights.")
 ]

@@ -9,11 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, limit_threads, stop
+from deeprelax_ase.cli.common import (
+    AllowUnseen,
+    AlwaysMove,
+    Ensemble,
+    FixedCell,
+    Functional,
+    Model,
+    limit_threads,
+    stop,
+)
 
-Functional = Annotated[
-    str, typer.Option(help="Functional to relax to: PBE, PBEsol, r2SCAN, optB88-vdW, unknown.")
-]
 Limit = Annotated[
     float | None,
     typer.Option("--max-error", min=0, help="Leave what has a higher expected error (Å) as it is."),
@@ -22,10 +28,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 Undo = Annotated[bool, typer.Option("--undo", help="Put the inputs back as they were.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Also where a job may run, or an input was changed since.")
-]
-FixedCell = Annotated[bool, typer.Option("--fixed-cell", help="Move atoms only.")]
-AllowUnseen = Annotated[
-    bool, typer.Option("--allow-unseen", help="Go on with elements the weights never saw.")
 ]
 
 

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, limit_threads, stop
+from deeprelax_ase.cli.common import (
+    AllowUnseen,
+    AlwaysMove,
+    Device,
+    Ensemble,
+    FixedCell,
+    Functional,
+    Model,
+    Vacuum,
+    limit_threads,
+    stop,
+)
 
 
 def relax(
@@ -16,18 +27,12 @@ def relax(
         Path | None,
         typer.Option("--output", "-o", help="File, or for several inputs a folder."),
     ] = None,
-    functional: Annotated[
-        str, typer.Option(help="Functional to relax to: PBE, PBEsol, r2SCAN, optB88-vdW, unknown.")
-    ] = "PBE",
+    functional: Functional = "PBE",
     model: Model = "default",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    vacuum: Annotated[
-        str, typer.Option(help="auto: never strain an axis with a gap over 8 Å; none: strain all.")
-    ] = "auto",
-    fixed_cell: Annotated[bool, typer.Option("--fixed-cell", help="Move atoms only.")] = False,
-    allow_unseen: Annotated[
-        bool, typer.Option("--allow-unseen", help="Go on with elements the weights never saw.")
-    ] = False,
+    device: Device = "auto",
+    vacuum: Vacuum = "auto",
+    fixed_cell: FixedCell = False,
+    allow_unseen: AllowUnseen = False,
     ensemble: Ensemble = False,
     always_move: AlwaysMove = False,
     overwrite: Annotated[

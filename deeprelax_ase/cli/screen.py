@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Model, available_cores, stop
+from deeprelax_ase.cli.common import (
+    AllowUnseen,
+    AlwaysMove,
+    Device,
+    Ensemble,
+    FixedCell,
+    Functional,
+    Model,
+    Vacuum,
+    available_cores,
+    stop,
+)
 
 if TYPE_CHECKING:
     from deeprelax_ase.screen.finish import Summary
@@ -41,11 +52,9 @@ def screen(
         ),
     ],
     output: Output,
-    functional: Annotated[
-        str, typer.Option(help="Functional to relax to: PBE, PBEsol, r2SCAN, optB88-vdW, unknown.")
-    ] = "PBE",
+    functional: Functional = "PBE",
     model: Model = "default",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes of one thread each; default: the cores there are."),
@@ -63,13 +72,9 @@ def screen(
     max_error: MaxError = None,
     deduplicate: Deduplicate = False,
     report: Report = None,
-    fixed_cell: Annotated[bool, typer.Option("--fixed-cell", help="Move atoms only.")] = False,
-    vacuum: Annotated[
-        str, typer.Option(help="auto: never strain an axis with a gap over 8 Å; none: strain all.")
-    ] = "auto",
-    allow_unseen: Annotated[
-        bool, typer.Option("--allow-unseen", help="Go on with elements the weights never saw.")
-    ] = False,
+    fixed_cell: FixedCell = False,
+    vacuum: Vacuum = "auto",
+    allow_unseen: AllowUnseen = False,
     ensemble: Ensemble = False,
     always_move: AlwaysMove = False,
     resume: Annotated[
