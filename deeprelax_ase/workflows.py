@@ -144,11 +144,13 @@ class PreconditionedMaker(Maker):  # type: ignore[misc]
             prev_dir: Handed on to the other maker, if it was given.
             **kwargs: For the other maker.
         """
-        assert self.maker is not None
+        if self.maker is None:
+            msg = "it has no maker to go on with: make it with precondition(maker)"
+            raise ValueError(msg)
         first = self.deeprelax.make(structure)
         if prev_dir is not None:
             kwargs["prev_dir"] = prev_dir
-        then: Job | Flow = self.maker.make(first.output.structure, **kwargs)
+        then: Job | Flow = self.maker.make(structure=first.output.structure, **kwargs)
         return Flow([first, then], output=then.output, name=self.name)
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ from pymatgen.io.vasp import Poscar
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
+from deeprelax_ase.prepare import swap
 from deeprelax_ase.prepare.espresso import read_pw_text
 from deeprelax_ase.prepare.poscar import read_poscar_text
 from deeprelax_ase.relax import Relaxer
@@ -275,3 +277,156 @@ def test_qe_says_what_it_cannot_read(call, tmp_path):
     assert "no file" in call("qe", tmp_path / "other.in").stderr
     (tmp_path / "pw.in").write_text(PW.replace("ibrav = 0", "ibrav = 2"))
     assert "ASE does not support ibrav != 0" in call("qe", tmp_path / "pw.in").stderr
+
+
+ROCKSALT = """NaCl
+SCALE
+1.0 0.0 0.0 ! a
+0.0 1.0d0 0.0
+0.0 0.0 1.0
+Na Cl # two
+1 1 ! of each
+MODE
+0.0 0.0 0.0
+0.5 0.5 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("scale", "mode", "lengths", "second"),
+    [
+        ("-64.0", "Cartesian", [4, 4, 4], [2, 2, 2]),
+        ("-64.0", "direct", [4, 4, 4], [2, 2, 2]),
+        ("2.0 3.0 4.0", "k", [2, 3, 4], [1, 1.5, 2]),
+        ("4.0 ! Angstrom", "Direct", [4, 4, 4], [2, 2, 2]),
+    ],
+)
+def test_every_scale_of_a_poscar(scale, mode, lengths, second):
+    text = read_poscar_text(ROCKSALT.replace("SCALE", scale).replace("MODE", mode))
+    structure = text.structure()
+    np.testing.assert_allclose(structure.lattice.abc, lengths)
+    np.testing.assert_allclose(structure.cart_coords[1], second)
+    again = read_poscar_text(text.with_structure(structure)).structure()
+    np.testing.assert_allclose(again.cart_coords, structure.cart_coords, atol=1e-12)
+
+
+def test_an_interrupted_swap_leaves_the_users_file(call, folder, monkeypatch):
+    before = listing(folder)
+
+    def interrupted(source, target):
+        target.write_bytes(source.read_bytes()[:7])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copy2", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            swap.swap(folder / "POSCAR", "new", {})
+    assert listing(folder) == before
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            swap.swap(folder / "POSCAR", "new", {})
+    assert listing(folder) == before
+    assert call("vasp", folder).exit_code == 0
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_two_runs_at_once_keep_the_users_file(folder):
+    swap.swap(folder / "POSCAR", "first", {})
+    with pytest.raises(ValueError, match="is prepared already"):
+        swap.swap(folder / "POSCAR", "second", {})
+    assert (folder / "POSCAR").read_text() == "first"
+    assert (folder / "POSCAR.unrelaxed").read_text() == POSCAR
+
+
+@pytest.mark.parametrize("record", ["", "{}", "[]"])
+def test_a_damaged_record_does_not_keep_the_file_from_its_user(call, folder, record):
+    call("vasp", folder)
+    (folder / "POSCAR.deeprelax.json").write_text(record)
+    result = call("vasp", folder, "--undo")
+    assert "pass --force" in result.stderr
+    assert call("vasp", folder, "--undo", "--force").exit_code == 0
+    assert (folder / "POSCAR").read_text() == POSCAR
+
+
+def test_a_linked_poscar_is_kept_as_bytes(call, folder, tmp_path):
+    (tmp_path / "shared").write_text(POSCAR)
+    (folder / "POSCAR").unlink()
+    (folder / "POSCAR").symlink_to(tmp_path / "shared")
+    assert call("vasp", folder).exit_code == 0
+    assert (tmp_path / "shared").read_text() == POSCAR
+    (tmp_path / "shared").write_text("changed")
+    call("vasp", folder, "--undo")
+    assert (folder / "POSCAR").read_text() == POSCAR
+
+
+def test_what_a_folder_says_of_its_job(call, folder):
+    (folder / "INCAR").write_text("SYSTEM = M\xfcller\nISIF = 2\nMAGMOM = 18*1\n", "latin-1")
+    assert "MAGMOM has 18 values for 6 atoms" in call("vasp", folder).stderr
+    (folder / "INCAR").write_text(
+        "SYSTEM = M\xfcller\nISIF = 2\nLSORBIT = T\nMAGMOM = 18*1\n", "latin-1"
+    )
+    (folder / "POTCAR").write_text("TITEL =  \n")
+    result = call("vasp", folder, "--dry-run")
+    assert result.exit_code == 0
+    assert "ISIF = 2 keeps the cell" in result.stderr
+    assert "no TITEL lines: its order was not checked" in result.stderr
+    hydrogen = POTCAR.replace("PBE O", "PBE O.75")
+    (folder / "POTCAR").write_text(hydrogen)
+    assert call("vasp", folder, "--dry-run").exit_code == 0
+
+
+def test_an_element_without_inputs_does_not_stop_the_others(call, tmp_path):
+    for name, element in (("a", "Po"), ("b", "Mg")):
+        Structure(Lattice.cubic(3.4), [element], [[0, 0, 0]]).to(f"{tmp_path}/{name}.cif", "cif")
+    files = [tmp_path / "a.cif", tmp_path / "b.cif"]
+    result = call("vasp", *files, "--allow-unseen", "--always-move")
+    assert result.exit_code == 1
+    assert "MPRelaxSet has no inputs for Po1" in result.stderr
+    assert not (tmp_path / "a").exists()
+    assert (tmp_path / "b" / "POSCAR").exists()
+
+
+QE_LAYOUTS = {
+    "occupations": PW.replace("&SYSTEM\n", "&SYSTEM\n  occupations = 'smearing', degauss = 0.01\n"),
+    "small": PW.replace("ATOMIC_POSITIONS {crystal}", "atomic_positions (Crystal) ! here"),
+    "cell first": PW.replace("CELL_PARAMETERS alat", "cell_parameters { ALAT }"),
+    "comments": PW.replace("O  0.50 0.50 0.50", "# a line\nO  0.50d0 0.5 0.5 ! corner"),
+    "one line": PW.replace("&ELECTRONS\n/", "&ELECTRONS conv_thr = 1d-8 /"),
+}
+
+
+@pytest.mark.parametrize("name", QE_LAYOUTS)
+def test_qe_in_any_layout(call, tmp_path, name):
+    path = tmp_path / "pw.in"
+    path.write_text(QE_LAYOUTS[name])
+    before = read_pw_text(PW)
+    np.testing.assert_allclose(read_pw_text(QE_LAYOUTS[name]).positions, before.positions)
+    result = call("qe", path)
+    assert result.exit_code == 0, result.output
+    assert "the calculation keeps the cell" in result.stderr
+    text = path.read_text()
+    assert not re.search(r"celldm.*=", text.replace("! celldm(1) = 3", ""))
+    assert len(read_pw_text(text)) == 2
+    assert "Mg.upf" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("K_POINTS automatic\n4 4 4 0 0 0", "K_POINTS\n1\n0 0 0 1", "k-points in tpiba"),
+        ("nat = 2", "nat = 1", "is nat the number of its atoms?"),
+        ("&CONTROL", "BEGIN\n&CONTROL", "several engine inputs"),
+    ],
+)
+def test_qe_refuses_what_would_not_be_right(call, tmp_path, old, new, message):
+    path = tmp_path / "pw.in"
+    path.write_text(PW.replace(old, new))
+    result = call("qe", path)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert path.read_text() == PW.replace(old, new)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pw.in"]

@@ -174,7 +174,7 @@ def _read_vasp(path: Path, force: bool) -> _Input:
 
 def _read_pw(path: Path) -> _Input:
     from deeprelax_ase.checks import StructureError
-    from deeprelax_ase.prepare.espresso import read_pw_text, with_atoms
+    from deeprelax_ase.prepare.espresso import keeps_cell, read_pw_text, with_atoms
     from deeprelax_ase.prepare.swap import check_not_prepared
 
     if not path.is_file():
@@ -187,7 +187,9 @@ def _read_pw(path: Path) -> _Input:
     except StructureError as error:
         msg = f"{path} {error}"
         raise StructureError(msg) from error
-    return _Input(path, atoms, lambda relaxed: with_atoms(text, relaxed))
+    notes = ("the calculation keeps the cell, and the prediction changes it: try --fixed-cell",)
+    is_fixed = keeps_cell(text)
+    return _Input(path, atoms, lambda new: with_atoms(text, new), notes if is_fixed else ())
 
 
 def _put(
@@ -200,7 +202,11 @@ def _put(
     """Relax an input and swap its file; what was done, in a line."""
     for note in entry.notes:
         print(f"note: {entry.path}: {note}", file=sys.stderr)
-    result = relaxer.relax(entry.structure)
+    try:
+        result = relaxer.relax(entry.structure)
+    except ValueError as error:
+        msg = f"{entry.path}: {error}"
+        raise ValueError(msg) from error
     line = (
         f"{result.formula}, {result.num_atoms} atoms, volume {100 * result.volume_change:+.2f} %, "
         f"largest move {result.largest_displacement:.3f} Å, expected error "
@@ -213,7 +219,11 @@ def _put(
         return f"{line}: left as it was, above --max-error {max_error:g} Å"
     if not result.strain.any() and not result.displacement.any():
         return f"{line}: {result.message}"
-    text = entry.text(result.structure)
+    try:
+        text = entry.text(result.structure)
+    except ValueError as error:
+        msg = f"{entry.path} {error}"
+        raise ValueError(msg) from error
     if dry_run:
         return f"{line}: would be written"
     facts = {

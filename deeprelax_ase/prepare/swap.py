@@ -46,17 +46,41 @@ def swap(path: Path, text: str, facts: Mapping[str, Any]) -> None:
         OSError: The folder cannot be written; the file is as it was.
     """
     beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    copy = path.with_name(f".{os.getpid()}.kept.{path.name}")
     kept, record = kept_path(path), record_path(path)
     try:
         beside.write_text(text, encoding="utf-8")
-        record.write_text(json.dumps({**facts, "sha256_written": _sha256(beside)}, indent=1) + "\n")
-        shutil.copy2(path, kept, follow_symlinks=False)
+        shutil.copy2(path, copy)  # bytes, also of a link
+        facts = {**facts, "sha256_written": _sha256(beside), "sha256_kept": _sha256(copy)}
+        _link(copy, kept)  # whole or not at all, and never over one that is there
+        record.write_text(json.dumps(facts, indent=1) + "\n")
         beside.replace(path)
-    except OSError:
-        for leftover in (beside, kept, record):
+    except FileExistsError:
+        check_not_prepared(path)
+        raise
+    except BaseException:
+        if _is_same(copy, kept):
+            record.unlink(missing_ok=True)
+            kept.unlink(missing_ok=True)
+        raise
+    finally:
+        for leftover in (beside, copy):
             with suppress(OSError):
                 leftover.unlink(missing_ok=True)
-        raise
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name that no file has yet."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if isinstance(error, FileExistsError) or target.exists():
+            raise
+        source.rename(target)  # a file system without hard links
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def undo(path: Path, *, force: bool = False) -> None:
@@ -74,8 +98,8 @@ def undo(path: Path, *, force: bool = False) -> None:
     if not os.path.lexists(kept):
         msg = f"{path} was not prepared: there is no {kept.name} to restore"
         raise ValueError(msg)
-    written = json.loads(record.read_text())["sha256_written"] if record.exists() else None
-    is_ours = not path.exists() or _sha256(path) in (written, _sha256(kept))
+    facts = _read_record(record)
+    is_ours = not path.exists() or _sha256(path) in (facts.get("sha256_written"), _sha256(kept))
     if not is_ours and not force:
         msg = (
             f"{path} was changed since it was prepared: pass --force to put {kept.name} in its "
@@ -84,6 +108,15 @@ def undo(path: Path, *, force: bool = False) -> None:
         raise ValueError(msg)
     kept.replace(path)
     record.unlink(missing_ok=True)
+
+
+def _read_record(record: Path) -> dict[str, Any]:
+    """What was recorded; nothing, if the record is missing or damaged."""
+    try:
+        facts = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 """VASP run folders: what lies beside the POSCAR and has to go on fitting it."""
 
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from pymatgen.io.vasp import Incar
 from deeprelax_ase.checks import StructureError
 from deeprelax_ase.prepare.poscar import PoscarText, read_poscar_text
 
+_ELEMENT = re.compile(r"[A-Z][a-z]?")
 _RECENT = 24 * 3600
 """Seconds for which an OUTCAR without an end may be that of a running job."""
 _END_OF_OUTCAR = b"General timing and accounting informations for this job"
 _TAIL = 20_000
+_FIXED_CELL = (0, 1, 2)
 _PER_GROUP = ("LDAUL", "LDAUU", "LDAUJ")
 _OF_THE_OLD_CELL = ("WAVECAR", "CHGCAR", "CHG")
 
@@ -71,8 +74,8 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
     except StructureError as error:
         msg = f"{poscar} {error}"
         raise StructureError(msg) from error
-    _check_incar(path / "INCAR", text)
-    return VaspFolder(path, text, structure, tuple(_warnings(path, text)))
+    notes = [*_check_incar(path / "INCAR", text), *_warnings(path, text)]
+    return VaspFolder(path, text, structure, tuple(notes))
 
 
 def write_vasp_inputs(structure: Structure, folder: Path) -> None:
@@ -85,7 +88,21 @@ def write_vasp_inputs(structure: Structure, folder: Path) -> None:
     """
     from pymatgen.io.vasp.sets import MPRelaxSet
 
-    MPRelaxSet(structure).write_input(folder, potcar_spec=not SETTINGS.get("PMG_VASP_PSP_DIR"))
+    # Written beside first: a folder that is there is whole.
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        inputs = MPRelaxSet(structure)
+        inputs.write_input(beside, potcar_spec=not SETTINGS.get("PMG_VASP_PSP_DIR"))
+        beside.rename(folder)
+    except OSError:
+        raise
+    except Exception as error:  # pymatgen raises whatever its code runs into
+        reason = " ".join(str(error).split())
+        msg = f"MPRelaxSet has no inputs for {structure.formula}: {type(error).__name__}, {reason}"
+        raise ValueError(msg[:300]) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _check_not_running(outcar: Path) -> None:
@@ -101,16 +118,15 @@ def _check_not_running(outcar: Path) -> None:
 
 def _potentials(path: Path) -> list[str]:
     """Elements in the order of POTCAR (its TITEL lines), or of POTCAR.spec."""
+    names: list[str] = []
     if (path / "POTCAR").is_file():
         text = (path / "POTCAR").read_text(encoding="latin-1")
-        titles = re.findall(r"^\s*TITEL\s*=\s*(.+)$", text, flags=re.MULTILINE)
-        return [
-            (words[1] if len(words) > 1 else words[0]).split("_")[0]
-            for words in (title.split() for title in titles)
-        ]
-    if (path / "POTCAR.spec").is_file():
-        return [name.split("_")[0] for name in (path / "POTCAR.spec").read_text().split()]
-    return []
+        titles = re.findall(r"^[ \t]*TITEL[ \t]*=[ \t]*(\S.*)$", text, flags=re.MULTILINE)
+        names = [words[1] if len(words) > 1 else words[0] for words in map(str.split, titles)]
+    elif (path / "POTCAR.spec").is_file():
+        names = (path / "POTCAR.spec").read_text().split()
+    found = [_ELEMENT.match(name) for name in names]  # of Fe_pv, H1.25, O
+    return [match[0] for match in found if match]
 
 
 def _check_potentials(text: PoscarText, potentials: Sequence[str]) -> None:
@@ -131,11 +147,12 @@ def _check_potentials(text: PoscarText, potentials: Sequence[str]) -> None:
         raise StructureError(msg)
 
 
-def _check_incar(path: Path, text: PoscarText) -> None:
+def _check_incar(path: Path, text: PoscarText) -> list[str]:
+    """What should be known of an INCAR that fits."""
     if not path.is_file():
-        return
+        return []
     try:
-        incar = Incar.from_file(path)
+        incar = Incar.from_str(path.read_text(encoding="latin-1"))
     except Exception as error:  # the parser raises whatever its code runs into
         msg = f"{path} cannot be read: {' '.join(str(error).split())[:200]}"
         raise StructureError(msg) from error
@@ -144,7 +161,8 @@ def _check_incar(path: Path, text: PoscarText) -> None:
     if isinstance(magmom, list):
         flat = [m for m in magmom if not isinstance(m, list)]
         length = len(flat) or len(magmom)
-        if length not in (atoms, 3 * atoms):
+        is_noncollinear = incar.get("LNONCOLLINEAR") or incar.get("LSORBIT")
+        if length != atoms and not (is_noncollinear and length == 3 * atoms):
             msg = f"{path}: MAGMOM has {length} values for {atoms} atoms"
             raise StructureError(msg)
     for name in _PER_GROUP:
@@ -153,9 +171,15 @@ def _check_incar(path: Path, text: PoscarText) -> None:
             groups = len(text.counts)
             msg = f"{path}: {name} has {len(values)} values for {groups} groups of atoms"
             raise StructureError(msg)
+    isif = incar.get("ISIF", 3)
+    if isif in _FIXED_CELL:
+        return [f"ISIF = {isif} keeps the cell, and the prediction changes it: try --fixed-cell"]
+    return []
 
 
 def _warnings(path: Path, text: PoscarText) -> Iterator[str]:
+    if (path / "POTCAR").is_file() and not _potentials(path):
+        yield "POTCAR has no TITEL lines: its order was not checked"
     if text.has_velocities:
         yield "velocities are dropped: they belong to the unrelaxed atoms"
     old = [path / name for name in _OF_THE_OLD_CELL]
