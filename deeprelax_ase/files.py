@@ -178,6 +178,20 @@ def write_structures(source: StructureFile, structures: Sequence[Any], path: Pat
             beside.unlink(missing_ok=True)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a text beside a file and put it in its place: never half written.
+
+    Raises:
+        OSError: It cannot be written; what was there stays.
+    """
+    beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def _output_format(source: StructureFile, path: Path) -> str:
     """Format that the name asks for; that of the source where the name says nothing."""
     own = _own_format(path)

@@ -25,7 +25,7 @@ from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import StructureInput, read_structure
 from deeprelax_ase.symmetry import find_space_group, symmetrise
 from deeprelax_ase.uncertainty import is_within_error, system_uncertainty
-from deeprelax_ase.weights_files import SPECIALIST, available_weights, replicate_paths
+from deeprelax_ase.weights_files import SPECIALIST, has_specialist, replicate_paths
 
 
 class Relaxer:
@@ -88,7 +88,7 @@ class Relaxer:
         self.always_move = always_move
         _keep_freed_memory()
         self._ensemble = ensemble
-        self._has_specialist = model == "default" and SPECIALIST in available_weights()
+        self._has_specialist = has_specialist(model)
         self._general = self._load(model, ensemble)
         self.weights = self._general.weights
 

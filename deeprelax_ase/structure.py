@@ -133,7 +133,7 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
     shifts = np.zeros((len(numbers), 3), dtype=int)
     notes = []
     periodic = pbc.copy()
-    is_sheet = pbc.sum() == _AXES_OF_A_SHEET
+    gaps = np.zeros(3)
     if vacuum == "auto":
         gaps, all_shifts = widest_gaps(positions, cell)
         for axis in np.flatnonzero(pbc & (gaps > VACUUM_GAP)):
@@ -142,13 +142,13 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
             notes.append(
                 f"axis {'abc'[axis]} is vacuum (a gap of {gaps[axis]:.1f} Å): its length is kept"
             )
-        if periodic.sum() == _AXES_OF_A_SHEET:
-            is_sheet = bool((~pbc | (gaps > SHEET_GAP))[~periodic].all())
+    alone = ~pbc | (gaps > SHEET_GAP)
+    is_sheet = bool(periodic.sum() == _AXES_OF_A_SHEET and alone[~periodic].all())
     if not periodic.any() and len(numbers) == 1:
         notes.append("a single atom: nothing to relax")
     crystal = Crystal(numbers, positions + shifts @ cell, cell, periodic)
     check_distances(crystal)
-    return StructureInput(structure, crystal, shifts, free, tuple(notes), bool(is_sheet))
+    return StructureInput(structure, crystal, shifts, free, tuple(notes), is_sheet)
 
 
 def plain_crystal(structure: Any) -> Crystal:

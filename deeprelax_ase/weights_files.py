@@ -15,6 +15,11 @@ def available_weights() -> list[str]:
     return sorted(path.stem for path in _folder().glob("*.safetensors"))
 
 
+def has_specialist(model: object) -> bool:
+    """Whether sheets are relaxed by weights of their own where a model is asked for."""
+    return model == "default" and SPECIALIST in available_weights()
+
+
 def weights_path(name: str | Path) -> Path:
     """File of shipped weights, or of a path.
 

@@ -69,20 +69,15 @@ def vasp(
     stay valid; they are checked. Of a CIF, a folder of its name is made with the inputs of
     pymatgen's MPRelaxSet.
     """
-    from deeprelax_ase.prepare.swap import swap
-
-    relaxer = (
-        None
-        if undo
-        else _relaxer(model, functional, fixed_cell, allow_unseen, ensemble, always_move)
-    )
+    if undo:
+        _each(paths, lambda path: _undo(path / "POSCAR", force))
+        return
+    relaxer = _relaxer(model, functional, fixed_cell, allow_unseen, ensemble, always_move)
 
     def put(path: Path) -> str:
-        if undo:
-            return _undo(path / "POSCAR", force)
         if path.is_file():
             return _from_cif(path, relaxer, max_error, dry_run)
-        return _put(_read_vasp(path, force), relaxer, max_error, dry_run, swap)
+        return _put(_read_vasp(path, force), relaxer, max_error, dry_run)
 
     _each(paths, put)
 
@@ -104,20 +99,11 @@ def qe(
 
     Cell and positions change, all other namelists and cards stay as they are.
     """
-    from deeprelax_ase.prepare.swap import swap
-
-    relaxer = (
-        None
-        if undo
-        else _relaxer(model, functional, fixed_cell, allow_unseen, ensemble, always_move)
-    )
-
-    def put(path: Path) -> str:
-        if undo:
-            return _undo(path, force)
-        return _put(_read_pw(path), relaxer, max_error, dry_run, swap)
-
-    _each(paths, put)
+    if undo:
+        _each(paths, lambda path: _undo(path, force))
+        return
+    relaxer = _relaxer(model, functional, fixed_cell, allow_unseen, ensemble, always_move)
+    _each(paths, lambda path: _put(_read_pw(path), relaxer, max_error, dry_run))
 
 
 def _relaxer(
@@ -192,33 +178,15 @@ def _read_pw(path: Path) -> _Input:
     return _Input(path, atoms, lambda new: with_atoms(text, new), notes if is_fixed else ())
 
 
-def _put(
-    entry: _Input,
-    relaxer: Any,
-    max_error: float | None,
-    dry_run: bool,
-    swap: Callable[[Path, str, dict[str, Any]], None],
-) -> str:
+def _put(entry: _Input, relaxer: Any, max_error: float | None, dry_run: bool) -> str:
     """Relax an input and swap its file; what was done, in a line."""
+    from deeprelax_ase.prepare.swap import swap
+
     for note in entry.notes:
         print(f"note: {entry.path}: {note}", file=sys.stderr)
-    try:
-        result = relaxer.relax(entry.structure)
-    except ValueError as error:
-        msg = f"{entry.path}: {error}"
-        raise ValueError(msg) from error
-    line = (
-        f"{result.formula}, {result.num_atoms} atoms, volume {100 * result.volume_change:+.2f} %, "
-        f"largest move {result.largest_displacement:.3f} Å, expected error "
-        f"{result.expected_error:.3f} Å"
-    )
-    if result.status != "relaxed":
-        msg = f"{entry.path}: {result.status}: {result.message}; nothing was changed"
-        raise ValueError(msg)
-    if max_error is not None and not result.expected_error <= max_error:
-        return f"{line}: left as it was, above --max-error {max_error:g} Å"
-    if not result.strain.any() and not result.displacement.any():
-        return f"{line}: {result.message}"
+    line, result = _predict(entry.path, entry.structure, relaxer, max_error)
+    if result is None:
+        return line
     try:
         text = entry.text(result.structure)
     except ValueError as error:
@@ -226,7 +194,39 @@ def _put(
         raise ValueError(msg) from error
     if dry_run:
         return f"{line}: would be written"
-    facts = {
+    swap(entry.path, text, _facts(result, relaxer))
+    return line
+
+
+def _predict(path: Path, structure: Any, relaxer: Any, max_error: float | None) -> tuple[str, Any]:
+    """What came of a structure, in a line; and the result, unless it is to stay as it was.
+
+    Raises:
+        ValueError: It cannot be relaxed, or the prediction was refused.
+    """
+    try:
+        result = relaxer.relax(structure)
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise ValueError(msg) from error
+    if result.status != "relaxed":
+        msg = f"{path}: {result.status}: {result.message}; nothing was changed"
+        raise ValueError(msg)
+    line = (
+        f"{result.formula}, {result.num_atoms} atoms, volume {100 * result.volume_change:+.2f} %, "
+        f"largest move {result.largest_displacement:.3f} Å, expected error "
+        f"{result.expected_error:.3f} Å"
+    )
+    if max_error is not None and not result.expected_error <= max_error:
+        return f"{line}: left as it was, above --max-error {max_error:g} Å", None
+    if not result.strain.any() and not result.displacement.any():
+        return f"{line}: {result.message}", None
+    return line, result
+
+
+def _facts(result: Any, relaxer: Any) -> dict[str, Any]:
+    """What made a prediction, to be recorded beside it."""
+    return {
         "formula": result.formula,
         "expected_error": result.expected_error,
         "volume_change": result.volume_change,
@@ -235,13 +235,12 @@ def _put(
         "weights": result.weights.name,
         "weights_sha256": result.weights.sha256,
     }
-    swap(entry.path, text, json.loads(json.dumps(facts)))
-    return line
 
 
 def _from_cif(path: Path, relaxer: Any, max_error: float | None, dry_run: bool) -> str:
     """Make a run folder of a structure file, beside it, with the prediction in it."""
     from deeprelax_ase.files import as_structure, read_structures
+    from deeprelax_ase.prepare.swap import record_path
     from deeprelax_ase.prepare.vasp import write_vasp_inputs
 
     folder = path.with_suffix("")
@@ -252,22 +251,15 @@ def _from_cif(path: Path, relaxer: Any, max_error: float | None, dry_run: bool) 
     if len(structures) != 1:
         msg = f"{path} holds {len(structures)} structures: a run folder is of one"
         raise ValueError(msg)
-
-    def make(_: Path, __: str, facts: dict[str, Any]) -> None:
-        write_vasp_inputs(relaxed[0], folder)
-        (folder / "POSCAR.deeprelax.json").write_text(json.dumps(facts, indent=1) + "\n")
-
-    relaxed: list[Any] = []
-
-    def keep(structure: Any) -> str:
-        relaxed.append(structure)
-        return ""
-
-    entry = _Input(path, as_structure(structures[0]), keep)
-    done = _put(entry, relaxer, max_error, dry_run, make)
-    if not folder.exists() and not dry_run:
-        write_vasp_inputs(entry.structure, folder)
-    return f"{done}; inputs in {folder}" if folder.exists() else done
+    structure = as_structure(structures[0])
+    line, result = _predict(path, structure, relaxer, max_error)
+    if dry_run:
+        return line if result is None else f"{line}: would be written"
+    write_vasp_inputs(structure if result is None else result.structure, folder)
+    if result is not None:
+        record = json.dumps(_facts(result, relaxer), indent=1)
+        record_path(folder / "POSCAR").write_text(record + "\n")
+    return f"{line}; inputs in {folder}"
 
 
 def _undo(path: Path, force: bool) -> str:

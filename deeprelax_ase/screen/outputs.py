@@ -1,7 +1,6 @@
 """Outputs of a screening: parquet, extxyz or an ASE database, streamed and never half written."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from ase.io import write as ase_write
 from pymatgen.core import Structure
 
+from deeprelax_ase.files import replace_text
 from deeprelax_ase.screen.rows import RANKED, atoms_of_row, structure_of_row
 from deeprelax_ase.screen.work import RUN_KEY, Run
 
@@ -211,12 +211,7 @@ def _write_structure(path: Path, structure: Structure, name: str) -> None:
         text = str(CifWriter(structure, significant_figures=8))
     else:
         text = Poscar(structure, comment=name).get_str(significant_figures=16)
-    beside = path.with_name(f".{os.getpid()}.partial")
-    try:
-        beside.write_text(text)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    replace_text(path, text)
 
 
 def _file_name(name: str, used: set[str]) -> str:

@@ -6,7 +6,6 @@ before and after, with bonds coloured by their expected error (the paper's Fig. 
 
 import html
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +18,7 @@ from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 from jaxtyping import Float
 
+from deeprelax_ase.files import replace_text
 from deeprelax_ase.screen.chunk import RelaxOptions
 from deeprelax_ase.screen.finish import Summary, summarise
 from deeprelax_ase.screen.outputs import ROWS_IN_GROUP, run_of
@@ -74,12 +74,7 @@ def write_page(path: Path, output: Path) -> None:
         structures=json.dumps(data).replace("<", "\\u003c"),
         viewer=(here / "viewer.js").read_text(encoding="utf-8"),
     )
-    beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
-    try:
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    replace_text(path, page)
 
 
 def _ends(output: Path, relaxed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

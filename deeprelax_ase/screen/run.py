@@ -15,7 +15,7 @@ from deeprelax_ase.screen.pool import Pool
 from deeprelax_ase.screen.work import Run, WorkFolder, difference, work_path
 from deeprelax_ase.weights_files import (
     SPECIALIST,
-    available_weights,
+    has_specialist,
     replicate_paths,
     weights_sha256,
 )
@@ -159,9 +159,7 @@ class Screening:
 
 def _hashes(options: RelaxOptions) -> dict[str, Any]:
     """Of all weights that may be used."""
-    names = [options.model]
-    if options.model == "default" and SPECIALIST in available_weights():
-        names.append(SPECIALIST)
+    names = [options.model, *([SPECIALIST] if has_specialist(options.model) else [])]
     return {
         Path(path).stem: weights_sha256(path)
         for name in names

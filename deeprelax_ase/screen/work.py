@@ -16,6 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deeprelax_ase.files import replace_text
+
 RUN_KEY = b"deeprelax_screen"
 """Where the metadata of an output says which run it is of."""
 _RUN = "run.json"
@@ -48,7 +50,6 @@ class WorkFolder:
             self._lock.close()
             msg = f"{self.path} is in use: another process is at this output; name another one"
             raise ValueError(msg) from None
-        self._run = run
         found = _read_run(self.path)
         if found != run:
             if found is not None and not overwrite and any(self.parts()):
@@ -60,7 +61,7 @@ class WorkFolder:
                 raise ValueError(msg)
             for part in self.path.glob("*.parquet"):
                 part.unlink()
-        _write_text(self.path / _RUN, json.dumps(run, indent=1))
+        replace_text(self.path / _RUN, json.dumps(run, indent=1))
 
     def __enter__(self) -> "WorkFolder":  # noqa: PYI034 - Self came with Python 3.11
         return self
@@ -98,7 +99,7 @@ class WorkFolder:
 
     def about_to_finish(self, written: Path) -> None:
         """Note which file is to become the output: once it has, all is done."""
-        _write_text(self.path / _FINISHED, str(written.stat().st_ino))
+        replace_text(self.path / _FINISHED, str(written.stat().st_ino))
 
     def is_finished(self, output: Path) -> bool:
         """Whether the output is there, and only the folder was still to be thrown away."""
@@ -146,9 +147,3 @@ def _plain(value: Any) -> str:
 def _read_run(folder: Path) -> Run | None:
     path = folder / _RUN
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(text)
-    beside.replace(path)
