@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.io import write
 
 from benchmarks.worker import peak_memory
-from deeprelax_ase import Relaxer, edg, predictor, relax
+from deeprelax_ase import Relaxer, edg, predictor, relax, traced
 from deeprelax_ase.files import read_structures, write_structures
 
 
@@ -26,8 +26,8 @@ def time_parts(crystals: Sequence[Atoms], *, single: bool) -> dict[str, float]:
         single: One by one, or in batches.
 
     Returns:
-        `files` (reading and writing POSCARs), `checks` of the input, `graph`, `network`, `solve`,
-        `symmetry`, `rest` and `all`.
+        `files` (reading and writing POSCARs), `checks` of the input with the search for pairs,
+        `graph`, `network` and `solve` or both in one, `symmetry`, `rest` and `all`.
     """
     relaxer = Relaxer()
     totals: dict[str, float] = {}
@@ -62,6 +62,7 @@ def _timed(totals: dict[str, float]) -> Iterator[None]:
         for part, owner, name in (
             ("checks", relax, "read_structure"),
             ("graph", predictor, "build_graph"),
+            ("network and solve in one", traced.TracedMove, "__call__"),
             ("network", predictor.Predictor, "run_network"),
             ("solve", edg, "solve"),
             ("symmetry", relax, "find_space_group"),

@@ -52,11 +52,10 @@ def check_input(
     if len(numbers) == 0:
         msg = "the structure is empty: it has no atoms"
         raise StructureError(msg)
-    unknown = [int(z) for z in numbers if not 1 <= z <= MAX_ATOMIC_NUMBER]
-    if unknown:
-        where = int(np.flatnonzero(numbers == unknown[0])[0])
+    if numbers.min() < 1 or numbers.max() > MAX_ATOMIC_NUMBER:
+        where = int(np.flatnonzero((numbers < 1) | (numbers > MAX_ATOMIC_NUMBER))[0])
         msg = (
-            f"atom {where} is a dummy 'X' or no element (atomic number {unknown[0]}): "
+            f"atom {where} is a dummy 'X' or no element (atomic number {numbers[where]}): "
             f"atomic numbers go from 1 to {MAX_ATOMIC_NUMBER}; remove it or name its element"
         )
         raise StructureError(msg)
@@ -103,9 +102,14 @@ def _is_flat(vectors: Float[np.ndarray, "some 3"]) -> bool:
     return bool(np.linalg.det(units @ units.T) < _FLAT**2)
 
 
-def check_distances(crystal: Crystal) -> None:
-    """Refuse two atoms on one site."""
-    pair = nearest_pair(crystal, edg.LEAST_DISTANCE)
+def check_distances(crystal: Crystal, search: float = 0.0) -> None:
+    """Refuse two atoms on one site.
+
+    Args:
+        crystal: The input.
+        search: Cutoff (Å) of pairs that will be needed later and can be searched for now.
+    """
+    pair = nearest_pair(crystal, edg.LEAST_DISTANCE, search)
     if pair is None:
         return
     i, j, distance = pair
@@ -155,11 +159,11 @@ def reason_to_refuse(
     furthest = float(np.linalg.norm(displacement, axis=1).max())
     if furthest > LARGEST_DISPLACEMENT:
         return f"input kept: an atom would move by {furthest:.1f} Å, over {LARGEST_DISPLACEMENT} Å"
-    log_volume = float(np.log(np.linalg.det(deformation)))
+    stretches = np.linalg.eigvalsh(deformation)
+    log_volume = float(np.log(stretches).sum())
     if abs(log_volume) > LARGEST_LOG_VOLUME:
         return f"input kept: the volume would change by a factor of {np.exp(log_volume):.2f}"
-    least_stretch = np.linalg.eigvalsh(deformation)[0]
-    if least_stretch * (nearest - 2 * furthest) > edg.LEAST_DISTANCE:
+    if stretches[0] * (nearest - 2 * furthest) > edg.LEAST_DISTANCE:
         return None
     cell = crystal.cell.copy()
     cell[crystal.pbc] = cell[crystal.pbc] @ deformation

@@ -14,6 +14,9 @@ FUNCTIONALS = ("unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW")
 """Exchange-correlation functionals a network can be told to relax to; the index is its token."""
 
 MAX_ATOMIC_NUMBER = 118
+EDGES_PER_BATCH = 32_000
+"""Directed edges that are computed at once unless another number is given: about 50 MB on a CPU."""
+_CUTOFF_MARGIN = 1e-4
 
 
 class _Frozen(BaseModel):
@@ -33,6 +36,15 @@ class NetworkConfig(_Frozen):
     edge_features: int = Field(default=64, ge=4, description="width of the edge head")
     ucoe: bool = Field(default=False, description="unit cell offset encoding, Eq. 2-3")
     solver_steps: int = Field(default=1, ge=0, description="Gauss-Newton steps; 0: heads only")
+
+    @property
+    def reach(self) -> float:
+        """How far (Å) pairs are searched for.
+
+        Those at just the cutoff, where they weigh nothing, are left out: many a lattice has a shell
+        at 6 Å sharp, and rounding would decide which of its pairs are there.
+        """
+        return self.cutoff - _CUTOFF_MARGIN
 
 
 class SourceConfig(_Frozen):

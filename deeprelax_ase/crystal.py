@@ -3,13 +3,32 @@
 Nothing here knows ASE, pymatgen or torch; `structure.py` converts to and from those two.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import vesin
 from jaxtyping import Bool, Float, Int
 
 _SEARCH = 2.0
+
+
+class Pairs(NamedTuple):
+    """Pairs of atoms, each once.
+
+    Attributes:
+        first: Atom i.
+        second: Atom j.
+        offsets: Cells between them.
+        vectors: From i to the image of j, Å.
+        lengths: Å.
+    """
+
+    first: Int[np.ndarray, " pairs"]
+    second: Int[np.ndarray, " pairs"]
+    offsets: Int[np.ndarray, "pairs 3"]
+    vectors: Float[np.ndarray, "pairs 3"]
+    lengths: Float[np.ndarray, " pairs"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +46,22 @@ class Crystal:
     positions: Float[np.ndarray, "atoms 3"]
     cell: Float[np.ndarray, "3 3"]
     pbc: Bool[np.ndarray, "3"]
+    _known: dict[float, Pairs] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def pairs_within(self, cutoff: float) -> Pairs:
+        """All pairs closer than the cutoff (Å); searched for once."""
+        if cutoff not in self._known:
+            neighbors = vesin.NeighborList(cutoff=cutoff, full_list=False)
+            first, second, offsets, vectors, lengths = neighbors.compute(
+                points=self.positions,
+                box=self.cell,
+                periodic=self.pbc.tolist(),
+                quantities="ijSDd",
+                copy=True,
+            )
+            first, second, offsets = (part.astype(np.int64) for part in (first, second, offsets))
+            self._known[cutoff] = Pairs(first, second, offsets, vectors, lengths)
+        return self._known[cutoff]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -72,20 +107,22 @@ def complete_cell(
     return cell
 
 
-def nearest_pair(crystal: Crystal, cutoff: float) -> tuple[int, int, float] | None:
-    """The two nearest atoms and their distance (Å), if that is less than the cutoff (Å)."""
+def nearest_pair(
+    crystal: Crystal, cutoff: float, search: float = 0.0
+) -> tuple[int, int, float] | None:
+    """The two nearest atoms and their distance (Å), if that is less than the cutoff (Å).
+
+    Args:
+        crystal: Where to search.
+        cutoff: Å.
+        search: Cutoff (Å) of pairs that will be needed later and can be searched for now.
+    """
     # A cell list of cells much smaller than an atom is slow.
-    neighbors = vesin.NeighborList(cutoff=max(cutoff, _SEARCH), full_list=False)
-    first, second, distances = neighbors.compute(
-        points=crystal.positions,
-        box=crystal.cell,
-        periodic=crystal.pbc.tolist(),
-        quantities="ijd",
-    )
-    if not len(first) or distances.min() >= cutoff:
+    pairs = crystal.pairs_within(max(cutoff, search or _SEARCH))
+    if not len(pairs.first) or pairs.lengths.min() >= cutoff:
         return None
-    nearest = int(distances.argmin())
-    return int(first[nearest]), int(second[nearest]), float(distances[nearest])
+    nearest = int(pairs.lengths.argmin())
+    return int(pairs.first[nearest]), int(pairs.second[nearest]), float(pairs.lengths[nearest])
 
 
 def exp_symmetric(matrices: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import spglib
 import torch
-import vesin
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -26,9 +25,6 @@ from deeprelax_ase.crystal import Crystal
 
 _SHELL_GAP = 0.01
 """Neighbours closer than this (Å) in distance belong to one shell."""
-CUTOFF_MARGIN = 1e-4
-"""Pairs this near (Å) to the cutoff, where they weigh nothing, are left out: many a lattice has a
-shell at just 6 Å, and rounding would decide which of its pairs are there."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +68,8 @@ class CrystalGraph:
 
     def to(self, dtype: torch.dtype, device: str | torch.device | None = None) -> "CrystalGraph":
         """The graph with floats of another type, and perhaps on another device."""
+        if device is None and self.positions.dtype == dtype:
+            return self
         moved = {}
         for field in fields(self):
             tensor = getattr(self, field.name)
@@ -104,7 +102,7 @@ def build_graph(
     Returns:
         The graph, floats in double precision.
     """
-    pair_lists = [_pairs_within(crystal, config.cutoff) for crystal in crystals]
+    pair_lists = [crystal.pairs_within(config.reach) for crystal in crystals]
     num_atoms = np.array([len(crystal) for crystal in crystals])
     starts = np.cumsum(num_atoms) - num_atoms
     first, second, offsets, vectors, lengths = (
@@ -136,34 +134,6 @@ def build_graph(
         edge_vectors=torch.from_numpy(vectors[keep]),
         edge_lengths=torch.from_numpy(lengths[keep]),
         encoded_offsets=torch.from_numpy(encoded[keep]),
-    )
-
-
-_PairList = tuple[
-    Int[np.ndarray, " pairs"],
-    Int[np.ndarray, " pairs"],
-    Int[np.ndarray, "pairs 3"],
-    Float[np.ndarray, "pairs 3"],
-    Float[np.ndarray, " pairs"],
-]
-
-
-def _pairs_within(crystal: Crystal, cutoff: float) -> _PairList:
-    """All pairs closer than the cutoff, each once: i, j, offset, vector, length."""
-    neighbors = vesin.NeighborList(cutoff=cutoff - CUTOFF_MARGIN, full_list=False)
-    first, second, offsets, vectors, lengths = neighbors.compute(
-        points=crystal.positions,
-        box=crystal.cell,
-        periodic=crystal.pbc.tolist(),
-        quantities="ijSDd",
-        copy=True,
-    )
-    return (
-        first.astype(np.int64),
-        second.astype(np.int64),
-        offsets.astype(np.int64),
-        vectors,
-        lengths,
     )
 
 

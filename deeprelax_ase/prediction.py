@@ -53,5 +53,7 @@ class Prediction:
 
     def to(self, dtype: torch.dtype, device: str | torch.device | None = None) -> "Prediction":
         """The prediction with another floating-point type, and perhaps on another device."""
+        if device is None and self.distances.dtype == dtype:
+            return self
         moved = {f.name: getattr(self, f.name).to(device=device, dtype=dtype) for f in fields(self)}
         return Prediction(**moved)

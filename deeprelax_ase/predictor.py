@@ -15,6 +15,7 @@ from deeprelax_ase.crystal import Crystal, exp_symmetric, log_symmetric
 from deeprelax_ase.graph import CrystalGraph, build_graph
 from deeprelax_ase.prediction import Prediction
 from deeprelax_ase.result import WeightsName
+from deeprelax_ase.traced import TracedMove
 from deeprelax_ase.uncertainty import Calibration, combine
 from deeprelax_ase.weights_files import replicate_paths
 
@@ -30,6 +31,7 @@ class Part:
         displacement_scales: Laplace scale of each atom's displacement, Å.
         edge_index: Atoms of each pair.
         offsets: Cells between them.
+        lengths: Of the pairs in the input, Å.
         distances: Predicted relaxed lengths, Å.
         distance_scales: Their Laplace scales, Å.
     """
@@ -40,6 +42,7 @@ class Part:
     displacement_scales: Float[np.ndarray, " atoms"]
     edge_index: Int[np.ndarray, "2 bonds"]
     offsets: Int[np.ndarray, "bonds 3"]
+    lengths: Float[np.ndarray, " bonds"]
     distances: Float[np.ndarray, " bonds"]
     distance_scales: Float[np.ndarray, " bonds"]
 
@@ -63,6 +66,11 @@ class Predictor:
                 msg = f"{other.name!r} is no replicate of {first.name!r}: it is another network"
                 raise ValueError(msg)
         self.networks = [weights.network.to(device) for weights in replicates]
+        self._small = [
+            TracedMove(network, network.config)
+            for network in self.networks
+            if device.type == "cpu" and method == "joint"
+        ]
         self.weights = WeightsName(first.name, first.sha256)
         self.device = device
         self.method = method
@@ -84,7 +92,7 @@ class Predictor:
         graph = build_graph(crystals, [functional] * len(crystals), self.config)
         if not relax_cell:
             graph = replace(graph, strain_projectors=torch.zeros_like(graph.strain_projectors))
-        replicates = [list(self._predict_one(network, graph)) for network in self.networks]
+        replicates = [list(self._predict_one(k, graph)) for k in range(len(self.networks))]
         if len(replicates) == 1:
             return replicates[0]
         return [_mean(parts) for parts in zip(*replicates, strict=True)]
@@ -95,8 +103,12 @@ class Predictor:
             prediction: Prediction = network(graph.to(torch.float32, self.device))
             return prediction.to(torch.float64, "cpu")
 
-    def _predict_one(self, network: torch.nn.Module, graph: CrystalGraph) -> Iterator[Part]:
-        prediction = self.run_network(network, graph)
+    def _predict_one(self, replicate: int, graph: CrystalGraph) -> Iterator[Part]:
+        """What one of the networks makes of a batch."""
+        at_once = self._small[replicate](graph) if self._small else None
+        if at_once is not None:
+            return _split(graph, *at_once)
+        prediction = self.run_network(self.networks[replicate], graph)
         solution = edg.solve(graph, prediction, self.method, max_steps=self.config.solver_steps)
         return _split(graph, prediction, solution)
 
@@ -145,18 +157,23 @@ def _split(graph: CrystalGraph, prediction: Prediction, solution: edg.Solution) 
     num_atoms = graph.num_atoms.numpy()
     num_pairs = np.bincount(graph.edge_batch.numpy(), minlength=len(num_atoms))
     last_atoms, last_pairs = np.cumsum(num_atoms), np.cumsum(num_pairs)
+    displacements, deformations = solution.displacements.numpy(), solution.deformations.numpy()
+    statuses = solution.status.tolist()
     displacement_scales = prediction.displacement_log_scales.exp().numpy()
+    edge_index, offsets = graph.edge_index.numpy(), graph.offsets.numpy()
+    lengths, distances = graph.edge_lengths.numpy(), prediction.distances.numpy()
     distance_scales = prediction.distance_log_scales.exp().numpy()
     for crystal, (last_atom, last_pair) in enumerate(zip(last_atoms, last_pairs, strict=True)):
         atoms = slice(last_atom - num_atoms[crystal], last_atom)
         pairs = slice(last_pair - num_pairs[crystal], last_pair)
         yield Part(
-            displacements=solution.displacements[atoms].numpy(),
-            deformation=solution.deformations[crystal].numpy(),
-            status=edg.SolveStatus(int(solution.status[crystal])),
+            displacements=displacements[atoms],
+            deformation=deformations[crystal],
+            status=edg.SolveStatus(statuses[crystal]),
             displacement_scales=displacement_scales[atoms],
-            edge_index=graph.edge_index[:, pairs].numpy() - atoms.start,
-            offsets=graph.offsets[pairs].numpy(),
-            distances=prediction.distances[pairs].numpy(),
+            edge_index=edge_index[:, pairs] - atoms.start,
+            offsets=offsets[pairs],
+            lengths=lengths[pairs],
+            distances=distances[pairs],
             distance_scales=distance_scales[pairs],
         )

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from jaxtyping import Float
 
 from deeprelax_ase import edg
 from deeprelax_ase.checkpoint import Weights, load_weights
 from deeprelax_ase.checks import StructureError, check_vacuum, reason_to_refuse
-from deeprelax_ase.config import FUNCTIONALS, NetworkConfig
-from deeprelax_ase.crystal import Crystal, log_symmetric, relaxed_lengths
+from deeprelax_ase.config import EDGES_PER_BATCH, FUNCTIONALS, NetworkConfig
+from deeprelax_ase.crystal import log_symmetric, relaxed_lengths
 from deeprelax_ase.predictor import Part, Predictor, load_replicates
 from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import StructureInput, read_structure
@@ -63,7 +62,7 @@ class Relaxer:
         keep_symmetry: bool = True,
         allow_unseen: bool = False,
         method: str = "joint",
-        edges_per_batch: int = 8_000,
+        edges_per_batch: int = EDGES_PER_BATCH,
         ensemble: bool = False,
         always_move: bool = False,
     ) -> None:
@@ -178,7 +177,7 @@ class Relaxer:
         return len(entry.crystal) * (self.config.max_neighbors + 2)
 
     def _read(self, structure: Any) -> StructureInput:
-        read = read_structure(structure, self.vacuum)
+        read = read_structure(structure, self.vacuum, self.config.reach)
         predictor = self._predictor(read)
         unseen = set(read.crystal.numbers.tolist()) - predictor.seen if predictor.seen else set()
         if unseen and not self.allow_unseen:
@@ -221,8 +220,10 @@ class Relaxer:
                 # A cell that is to stay stays to the last digit.
                 deformation = symmetric if relax_cell else deformation
         displacement = entry.hold_still(displacement)
-        before, after = _bond_lengths(entry.crystal, part, displacement, deformation)
-        nearest = float(before.min()) if len(before) else 0.0
+        after = relaxed_lengths(
+            entry.crystal, part.edge_index, part.offsets, displacement, deformation
+        )
+        nearest = float(part.lengths.min()) if len(part.lengths) else 0.0
         reason = reason_to_refuse(entry.crystal, displacement, deformation, part.status, nearest)
         if not part.edge_index.size and entry.crystal.pbc.any():
             cutoff = predictor.config.cutoff
@@ -246,7 +247,7 @@ class Relaxer:
         )
         if reason is not None:
             return result
-        if not self.always_move and is_within_error(after - before, expected_error):
+        if not self.always_move and is_within_error(after - part.lengths, expected_error):
             note = f"left as it was: the expected error, {expected_error:.3f} Å, is above the move"
             return replace(result, status="relaxed", message="; ".join((*entry.notes, note)))
         structure, strain = (
@@ -319,20 +320,6 @@ def _bonds(entry: StructureInput, part: Part, predictor: Predictor) -> Bonds:
         lengths=part.distances,
         uncertainties=calibration.distance * scales,
         intervals={share: factor * scales for share, factor in calibration.intervals.items()},
-    )
-
-
-def _bond_lengths(
-    crystal: Crystal,
-    part: Part,
-    displacement: Float[np.ndarray, "atoms 3"],
-    deformation: Float[np.ndarray, "3 3"],
-) -> tuple[Float[np.ndarray, " bonds"], Float[np.ndarray, " bonds"]]:
-    """Length of every bond before and after a relaxation, Å."""
-    bonds = part.edge_index, part.offsets
-    still = np.zeros_like(displacement), np.eye(3)
-    return relaxed_lengths(crystal, *bonds, *still), relaxed_lengths(
-        crystal, *bonds, displacement, deformation
     )
 
 

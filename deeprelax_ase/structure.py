@@ -106,22 +106,23 @@ class StructureInput:
         The crystal as a whole may be anywhere, so it is first shifted to where its held atoms
         move least.
         """
-        held = ~self.free.any(axis=1)
         if self.free.all():
             return displacements
+        held = ~self.free.any(axis=1)
         if held.any():
             displacements = displacements - displacements[held].mean(axis=0)
         cell = self.crystal.cell
         return (displacements @ np.linalg.inv(cell) * self.free) @ cell
 
 
-def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
+def read_structure(structure: Any, vacuum: str = "auto", search: float = 0.0) -> StructureInput:
     """Check an ASE Atoms or a pymatgen Structure and read it as a crystal.
 
     Args:
         structure: The input; it is never changed.
         vacuum: `auto` treats periodic axes with a gap of more than 8 Å in the atoms as vacuum,
             which is never strained; `none` strains every periodic axis.
+        search: Cutoff (Å) of the pairs that will be asked for.
 
     Raises:
         StructureError: It is no crystal, or one that cannot be relaxed; see the message.
@@ -147,7 +148,7 @@ def read_structure(structure: Any, vacuum: str = "auto") -> StructureInput:
     if not periodic.any() and len(numbers) == 1:
         notes.append("a single atom: nothing to relax")
     crystal = Crystal(numbers, positions + shifts @ cell, cell, periodic)
-    check_distances(crystal)
+    check_distances(crystal, search)
     return StructureInput(structure, crystal, shifts, free, tuple(notes), is_sheet)
 
 

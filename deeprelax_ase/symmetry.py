@@ -23,7 +23,7 @@ _VACUUM = 20.0
 _MOST_ATOMS = 1000
 _SMALL = 40
 _HALVINGS = 4
-_CHEAP = 20_000
+_CHEAP = 40_000
 _AXES = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
 _STEPS = np.array(
     [*_AXES, *(s for s in product((-1, 0, 1), repeat=3) if any(s) and s not in _AXES)]
@@ -40,6 +40,7 @@ class SpaceGroup:
 
     Attributes:
         basis: Reduced cell that the fractional coordinates refer to, Å.
+        inverse: Of the basis.
         rotations: In fractional coordinates.
         translations: In fractional coordinates.
         images: Atom that each operation takes each atom to.
@@ -47,6 +48,7 @@ class SpaceGroup:
     """
 
     basis: Float[np.ndarray, "3 3"]
+    inverse: Float[np.ndarray, "3 3"]
     rotations: Int[np.ndarray, "operations 3 3"]
     translations: Float[np.ndarray, "operations 3"]
     images: Int[np.ndarray, "operations atoms"]
@@ -72,10 +74,9 @@ def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup |
         return _ask_spglib(crystal, symprec)
     basis = spglib.niggli_reduce(crystal.cell)
     basis = crystal.cell if basis is None else basis
-    scaled = crystal.positions @ np.linalg.inv(basis)
+    inverse = np.linalg.inv(basis)
     for _ in range(_HALVINGS):
-        rotations = _lattice_rotations(basis, symprec)
-        group = _find_operations(basis, scaled, crystal.numbers, rotations, symprec)
+        group = _find_operations(basis, inverse, crystal, symprec)
         if _is_closed(group.rotations[group.num_translations - 1 :]):
             return group if len(group.rotations) > 1 else None
         symprec /= 2
@@ -99,20 +100,22 @@ def symmetrise(
     Returns:
         Displacements and deformation of the averaged crystal.
     """
-    inverse = np.linalg.inv(group.basis)
-    split = group.num_translations
+    inverse, split = group.inverse, group.num_translations
     relaxed = (crystal.positions + displacements) @ inverse
-    relaxed = _average(group, slice(0, split), relaxed)
-    # The identity stands for the translations, which have been averaged over.
-    cosets = np.r_[0, split : len(group.rotations)]
+    cosets: slice | Int[np.ndarray, " some"] = slice(None)
+    if split > 1:
+        relaxed = _average(group, slice(0, split), relaxed)
+        # The identity stands for the translations, which have been averaged over.
+        cosets = np.append(0, np.arange(split, len(group.rotations)))
     relaxed = _average(group, cosets, relaxed)
     stretched = group.basis @ deformation
     rotations = group.rotations[cosets]
     metric = (rotations.transpose(0, 2, 1) @ (stretched @ stretched.T) @ rotations).mean(axis=0)
     squares, axes = np.linalg.eigh(inverse @ metric @ inverse.T)
     symmetric = (axes * np.sqrt(squares)) @ axes.T
-    projector, identity = crystal.strain_projector(), np.eye(3)
-    symmetric = identity + projector @ (symmetric - identity) @ projector
+    if not crystal.pbc.all():
+        projector, identity = crystal.strain_projector(), np.eye(3)
+        symmetric = identity + projector @ (symmetric - identity) @ projector
     return relaxed @ group.basis - crystal.positions, symmetric
 
 
@@ -146,7 +149,8 @@ def _ask_spglib(crystal: Crystal, symprec: float) -> SpaceGroup | None:
     images = tree.query(_into_cell(moved).reshape(-1, 3))[1].reshape(len(kept), -1)
     if (np.sort(images, axis=1) != np.arange(len(crystal))).any():
         return None
-    return SpaceGroup(crystal.cell, rotations, translations, images, len(pure))
+    inverse = np.linalg.inv(crystal.cell)
+    return SpaceGroup(crystal.cell, inverse, rotations, translations, images, len(pure))
 
 
 def _into_cell(scaled: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:
@@ -161,30 +165,29 @@ def _lattice_rotations(
     """Isometries of a reduced lattice, identity first; their entries are -1, 0 and 1."""
     vectors = _STEPS @ basis
     dots = vectors @ vectors.T
-    metric = basis @ basis.T
-    own = np.sqrt(metric.diagonal())
     lengths = np.sqrt(dots.diagonal())
+    # The basis itself comes first.
+    a, b, c = lengths[:3]
+    near = np.abs(lengths - lengths[:3, None]) < symprec
     # Vectors that may take the place of each of the three of the basis.
-    first, second, third = (np.abs(lengths - length) < symprec for length in own)
-    tolerances = symprec * (own + own[[1, 2, 0]])
-    apart = np.abs(dots - metric[[0, 1, 2], [1, 2, 0]][:, None, None]) < tolerances[:, None, None]
-    to_second = apart[0] & first[:, None] & second
-    to_third = apart[1] & second[:, None] & third
-    to_first = (apart[2] & third[:, None] & first).T
-    rows = np.flatnonzero(first)
-    fits = to_second[rows, :, None] & to_first[rows, None, :] & to_third
-    row, *others = np.nonzero(fits)
-    return _STEPS[np.stack([rows[row], *others], axis=1)].transpose(0, 2, 1)
+    first, second, third = (row.nonzero()[0] for row in near)
+    to_second = np.abs(dots[first[:, None], second] - dots[0, 1]) < symprec * (a + b)
+    to_third = np.abs(dots[second[:, None], third] - dots[1, 2]) < symprec * (b + c)
+    to_first = np.abs(dots[first[:, None], third] - dots[2, 0]) < symprec * (c + a)
+    i, j, k = (to_second[:, :, None] & to_first[:, None, :] & to_third).nonzero()
+    chosen = np.array([first[i], second[j], third[k]])
+    return _STEPS[chosen].transpose(1, 2, 0)
 
 
 def _find_operations(
     basis: Float[np.ndarray, "3 3"],
-    scaled: Float[np.ndarray, "atoms 3"],
-    numbers: Int[np.ndarray, " atoms"],
-    rotations: Int[np.ndarray, "rotations 3 3"],
+    inverse: Float[np.ndarray, "3 3"],
+    crystal: Crystal,
     symprec: float,
 ) -> SpaceGroup:
     """Translations that go with the rotations: from one atom of the rarest element to others."""
+    numbers, scaled = crystal.numbers, crystal.positions @ inverse
+    rotations = _lattice_rotations(basis, symprec)
     counts = np.bincount(numbers)
     rare = (numbers == np.where(counts > 0, counts, len(numbers) + 1).argmin()).nonzero()[0]
     turned = rotations @ scaled[rare[0]]
@@ -197,13 +200,15 @@ def _find_operations(
         symprec=symprec,
     )
     everyone = np.arange(len(scaled))
-    # Most candidates fail on the last atoms already.
-    ends = candidates.match(np.arange(len(candidates.rotations)), everyone[-2:])
-    kept = (ends >= 0).all(axis=1).nonzero()[0]
+    kept = np.arange(len(candidates.rotations))
+    if len(kept) * len(scaled) ** 2 > _CHEAP:
+        # Most candidates fail on the last atoms already.
+        kept = (candidates.match(kept, everyone[-2:]) >= 0).all(axis=1).nonzero()[0]
+    images = candidates.match_enough(kept, kept // len(rare))
+    # No two atoms are so near that both could go to one.
+    good = images.min(axis=1) >= 0
+    kept, images = kept[good], images[good]
     rotation = kept // len(rare)
-    images = candidates.match_enough(kept, rotation)
-    good = (images.min(axis=1) >= 0) & (np.sort(images, axis=1) == everyone).all(axis=1)
-    kept, images, rotation = kept[good], images[good], rotation[good]
     # All pure translations, and one operation for each further rotation.
     chosen = np.ones(len(kept), dtype=bool)
     chosen[1:] = (rotation[1:] == 0) | (rotation[1:] != rotation[:-1])
@@ -218,7 +223,7 @@ def _find_operations(
         is_other = (images[:num_translations] != everyone).any(axis=1)
         order = np.r_[np.argsort(is_other, kind="stable"), num_translations : len(kept)]
         turns, translations, images = turns[order], translations[order], images[order]
-    return SpaceGroup(basis, turns, translations, images, num_translations)
+    return SpaceGroup(basis, inverse, turns, translations, images, num_translations)
 
 
 @dataclass(frozen=True)
@@ -275,10 +280,13 @@ def _is_closed(rotations: Int[np.ndarray, "rotations 3 3"]) -> bool:
     """Whether the products of rotations are among them."""
     rows, columns = rotations.reshape(-1, 3), rotations.transpose(1, 0, 2).reshape(3, -1)
     products = (rows.astype(float) @ columns).reshape(len(rotations), 3, len(rotations), 3)
+    # Entries of -1, 0 and 1 as digits; those of a product go from -3 to 3.
     code = 3 ** np.arange(9)
+    largest = 3 * int(code.sum())
+    is_own = np.zeros(2 * largest + 1, dtype=bool)
+    is_own[rotations.reshape(-1, 9) @ code + largest] = True
     products = products.transpose(0, 2, 1, 3).reshape(-1, 9) @ code
-    own = rotations.reshape(-1, 9) @ code
-    return bool(np.isin(products.astype(int), own, kind="table").all())
+    return bool(is_own[products.astype(int) + largest].all())
 
 
 def _with_vacuum(crystal: Crystal) -> Crystal:

@@ -11,7 +11,7 @@ from hypothesis import given
 from strategies import crystals
 
 from deeprelax_ase.crystal import Crystal, complete_cell
-from deeprelax_ase.graph import CUTOFF_MARGIN, build_graph, canonical_offsets
+from deeprelax_ase.graph import build_graph, canonical_offsets
 
 ALL = SMALL.model_copy(update={"max_neighbors": 10_000})
 
@@ -33,7 +33,7 @@ def directed_edges(graph):
 def test_same_edges_as_ase(crystal):
     graph = build_graph([crystal], ["PBE"], ALL)
     atoms = Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=crystal.pbc)
-    i, j, offsets, lengths = neighbor_list("ijSd", atoms, SMALL.cutoff - CUTOFF_MARGIN)
+    i, j, offsets, lengths = neighbor_list("ijSd", atoms, SMALL.reach)
     expected = np.column_stack([i, j, offsets, lengths])
     assert directed_edges(graph) == sorted(map(tuple, np.round(expected, 8)))
 
@@ -62,7 +62,7 @@ def test_nearest_neighbours_of_either_end_are_kept(rng):
     config = SMALL.model_copy(update={"max_neighbors": 6})
     graph = build_graph([crystal_of(atoms)], ["PBE"], config)
     kept = set(directed_edges(graph))
-    i, j, offsets, lengths = neighbor_list("ijSd", atoms, SMALL.cutoff - CUTOFF_MARGIN)
+    i, j, offsets, lengths = neighbor_list("ijSd", atoms, SMALL.reach)
     for atom in range(len(atoms)):
         own = np.flatnonzero(i == atom)
         for edge in own[np.argsort(lengths[own])][:6]:

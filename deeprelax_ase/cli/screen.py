@@ -61,7 +61,7 @@ def screen(
     ] = None,
     memory: Annotated[
         int, typer.Option(min=1, help="MiB that a batch may take in each process.")
-    ] = 32,
+    ] = 48,
     shard: Annotated[
         str | None,
         typer.Option(help="I/N: the I-th of N shares, from 1 on; slurm: from SLURM's variables."),

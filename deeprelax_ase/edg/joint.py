@@ -30,7 +30,7 @@ _KNEE = 0.5
 
 
 @dataclass(frozen=True)
-class _Iterate:
+class Iterate:
     """A state on the way and what is known of it: lengths of the pairs, status, objective."""
 
     state: State
@@ -59,11 +59,8 @@ def solve_joint(
     graph, prediction = graph.to(torch.float64), prediction.to(torch.float64)
     heads = start(prediction)
 
-    def iterate(state: State) -> _Iterate:
-        lengths = pair_lengths(graph, state)
-        status = check(graph, state, lengths)
-        objective = _objective(graph, prediction, heads, state, lengths, is_robust)
-        return _Iterate(state, lengths, status, objective)
+    def iterate(state: State) -> Iterate:
+        return _judge(graph, prediction, heads, state, is_robust)
 
     best = iterate(heads)
     status = best.status
@@ -79,7 +76,7 @@ def solve_joint(
         new = iterate(gauss_newton_step(graph, weighted, heads, state))
         status = torch.where(active, new.status, status)
         sound = active & (new.status == SolveStatus.SOLVED)
-        better = sound & (new.objective <= best.objective + TINY)
+        better = sound & _is_better(new, best)
         best = _choose(graph, better, new, best)
         steps = steps + better
         if step + 1 < max_steps:
@@ -90,14 +87,48 @@ def solve_joint(
     return Solution(*best.state, residuals, steps, status)
 
 
+def one_step(
+    graph: CrystalGraph, prediction: Prediction
+) -> tuple[Iterate, Bool[Tensor, " crystals"]]:
+    """The first step of `solve_joint`, without a decision: what a trace is taken of.
+
+    Returns:
+        The step's end, and for which crystals it is what `solve_joint` would return of one step.
+    """
+    heads = start(prediction)
+    before = _judge(graph, prediction, heads, heads, is_robust=False)
+    after = _judge(
+        graph,
+        prediction,
+        heads,
+        gauss_newton_step(graph, prediction, heads, heads),
+        is_robust=False,
+    )
+    sound = (before.status == SolveStatus.SOLVED) & (after.status == SolveStatus.SOLVED)
+    return after, sound & _is_better(after, before)
+
+
+def _judge(
+    graph: CrystalGraph, prediction: Prediction, heads: State, state: State, is_robust: bool
+) -> Iterate:
+    lengths = pair_lengths(graph, state)
+    status = check(graph, state, lengths)
+    objective = _objective(graph, prediction, heads, state, lengths, is_robust)
+    return Iterate(state, lengths, status, objective)
+
+
+def _is_better(new: Iterate, best: Iterate) -> Bool[Tensor, " crystals"]:
+    return new.objective <= best.objective + TINY
+
+
 def _choose(
-    graph: CrystalGraph, first: Bool[Tensor, " crystals"], a: _Iterate, b: _Iterate
-) -> _Iterate:
+    graph: CrystalGraph, first: Bool[Tensor, " crystals"], a: Iterate, b: Iterate
+) -> Iterate:
     """Iterate a for the crystals marked, b for the others."""
     if bool(first.all()):
         return a
     of_pair = first.index_select(0, graph.edge_batch)
-    return _Iterate(
+    return Iterate(
         state=choose(graph, first, a.state, b.state),
         lengths=torch.where(of_pair, a.lengths, b.lengths),
         status=torch.where(first, a.status, b.status),

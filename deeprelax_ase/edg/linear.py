@@ -73,6 +73,9 @@ def solve_normal_equations(
     solved sparse.
     """
     blocks = _assemble(equations)
+    # One crystal alone, of which a trace is taken too, needs no padding and no sorting.
+    if len(equations.num_atoms) == 1 and len(equations.batch) <= _LARGEST_DENSE:
+        return _solve_one(equations, blocks)
     sizes = equations.num_atoms.tolist()
     sparse = set()
     if not blocks.atom.requires_grad:
@@ -91,7 +94,7 @@ def solve_normal_equations(
 def _assemble(equations: NormalEquations) -> _Blocks:
     i, j = equations.pairs
     a, h = equations.by_displacement, equations.by_deformation
-    num_atoms = len(equations.batch)
+    num_atoms = equations.batch.shape[0]
     weighted = equations.weights[:, None] * a
     square = weighted[:, :, None] * a[:, None, :]
     mixed = weighted[:, :, None] * h[:, None, :]
@@ -114,6 +117,23 @@ def _assemble(equations: NormalEquations) -> _Blocks:
         0, equations.crystals, weighted_h * equations.residuals[:, None]
     )
     return _Blocks(atom, -square * (1.0 - image), border, corner, atom_right, corner_right)
+
+
+def _solve_one(equations: NormalEquations, blocks: _Blocks) -> tuple[Tensor, Tensor]:
+    """Changes of the single crystal of a batch, dense."""
+    i, j = equations.pairs
+    size = equations.batch.shape[0]
+    own = torch.arange(size, device=i.device)
+    where = torch.cat([own * (size + 1), i * size + j, j * size + i])
+    matrix = blocks.atom.new_zeros(size * size, 3, 3)
+    matrix = matrix.index_add(0, where, torch.cat([blocks.atom, blocks.pair, blocks.pair]))
+    solved = _solve_bordered(
+        matrix.view(size, size, 3, 3).transpose(1, 2).reshape(1, 3 * size, 3 * size),
+        blocks.border.view(1, 3 * size, 6),
+        blocks.corner,
+        torch.cat([blocks.atom_right.view(1, 3 * size), blocks.corner_right], dim=1),
+    )
+    return solved[0, :-6].view(size, 3), solved[:, -6:]
 
 
 def _group_by_size(crystals: list[int], sizes: list[int]) -> list[list[int]]:
@@ -181,12 +201,11 @@ def _solve_dense(
         full = matrix[block : block + count * size * size].view(count, size, size, 3, 3)
         full = full.transpose(2, 3).reshape(count, 3 * size, 3 * size)
         full = full + torch.diag_embed(empty[inside].view(count, 3 * size))
-        side = border[inside].view(count, 3 * size, 6)
-        top = torch.cat([full, side], dim=2)
-        bottom = torch.cat([side.transpose(1, 2), blocks.corner[members]], dim=2)
-        rhs = torch.cat([right[inside].view(count, 3 * size), blocks.corner_right[members]], 1)
-        solved: Tensor = _CholeskySolve.apply(  # type: ignore[no-untyped-call]
-            torch.cat([top, bottom], dim=1), rhs
+        solved = _solve_bordered(
+            full,
+            border[inside].view(count, 3 * size, 6),
+            blocks.corner[members],
+            torch.cat([right[inside].view(count, 3 * size), blocks.corner_right[members]], 1),
         )
         atoms.append(solved[:, :-6].reshape(count * size, 3))
         corners.append(solved[:, -6:])
@@ -219,6 +238,34 @@ def _scatter_blocks(
     return matrix.index_add(0, where, torch.cat([blocks.atom, blocks.pair, blocks.pair]))
 
 
+def _solve_bordered(
+    full: Float[Tensor, "group n n"],
+    side: Float[Tensor, "group n 6"],
+    corner: Float[Tensor, "group 6 6"],
+    right: Float[Tensor, "group n+6"],
+) -> Float[Tensor, "group n+6"]:
+    """Solve a group of crystals for their displacements, and at the end their deformations."""
+    top = torch.cat([full, side], dim=2)
+    bottom = torch.cat([side.transpose(1, 2), corner], dim=2)
+    matrix = torch.cat([top, bottom], dim=1)
+    if not matrix.requires_grad:
+        return _factor_and_solve(matrix, right)[1]
+    solved: Tensor = _CholeskySolve.apply(matrix, right)  # type: ignore[no-untyped-call]
+    return solved
+
+
+def _factor_and_solve(
+    matrix: Float[Tensor, "group n n"], right: Float[Tensor, "group n"]
+) -> tuple[Float[Tensor, "group n n"], Float[Tensor, "group n"]]:
+    """Cholesky factors and solutions.
+
+    A matrix that is not positive definite gives NaN, which the check on the result finds.
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    solution = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
+    return factor, torch.where((info == 0)[:, None], solution, torch.nan)
+
+
 class _CholeskySolve(torch.autograd.Function):
     """Solution of batched symmetric positive definite systems, by implicit differentiation."""
 
@@ -226,10 +273,7 @@ class _CholeskySolve(torch.autograd.Function):
     def forward(
         ctx: Any, matrix: Float[Tensor, "group n n"], right: Float[Tensor, "group n"]
     ) -> Float[Tensor, "group n"]:
-        # A matrix that is not positive definite gives NaN, which the check on the result finds.
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        solution = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
-        solution = torch.where((info == 0)[:, None], solution, torch.full_like(solution, torch.nan))
+        factor, solution = _factor_and_solve(matrix, right)
         ctx.save_for_backward(factor, solution)
         return solution
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from deeprelax_ase.checks import check_vacuum
-from deeprelax_ase.config import FUNCTIONALS
+from deeprelax_ase.config import EDGES_PER_BATCH, FUNCTIONALS
 from deeprelax_ase.screen.records import Item, one_line
 from deeprelax_ase.screen.rows import ROWS, failed_row, result_row
 
@@ -37,7 +37,7 @@ class RelaxOptions:
     allow_unseen: bool = False
     ensemble: bool = False
     always_move: bool = False
-    edges_per_batch: int = 8_000
+    edges_per_batch: int = EDGES_PER_BATCH
 
     def __post_init__(self) -> None:
         if self.functional not in FUNCTIONALS:
