@@ -20,8 +20,8 @@ from deeprelax_ase.train.loop import Trainer
 
 _SHARES = (0.05, 0.2, 1.0)
 _PRETRAINING = ("hypothetical", "substitution", "functional", "relaxed")
-_STEPS = 3000
-_EVERY = 500
+_STEPS = 1500
+_EVERY = 300
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ LAYERS = [
     "data",
     "metrics",
     "train",
+    "traced",
     "predictor",
     "relax",
     "matching",
