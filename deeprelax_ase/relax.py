@@ -5,7 +5,6 @@ The front-ends (optimizer, transformation, command line) know only this module.
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import chemical_symbols
+from jaxtyping import Float
 
 from deeprelax_ase import edg
 from deeprelax_ase.checkpoint import Weights, load_weights
@@ -20,11 +20,14 @@ from deeprelax_ase.checks import StructureError, check_vacuum, reason_to_refuse
 from deeprelax_ase.config import EDGES_PER_BATCH, FUNCTIONALS, NetworkConfig
 from deeprelax_ase.crystal import log_symmetric, relaxed_lengths
 from deeprelax_ase.predictor import Part, Predictor, load_replicates
-from deeprelax_ase.result import Bonds, RelaxResult
+from deeprelax_ase.result import Bonds, RelaxResult, Status
 from deeprelax_ase.structure import StructureInput, read_structure
 from deeprelax_ase.symmetry import find_space_group, symmetrise
 from deeprelax_ase.uncertainty import is_within_error, system_uncertainty
 from deeprelax_ase.weights_files import SPECIALIST, has_specialist, replicate_paths
+
+_Move = tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]
+"""Displacements, Å, and deformation."""
 
 
 class Relaxer:
@@ -201,85 +204,87 @@ class Relaxer:
             each = time.perf_counter() - started
             each /= sum(len(inputs[k].crystal) for k in places)
             for place, part in zip(places, parts, strict=True):
-                own = time.perf_counter()
-                result = self._result(inputs[place], part, predictor, relax_cell)
-                seconds = each * len(inputs[place].crystal) + time.perf_counter() - own
-                results[place] = replace(result, seconds=seconds)
+                share = each * len(inputs[place].crystal)
+                results[place] = self._result(inputs[place], part, predictor, relax_cell, share)
         return [results[place] for place in range(len(inputs))]
 
     def _result(
-        self, entry: StructureInput, part: Part, predictor: Predictor, relax_cell: bool
+        self,
+        entry: StructureInput,
+        part: Part,
+        predictor: Predictor,
+        relax_cell: bool,
+        seconds: float,
     ) -> RelaxResult:
-        displacement, deformation = part.displacements, part.deformation
-        if self.keep_symmetry:
-            group = find_space_group(entry.crystal)
-            if group is not None:
-                displacement, symmetric = symmetrise(
-                    entry.crystal, group, displacement, deformation
-                )
-                # A cell that is to stay stays to the last digit.
-                deformation = symmetric if relax_cell else deformation
-        displacement = entry.hold_still(displacement)
-        after = relaxed_lengths(
-            entry.crystal, part.edge_index, part.offsets, displacement, deformation
-        )
-        nearest = float(part.lengths.min()) if len(part.lengths) else 0.0
-        reason = reason_to_refuse(entry.crystal, displacement, deformation, part.status, nearest)
-        if not part.edge_index.size and entry.crystal.pbc.any():
-            cutoff = predictor.config.cutoff
-            reason = f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
+        """What is told of one crystal, `seconds` having been spent on it in its batch."""
+        started = time.perf_counter()
         bonds = _bonds(entry, part, predictor)
         expected_error = system_uncertainty(bonds.uncertainties)
-        result = RelaxResult(
-            structure=entry.source,
-            status="refused",
-            message="; ".join((*entry.notes, reason or "")),
+        move = self._move(entry, part, relax_cell)
+        reason = _reason_to_refuse(entry, part, move, predictor.config.cutoff)
+        outcome = self._outcome(entry, part, move, reason, expected_error)
+        return RelaxResult(
+            *outcome,
             formula=entry.formula,
             num_atoms=len(entry.crystal),
             expected_error=expected_error,
             uncertainty=system_uncertainty(part.distance_scales),
             site_errors=predictor.calibration.displacement * part.displacement_scales,
             bonds=bonds,
-            strain=np.zeros((3, 3)),
-            displacement=np.zeros_like(displacement),
-            seconds=0.0,
+            seconds=seconds + time.perf_counter() - started,
             weights=predictor.weights,
         )
+
+    def _move(self, entry: StructureInput, part: Part, relax_cell: bool) -> _Move:
+        """What was predicted, as symmetric as the input, without what is held."""
+        displacement, deformation = part.displacements, part.deformation
+        group = find_space_group(entry.crystal) if self.keep_symmetry else None
+        if group is not None:
+            displacement, symmetric = symmetrise(entry.crystal, group, displacement, deformation)
+            # A cell that is to stay stays to the last digit.
+            deformation = symmetric if relax_cell else deformation
+        return entry.hold_still(displacement), deformation
+
+    def _outcome(
+        self,
+        entry: StructureInput,
+        part: Part,
+        move: _Move,
+        reason: str | None,
+        expected_error: float,
+    ) -> tuple[Any, Status, str, np.ndarray, np.ndarray]:
+        """Structure, status, message, strain and displacement of a result."""
+        unmoved = np.zeros((3, 3)), np.zeros((len(entry.crystal), 3))
         if reason is not None:
-            return result
-        if not self.always_move and is_within_error(after - part.lengths, expected_error):
-            note = f"left as it was: the expected error, {expected_error:.3f} Å, is above the move"
-            return replace(result, status="relaxed", message="; ".join((*entry.notes, note)))
-        structure, strain = (
-            entry.with_relaxed(displacement, deformation),
-            log_symmetric(deformation),
-        )
+            return entry.source, "refused", "; ".join((*entry.notes, reason)), *unmoved
+        displacement, deformation = move
+        if not self.always_move:
+            after = relaxed_lengths(entry.crystal, part.edge_index, part.offsets, *move)
+            if is_within_error(after - part.lengths, expected_error):
+                error = f"the expected error, {expected_error:.3f} Å, is above the move"
+                message = "; ".join((*entry.notes, f"left as it was: {error}"))
+                return entry.source, "relaxed", message, *unmoved
+        structure = entry.with_relaxed(displacement, deformation)
+        strain = log_symmetric(deformation)
         if getattr(structure, "constraints", ()):
             displacement, strain = entry.measure(structure)
-        return replace(
-            result,
-            structure=structure,
-            status="relaxed",
-            message="; ".join(entry.notes),
-            strain=strain,
-            displacement=displacement,
-        )
+        return structure, "relaxed", "; ".join(entry.notes), strain, displacement
 
     def _failed(self, structure: Any, error: Exception) -> RelaxResult:
         is_ours = isinstance(error, ValueError)
         message = str(error) if is_ours else f"{type(error).__name__}: {error}"
         return RelaxResult(
-            structure=structure,
-            status="failed",
-            message=message,
+            structure,
+            "failed",
+            message,
+            strain=np.zeros((3, 3)),
+            displacement=np.zeros((0, 3)),
             formula="",
             num_atoms=len(structure) if hasattr(structure, "__len__") else 0,
             expected_error=float("nan"),
             uncertainty=float("nan"),
             site_errors=np.zeros(0),
             bonds=None,
-            strain=np.zeros((3, 3)),
-            displacement=np.zeros((0, 3)),
             seconds=0.0,
             weights=self.weights,
         )
@@ -307,6 +312,14 @@ def shared_relaxer(
         ensemble=ensemble,
         always_move=always_move,
     )
+
+
+def _reason_to_refuse(entry: StructureInput, part: Part, move: _Move, cutoff: float) -> str | None:
+    """Why the input of a prediction is kept, or None; `cutoff` (Å) is that of the network."""
+    if not part.edge_index.size and entry.crystal.pbc.any():
+        return f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
+    nearest = float(part.lengths.min()) if len(part.lengths) else 0.0
+    return reason_to_refuse(entry.crystal, *move, part.status, nearest)
 
 
 def _bonds(entry: StructureInput, part: Part, predictor: Predictor) -> Bonds:

@@ -47,6 +47,8 @@ class RelaxResult:
             the move (the message says so); `refused`: the prediction failed a sanity check and
             the input is returned; `failed`: the input could not be read as a crystal.
         message: What a person should know.
+        strain: Symmetric; `relaxed_cell = cell @ expm(strain)` on the periodic axes.
+        displacement: Of every atom, Å, in the frame of the input cell.
         formula: Reduced formula of the input, empty if it failed.
         num_atoms: Atoms of the input.
         expected_error: Expected mean error of the bond lengths, Å: what `uncertainty` is once
@@ -55,8 +57,6 @@ class RelaxResult:
             (Eq. 24).
         site_errors: Expected error of every atom's displacement, Å.
         bonds: Predicted bonds; None if it failed.
-        strain: Symmetric; `relaxed_cell = cell @ expm(strain)` on the periodic axes.
-        displacement: Of every atom, Å, in the frame of the input cell.
         seconds: Time it took; in a batch, its share by the number of atoms.
         weights: Name and SHA-256 of the weights.
     """
@@ -64,14 +64,14 @@ class RelaxResult:
     structure: Any
     status: Status
     message: str
+    strain: Float[np.ndarray, "3 3"]
+    displacement: Float[np.ndarray, "atoms 3"]
     formula: str
     num_atoms: int
     expected_error: float
     uncertainty: float
     site_errors: Float[np.ndarray, " atoms"]
     bonds: Bonds | None
-    strain: Float[np.ndarray, "3 3"]
-    displacement: Float[np.ndarray, "atoms 3"]
     seconds: float
     weights: WeightsName
 

@@ -135,7 +135,8 @@ def read_structure(structure: Any, vacuum: str = "auto", search: float = 0.0) ->
     notes = []
     periodic = pbc.copy()
     gaps = np.zeros(3)
-    if vacuum == "auto":
+    # A gap is never wider than the cell vector is long.
+    if vacuum == "auto" and np.linalg.norm(cell, axis=1).max() > VACUUM_GAP:
         gaps, all_shifts = widest_gaps(positions, cell)
         for axis in np.flatnonzero(pbc & (gaps > VACUUM_GAP)):
             periodic[axis] = False

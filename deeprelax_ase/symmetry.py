@@ -26,7 +26,7 @@ _HALVINGS = 4
 _CHEAP = 40_000
 _AXES = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
 _STEPS = np.array(
-    [*_AXES, *(s for s in product((-1, 0, 1), repeat=3) if any(s) and s not in _AXES)]
+    [*_AXES, *(s for s in product((-1, 0, 1), repeat=3) if any(s) and s not in _AXES)], dtype=float
 )
 """Vectors that an isometry of a reduced lattice may take a basis vector to; its own come first."""
 
@@ -41,7 +41,7 @@ class SpaceGroup:
     Attributes:
         basis: Reduced cell that the fractional coordinates refer to, Å.
         inverse: Of the basis.
-        rotations: In fractional coordinates.
+        rotations: In fractional coordinates, whole numbers.
         translations: In fractional coordinates.
         images: Atom that each operation takes each atom to.
         num_translations: How many of the operations are pure translations.
@@ -49,7 +49,7 @@ class SpaceGroup:
 
     basis: Float[np.ndarray, "3 3"]
     inverse: Float[np.ndarray, "3 3"]
-    rotations: Int[np.ndarray, "operations 3 3"]
+    rotations: Float[np.ndarray, "operations 3 3"]
     translations: Float[np.ndarray, "operations 3"]
     images: Int[np.ndarray, "operations atoms"]
     num_translations: int
@@ -138,7 +138,7 @@ def _ask_spglib(crystal: Crystal, symprec: float) -> SpaceGroup | None:
     dataset = spglib.get_symmetry_dataset((crystal.cell, scaled, crystal.numbers), symprec=symprec)
     if dataset is None or len(dataset.rotations) == 1:
         return None
-    rotations = dataset.rotations
+    rotations = dataset.rotations.astype(float)
     pure = np.flatnonzero((rotations == np.eye(3)).all(axis=(1, 2)))
     pure = pure[np.argsort(np.abs(dataset.translations[pure]).sum(axis=1), kind="stable")]
     _, firsts = np.unique(rotations.reshape(-1, 9), axis=0, return_index=True)
@@ -161,7 +161,7 @@ def _into_cell(scaled: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]
 
 def _lattice_rotations(
     basis: Float[np.ndarray, "3 3"], symprec: float
-) -> Int[np.ndarray, "rotations 3 3"]:
+) -> Float[np.ndarray, "rotations 3 3"]:
     """Isometries of a reduced lattice, identity first; their entries are -1, 0 and 1."""
     vectors = _STEPS @ basis
     dots = vectors @ vectors.T
@@ -233,7 +233,7 @@ class _Candidates:
     basis: Float[np.ndarray, "3 3"]
     scaled: Float[np.ndarray, "atoms 3"]
     is_alike: Bool[np.ndarray, "atoms atoms"]
-    rotations: Int[np.ndarray, "candidates 3 3"]
+    rotations: Float[np.ndarray, "candidates 3 3"]
     translations: Float[np.ndarray, "candidates 3"]
     symprec: float
 
@@ -276,15 +276,15 @@ class _Candidates:
         return images
 
 
-def _is_closed(rotations: Int[np.ndarray, "rotations 3 3"]) -> bool:
+def _is_closed(rotations: Float[np.ndarray, "rotations 3 3"]) -> bool:
     """Whether the products of rotations are among them."""
     rows, columns = rotations.reshape(-1, 3), rotations.transpose(1, 0, 2).reshape(3, -1)
-    products = (rows.astype(float) @ columns).reshape(len(rotations), 3, len(rotations), 3)
+    products = (rows @ columns).reshape(len(rotations), 3, len(rotations), 3)
     # Entries of -1, 0 and 1 as digits; those of a product go from -3 to 3.
-    code = 3 ** np.arange(9)
+    code = 3.0 ** np.arange(9)
     largest = 3 * int(code.sum())
     is_own = np.zeros(2 * largest + 1, dtype=bool)
-    is_own[rotations.reshape(-1, 9) @ code + largest] = True
+    is_own[(rotations.reshape(-1, 9) @ code).astype(int) + largest] = True
     products = products.transpose(0, 2, 1, 3).reshape(-1, 9) @ code
     return bool(is_own[products.astype(int) + largest].all())
 
