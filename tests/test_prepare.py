@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import re
@@ -164,6 +165,48 @@ def test_vasp_warns_of_what_no_longer_belongs(call, folder):
     assert "CHGCAR" not in result.stderr.replace("ICHARG", "")
     assert (folder / "POSCAR.unrelaxed").read_text() == POSCAR + VELOCITIES
     assert len((folder / "POSCAR").read_text().splitlines()) == 15
+
+
+def test_vasp_keeps_line_ends_and_bytes_of_no_utf8(call, folder):
+    old = POSCAR.replace("kept", "Ångström").encode("latin-1").replace(b"\n", b"\r\n")
+    (folder / "POSCAR").write_bytes(old)
+    assert call("vasp", folder).exit_code == 0
+    new = (folder / "POSCAR").read_bytes()
+    assert new.splitlines()[0] == old.splitlines()[0]
+    assert new.count(b"\r\n") == new.count(b"\n") == old.count(b"\n")
+    assert (folder / "POSCAR.unrelaxed").read_bytes() == old
+
+
+def test_vasp_reads_compressed_files_beside(call, folder):
+    for name, text in (("POTCAR", POTCAR.replace("PBE O", "PBE Mg")), ("INCAR", INCAR)):
+        (folder / name).unlink()
+        (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    assert "bring them into the same" in call("vasp", folder).stderr
+    (folder / "POTCAR.gz").write_bytes(gzip.compress(POTCAR.encode()))
+    (folder / "INCAR.gz").write_bytes(gzip.compress(INCAR.replace("4*0", "5*0").encode()))
+    assert "MAGMOM has 7 values" in call("vasp", folder).stderr
+
+
+@pytest.mark.parametrize(
+    ("tags", "named"),
+    [
+        ("GGA = PS", "PBEsol"),
+        ("METAGGA = R2SCAN\nGGA = PS", "r2SCAN"),
+        ("GGA = BO\nLUSE_VDW = .TRUE.", "optB88-vdW"),
+        ("GGA = PE", None),
+        ("METAGGA = SCAN", None),
+        ("", None),
+    ],
+)
+def test_vasp_says_if_incar_names_another_functional(call, folder, tags, named):
+    (folder / "INCAR").write_text(f"{INCAR}{tags}\n")
+    said = call("vasp", folder, "--dry-run").stderr
+    if named is None:
+        assert "INCAR relaxes with" not in said
+    else:
+        assert f"INCAR relaxes with {named}, and the prediction is for PBE" in said
+        assert f"try --functional {named}" in said
+        assert "relaxes" not in call("vasp", folder, "--functional", named).stderr
 
 
 def test_vasp_4_takes_species_from_potcar(call, folder):

@@ -77,7 +77,7 @@ def vasp(
     def put(path: Path) -> str:
         if path.is_file():
             return _from_cif(path, relaxer, max_error, dry_run)
-        return _put(_read_vasp(path, force), relaxer, max_error, dry_run)
+        return _put(_read_vasp(path, functional, force), relaxer, max_error, dry_run)
 
     _each(paths, put)
 
@@ -149,25 +149,31 @@ def _succeeds(path: Path, put: Callable[[Path], str]) -> bool:
     return True
 
 
-def _read_vasp(path: Path, force: bool) -> _Input:
+def _read_vasp(path: Path, functional: str, force: bool) -> _Input:
     from deeprelax_ase.prepare.swap import check_not_prepared
     from deeprelax_ase.prepare.vasp import read_vasp_folder
 
     check_not_prepared(path / "POSCAR")
     folder = read_vasp_folder(path, force=force)
-    return _Input(folder.poscar, folder.structure, folder.text.with_structure, folder.warnings)
+    notes = [*folder.warnings]
+    if folder.functional not in (None, functional):
+        notes.append(
+            f"INCAR relaxes with {folder.functional}, and the prediction is for {functional}: "
+            f"try --functional {folder.functional}"
+        )
+    return _Input(folder.poscar, folder.structure, folder.text.with_structure, tuple(notes))
 
 
 def _read_pw(path: Path) -> _Input:
     from deeprelax_ase.checks import StructureError
     from deeprelax_ase.prepare.espresso import keeps_cell, read_pw_text, with_atoms
-    from deeprelax_ase.prepare.swap import check_not_prepared
+    from deeprelax_ase.prepare.swap import check_not_prepared, read_text
 
     if not path.is_file():
         msg = f"no file {path}: name an input of pw.x"
         raise StructureError(msg)
     check_not_prepared(path)
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_text(path)
     try:
         atoms = read_pw_text(text)
     except StructureError as error:

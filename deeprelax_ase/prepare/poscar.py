@@ -95,7 +95,7 @@ def read_poscar_text(text: str) -> PoscarText:
     Raises:
         StructureError: It breaks off, or a line is not what it should be.
     """
-    lines = [line.rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    lines = [line.rstrip() for line in text.split("\n")]
     try:
         species = _plain(lines[_HEAD])
         is_old = all(word.isdecimal() for word in species) and bool(species)

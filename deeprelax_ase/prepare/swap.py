@@ -34,12 +34,21 @@ def check_not_prepared(path: Path) -> None:
         raise ValueError(msg)
 
 
+def read_text(path: Path) -> str:
+    """Text of a file that `swap` will rewrite.
+
+    Lines end with a line feed, whatever ends them in the file. Bytes that are no UTF-8, such as an
+    old comment in Latin-1, come back as they were.
+    """
+    return path.read_bytes().decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+
+
 def swap(path: Path, text: str, facts: Mapping[str, Any]) -> None:
     """Put a text in the place of a file, and keep that file.
 
     Args:
         path: The file.
-        text: What it is to hold.
+        text: What it is to hold, made of its `read_text`; lines will end as those of the file do.
         facts: What made the text, to be recorded.
 
     Raises:
@@ -49,7 +58,9 @@ def swap(path: Path, text: str, facts: Mapping[str, Any]) -> None:
     copy = path.with_name(f".{os.getpid()}.kept.{path.name}")
     kept, record = kept_path(path), record_path(path)
     try:
-        beside.write_text(text, encoding="utf-8")
+        if b"\r\n" in path.read_bytes():
+            text = text.replace("\n", "\r\n")
+        beside.write_bytes(text.encode("utf-8", "surrogateescape"))
         shutil.copy2(path, copy)  # bytes, also of a link
         facts = {**facts, "sha256_written": _sha256(beside), "sha256_kept": _sha256(copy)}
         _link(copy, kept)  # whole or not at all, and never over one that is there

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from monty.io import zopen
+from monty.os.path import zpath
 from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import Incar
 
 from deeprelax_ase.checks import StructureError
 from deeprelax_ase.prepare.poscar import PoscarText, read_poscar_text
+from deeprelax_ase.prepare.swap import read_text
 
 _ELEMENT = re.compile(r"[A-Z][a-z]?")
 _RECENT = 24 * 3600
@@ -22,6 +25,8 @@ _TAIL = 20_000
 _FIXED_CELL = (0, 1, 2)
 _PER_GROUP = ("LDAUL", "LDAUU", "LDAUJ")
 _OF_THE_OLD_CELL = ("WAVECAR", "CHGCAR", "CHG")
+_FUNCTIONALS = {"PE": "PBE", "PS": "PBEsol", "BO": "optB88-vdW"}
+"""Values of GGA that weights know: https://www.vasp.at/wiki/GGA."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,14 @@ class VaspFolder:
         path: The folder.
         text: Of its POSCAR.
         structure: Of its POSCAR.
+        functional: That INCAR names; None where it names none, or one the weights do not know.
         warnings: What a person should know before they run VASP.
     """
 
     path: Path
     text: PoscarText
     structure: Structure
+    functional: str | None
     warnings: tuple[str, ...]
 
     @property
@@ -67,15 +74,21 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
     if not force:
         _check_not_running(path / "OUTCAR")
     try:
-        text = read_poscar_text(poscar.read_text(encoding="utf-8", errors="replace"))
+        text = read_poscar_text(read_text(poscar))
         potentials = _potentials(path)
         _check_potentials(text, potentials)
         structure = text.structure(potentials)
     except StructureError as error:
         msg = f"{poscar} {error}"
         raise StructureError(msg) from error
-    notes = [*_check_incar(path / "INCAR", text), *_warnings(path, text)]
-    return VaspFolder(path, text, structure, tuple(notes))
+    incar = _read_incar(path)
+    _check_lengths(path, incar, text)
+    notes = [*_warnings(path, text)]
+    isif = incar.get("ISIF", 3)
+    if isif in _FIXED_CELL:
+        keeps = f"ISIF = {isif} keeps the cell"
+        notes.append(f"{keeps}, and the prediction changes it: try --fixed-cell")
+    return VaspFolder(path, text, structure, _functional(incar), tuple(notes))
 
 
 def write_vasp_inputs(structure: Structure, folder: Path) -> None:
@@ -119,8 +132,8 @@ def _check_not_running(outcar: Path) -> None:
 def _potentials(path: Path) -> list[str]:
     """Elements in the order of POTCAR (its TITEL lines), or of POTCAR.spec."""
     names: list[str] = []
-    if (path / "POTCAR").is_file():
-        text = (path / "POTCAR").read_text(encoding="latin-1")
+    text = _text_of(path / "POTCAR")
+    if text is not None:
         titles = re.findall(r"^[ \t]*TITEL[ \t]*=[ \t]*(\S.*)$", text, flags=re.MULTILINE)
         names = [words[1] if len(words) > 1 else words[0] for words in map(str.split, titles)]
     elif (path / "POTCAR.spec").is_file():
@@ -147,15 +160,33 @@ def _check_potentials(text: PoscarText, potentials: Sequence[str]) -> None:
         raise StructureError(msg)
 
 
-def _check_incar(path: Path, text: PoscarText) -> list[str]:
-    """What should be known of an INCAR that fits."""
-    if not path.is_file():
-        return []
+def _text_of(path: Path) -> str | None:
+    """Text of a file, which may be compressed, with the ending of that; None without one."""
+    found = Path(zpath(str(path)))
+    if not found.is_file():
+        return None
+    with zopen(found, "rt", encoding="latin-1") as stream:
+        return str(stream.read())
+
+
+def _read_incar(path: Path) -> Incar:
+    """The INCAR of a folder; an empty one where there is none."""
     try:
-        incar = Incar.from_str(path.read_text(encoding="latin-1"))
+        return Incar.from_str(_text_of(path / "INCAR") or "")
     except Exception as error:  # the parser raises whatever its code runs into
-        msg = f"{path} cannot be read: {' '.join(str(error).split())[:200]}"
+        msg = f"{path / 'INCAR'} cannot be read: {' '.join(str(error).split())[:200]}"
         raise StructureError(msg) from error
+
+
+def _functional(incar: Incar) -> str | None:
+    meta = str(incar.get("METAGGA", "")).upper()
+    if meta not in ("", "NONE", "--"):
+        return "r2SCAN" if meta == "R2SCAN" else None
+    return _FUNCTIONALS.get(str(incar.get("GGA", "")).upper())
+
+
+def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:
+    """Refuse an INCAR whose lists are not as long as the POSCAR needs."""
     atoms = sum(text.counts)
     magmom = incar.get("MAGMOM")
     if isinstance(magmom, list):
@@ -163,22 +194,18 @@ def _check_incar(path: Path, text: PoscarText) -> list[str]:
         length = len(flat) or len(magmom)
         is_noncollinear = incar.get("LNONCOLLINEAR") or incar.get("LSORBIT")
         if length != atoms and not (is_noncollinear and length == 3 * atoms):
-            msg = f"{path}: MAGMOM has {length} values for {atoms} atoms"
+            msg = f"{path / 'INCAR'}: MAGMOM has {length} values for {atoms} atoms"
             raise StructureError(msg)
     for name in _PER_GROUP:
         values = incar.get(name)
         if isinstance(values, list) and len(values) != len(text.counts):
             groups = len(text.counts)
-            msg = f"{path}: {name} has {len(values)} values for {groups} groups of atoms"
+            msg = f"{path / 'INCAR'}: {name} has {len(values)} values for {groups} groups of atoms"
             raise StructureError(msg)
-    isif = incar.get("ISIF", 3)
-    if isif in _FIXED_CELL:
-        return [f"ISIF = {isif} keeps the cell, and the prediction changes it: try --fixed-cell"]
-    return []
 
 
 def _warnings(path: Path, text: PoscarText) -> Iterator[str]:
-    if (path / "POTCAR").is_file() and not _potentials(path):
+    if _text_of(path / "POTCAR") is not None and not _potentials(path):
         yield "POTCAR has no TITEL lines: its order was not checked"
     if text.has_velocities:
         yield "velocities are dropped: they belong to the unrelaxed atoms"
