@@ -5,7 +5,9 @@ Needs `pip install "deeprelax-ase[jobflow]"`. What atomate2 calls a relaxation (
 """
 
 import inspect
+import re
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, PlainSerializer
@@ -14,11 +16,36 @@ from pymatgen.core import Structure
 from deeprelax_ase.relax import shared_relaxer
 from deeprelax_ase.result import RelaxResult
 
+NEEDED_JOBFLOW = "0.1.18"
+
 try:
     from jobflow import Flow, Job, Maker, job
 except ImportError as error:
     msg = "jobflow is not installed: pip install 'deeprelax-ase[jobflow]'"
     raise ImportError(msg) from error
+
+
+def check_version(package: str, needed: str) -> None:
+    """Refuse a package that is older than what is needed.
+
+    Raises:
+        ImportError: It is.
+    """
+    found = version(package)
+    if _numbers(found) < _numbers(needed):
+        msg = (
+            f"{package} {found} is too old: deeprelax_ase.workflows needs {needed} or newer; "
+            f"pip install --upgrade {package}"
+        )
+        raise ImportError(msg)
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    """Major, minor and patch of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", name)[:3])
+
+
+check_version("jobflow", NEEDED_JOBFLOW)
 
 
 def _as_dict(structure: Structure) -> dict[str, Any]:

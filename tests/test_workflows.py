@@ -1,5 +1,6 @@
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,22 @@ from pymatgen.core import Lattice, Structure  # noqa: E402
 
 from deeprelax_ase.relax import Relaxer  # noqa: E402
 from deeprelax_ase.workflows import (  # noqa: E402
+    NEEDED_JOBFLOW,
     DeepRelaxDocument,
     DeepRelaxMaker,
     PreconditionedMaker,
+    check_version,
     precondition,
 )
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_an_old_client_is_named():
+    """What pip resolves is what the import asks for."""
+    assert f'"jobflow>={NEEDED_JOBFLOW}"' in (ROOT / "pyproject.toml").read_text()
+    with pytest.raises(ImportError, match=r"jobflow .* is too old: .* needs 99 or newer; pip"):
+        check_version("jobflow", "99")
 
 
 @dataclass
