@@ -44,6 +44,7 @@ Limit = Annotated[int, typer.Option(min=1, help="Crystals a file, evenly spaced.
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 _DEFAULT_RIVALS = ["m3gnet", "chgnet"]
 _CHECK_RIVALS = ["chgnet"]
+_DEFAULT_OPTIMIZERS, _DEFAULT_CELLS = ["FIRE"], ["free"]
 _DEFAULT_ROOT = Path("benchmarks-work")
 _DEFAULT_OUT = Path("benchmarks-out")
 
@@ -181,6 +182,12 @@ def clients(
     only: Annotated[
         list[str] | None, typer.Option("--client", help="Which; may be repeated; default: all.")
     ] = None,
+    optimizers: Annotated[
+        list[str], typer.Option("--optimizer", help="FIRE, BFGS or LBFGS; may be repeated.")
+    ] = _DEFAULT_OPTIMIZERS,
+    cells: Annotated[
+        list[str], typer.Option("--cell", help="free, fixed or symmetric; may be repeated.")
+    ] = _DEFAULT_CELLS,
     limit: Limit = 20,
     work: Root = _DEFAULT_ROOT,
     out: Out = _DEFAULT_OUT,
@@ -191,8 +198,9 @@ def clients(
 
     def run() -> None:
         cases = {path.stem: choose_cases(path, limit, sizes=(1, 40)) for path in pairs}
-        found = measure.run_clients(only or list(measure.CLIENTS), cases, work)
-        pins = sorted({f"clients/{measure.CLIENTS[name]}" for name in found})
+        ways = [measure.Way(one, cell) for one in optimizers for cell in cells]
+        found = measure.run_clients(only or list(measure.CLIENTS), cases, work, ways)
+        pins = sorted({f"clients/{measure.CLIENTS[label.split()[0]]}" for label in found})
         _write(out, "clients", {"clients": found}, measure.table(found), pins)
 
     _guarded(run)

@@ -1,7 +1,8 @@
 """Runs one example script on given crystals, in the environment of its client.
 
-Called with the script and the names of optimizers; reads crystals as JSON lines from stdin (name,
-numbers, cell, positions) and writes an answer for each and each optimizer to stdout.
+Called with the script, options for it (JSON) and the names of optimizers; reads crystals as JSON
+lines from stdin (name, numbers, cell, positions) and writes an answer for each and each optimizer
+to stdout.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ _calls = 0
 
 def main() -> None:
     """Answer until the input ends."""
-    script, names = Path(sys.argv[1]), sys.argv[2:]
+    script, options, names = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
     answers = sys.stdout
     real = CHGNetCalculator.calculate
 
@@ -44,11 +45,11 @@ def main() -> None:
         crystal = json.loads(line)
         for name in names:
             with contextlib.redirect_stdout(sys.stderr):
-                answer = _relax(example, crystal, name)
+                answer = _relax(example, crystal, name, options)
             print(json.dumps(answer), file=answers, flush=True)
 
 
-def _relax(example, crystal: dict, name: str) -> dict:  # noqa: ANN001
+def _relax(example, crystal: dict, name: str, options: dict) -> dict:  # noqa: ANN001
     """Energy (eV/atom), calls of the calculator, seconds; or the error."""
     global _calls  # noqa: PLW0603
     atoms = Atoms(
@@ -59,7 +60,7 @@ def _relax(example, crystal: dict, name: str) -> dict:  # noqa: ANN001
     _calls = 0
     started = time.perf_counter()
     try:
-        energy = example.relax(atoms, optimizer) / len(atoms)
+        energy = example.relax(atoms, optimizer, **options) / len(atoms)
     except Exception as error:  # noqa: BLE001 - whatever a client raises is its answer
         return {**answer, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     return {

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -28,47 +28,89 @@ CLIENTS = {
 }
 """Clients, each with the environment it runs in."""
 PACKAGES = {"janus": "janus-core"}
-STOCK, OURS = "FIRE", "DeepRelaxFIRE"
+_CANNOT = {"pymatgen": ("symmetric",)}
+OPTIMIZERS = ("FIRE", "BFGS", "LBFGS")
+CELLS = {
+    "free": {},
+    "fixed": {"relax_cell": False},
+    "symmetric": {"fix_symmetry": True},
+}
+"""What of a crystal is free, each with the options of the scripts; symmetric: FixSymmetry."""
 SAME = 0.002
 """Final energies within so many eV/atom are of the same minimum."""
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-def run_client(name: str, cases: Sequence[Case], work: Path) -> list[dict[str, Any]]:
+class Way(NamedTuple):
+    """How crystals are relaxed: a stock optimizer of ASE, and what is free."""
+
+    optimizer: str = "FIRE"
+    cell: str = "free"
+
+    @property
+    def both(self) -> tuple[str, str]:
+        """The stock optimizer and ours."""
+        return self.optimizer, f"DeepRelax{self.optimizer}"
+
+
+USUAL = Way()
+
+
+def run_client(
+    name: str, cases: Sequence[Case], work: Path, way: Way = USUAL
+) -> list[dict[str, Any]]:
     """Relax every crystal with either optimizer; answers that are kept are not asked for again.
 
     Raises:
-        RivalError: There is no such client, its environment cannot be made, or its process ended.
+        RivalError: There is no such client, its environment cannot be made, its process ended, or
+            it has no such way.
     """
     if name not in CLIENTS:
         msg = f"no client {name!r}: choose from {', '.join(CLIENTS)}"
+        raise RivalError(msg)
+    if way.optimizer not in OPTIMIZERS or way.cell not in CELLS:
+        msg = (
+            f"no way {' '.join(way)!r}: optimizers are {', '.join(OPTIMIZERS)}, cells "
+            f"{', '.join(CELLS)}"
+        )
+        raise RivalError(msg)
+    if way.cell in _CANNOT.get(name, ()):
+        msg = f"{name} has no option for {way.cell!r}"
         raise RivalError(msg)
     work = work.absolute()
     python = interpreter(f"clients/{CLIENTS[name]}", work)
     kept = work / "clients" / f"{name}.jsonl"
     answers = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    answers = [answer for answer in answers if answer.get("cell", "free") == way.cell]
     done = {(answer["name"], answer["optimizer"]) for answer in answers}
-    missing = [case for case in cases if {(case.name, STOCK), (case.name, OURS)} - done]
+    missing = [case for case in cases if {(case.name, one) for one in way.both} - done]
     if missing:
-        answers += _ask(name, python, missing, kept)
+        answers += _ask(name, python, missing, kept, way)
     wanted = {case.name for case in cases}
-    return [answer for answer in answers if answer["name"] in wanted]
+    return [a for a in answers if a["name"] in wanted and a["optimizer"] in way.both]
 
 
 def run_clients(
-    names: Sequence[str], cases: Mapping[str, Sequence[Case]], work: Path
+    names: Sequence[str],
+    cases: Mapping[str, Sequence[Case]],
+    work: Path,
+    ways: Sequence[Way] = (USUAL,),
 ) -> dict[str, dict[str, Any]]:
-    """Summaries by client and file; a client that cannot take part is left out, with a word."""
+    """Summaries by client with its way, and file; what cannot take part is left out, and named."""
     found = {}
     for name in names:
-        with going_on():
-            found[name] = {
-                file: summarise(run_client(name, some, work)) for file, some in cases.items()
-            }
+        for way in ways:
+            with going_on():
+                found[" ".join((name, *way))] = {
+                    file: summarise(run_client(name, some, work, way), way)
+                    for file, some in cases.items()
+                }
     return found
 
 
-def _ask(name: str, python: Path, cases: Sequence[Case], kept: Path) -> list[dict[str, Any]]:
+def _ask(
+    name: str, python: Path, cases: Sequence[Case], kept: Path, way: Way
+) -> list[dict[str, Any]]:
     script = _ROOT / "examples" / f"{name}_relax.py"
     command = [str(python), str(Path(__file__).with_name("client_worker.py")), str(script)]
     folder = kept.with_suffix(".runs")
@@ -78,7 +120,7 @@ def _ask(name: str, python: Path, cases: Sequence[Case], kept: Path) -> list[dic
     answers = []
     with log.open("w") as errors, kept.open("a") as record:
         process = subprocess.Popen(  # noqa: S603
-            [*command, STOCK, OURS],
+            [*command, json.dumps(CELLS[way.cell]), *way.both],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,
@@ -101,11 +143,12 @@ def _ask(name: str, python: Path, cases: Sequence[Case], kept: Path) -> list[dic
                     print(json.dumps(crystal), file=process.stdin, flush=True)
                 except BrokenPipeError:
                     break
-                for _ in (STOCK, OURS):
+                for _ in way.both:
                     line = process.stdout.readline()
-                    record.write(line)
-                    record.flush()
-                    answers += [json.loads(line)] if line else []
+                    if line:
+                        answers.append({**json.loads(line), "cell": way.cell})
+                        record.write(json.dumps(answers[-1]) + "\n")
+                        record.flush()
             process.stdin.close()
     if len(answers) < 2 * len(cases):
         said = " ".join(log.read_text().split())[-300:]
@@ -114,12 +157,13 @@ def _ask(name: str, python: Path, cases: Sequence[Case], kept: Path) -> list[dic
     return answers
 
 
-def summarise(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarise(answers: Sequence[dict[str, Any]], way: Way = USUAL) -> dict[str, Any]:
     """Calls of the calculator and seconds with either optimizer, and where they ended."""
     by_name: dict[str, dict[str, dict[str, Any]]] = {}
     for answer in answers:
         by_name.setdefault(answer["name"], {})[answer["optimizer"]] = answer
-    pairs = [(both[STOCK], both[OURS]) for both in by_name.values() if len(both) == 2]
+    stock, ours = way.both
+    pairs = [(both[stock], both[ours]) for both in by_name.values() if len(both) == 2]
     sound = [(a, b) for a, b in pairs if "error" not in a and "error" not in b]
     summary: dict[str, Any] = {"crystals": len(sound), "failed": len(pairs) - len(sound)}
     for place, label in enumerate(("stock", "ours")):
@@ -129,7 +173,7 @@ def summarise(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "median": float(np.median(values)),
                 "all": float(np.sum(values)),
             }
-    apart = np.array([ours["energy"] - stock["energy"] for stock, ours in sound])
+    apart = np.array([b["energy"] - a["energy"] for a, b in sound])
     summary["same"] = int((np.abs(apart) <= SAME).sum())
     summary["lower"] = int((apart < -SAME).sum())
     summary["higher"] = int((apart > SAME).sum())
@@ -141,14 +185,15 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     head = [
         "client",
         "crystals (failed)",
-        f"calls of CHGNet, median: {STOCK}, {OURS}",
+        "calls of CHGNet, median: stock, ours",
         "all calls",
         "seconds, all",
         f"same energy within {1000 * SAME:g} meV/atom",
         "another minimum: lower, higher",
     ]
     rows = []
-    for name, entry in found.items():
+    for label, entry in found.items():
+        name, *way = label.split()
         version = pinned_versions(f"clients/{CLIENTS[name]}")[PACKAGES.get(name, name)]
         for file, s in entry.items():
             pairs = [
@@ -157,7 +202,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
             ]
             rows.append(
                 [
-                    f"{name} {version}, `{file}`",
+                    f"{name} {version}, {_words(Way(*way))}, `{file}`",
                     f"{s['crystals']} ({s['failed']})",
                     *pairs,
                     str(s["same"]),
@@ -165,3 +210,8 @@ def table(found: dict[str, dict[str, Any]]) -> str:
                 ]
             )
     return markdown_table(head, rows)
+
+
+def _words(way: Way) -> str:
+    what = {"free": "", "fixed": ", cell fixed", "symmetric": ", FixSymmetry"}
+    return f"{way.optimizer}{what[way.cell]}"

@@ -11,10 +11,22 @@ from matcalc import RelaxCalc
 from deeprelax_ase import DeepRelaxFIRE
 
 
-def relax(atoms: Atoms, optimizer: type = DeepRelaxFIRE, fmax: float = 0.05) -> float:
-    """Relax atoms and cell; the energy at the end, eV."""
-    calculator = CHGNetCalculator(verbose=False)
-    calc = RelaxCalc(calculator, optimizer=optimizer, fmax=fmax, max_steps=500)
+def relax(
+    atoms: Atoms,
+    optimizer: type = DeepRelaxFIRE,
+    *,
+    relax_cell: bool = True,
+    fix_symmetry: bool = False,
+) -> float:
+    """Relax atoms and cell to 0.05 eV/Å; the energy at the end, eV."""
+    calc = RelaxCalc(
+        CHGNetCalculator(verbose=False),
+        optimizer=optimizer,
+        fmax=0.05,
+        max_steps=500,
+        relax_cell=relax_cell,
+        fix_symmetry=fix_symmetry,
+    )
     return float(calc.calc(atoms)["energy"])
 
 

@@ -11,13 +11,14 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from deeprelax_ase import DeepRelaxFIRE
 
 
-def relax(atoms: Atoms, optimizer: type = DeepRelaxFIRE, fmax: float = 0.05) -> float:
-    """Relax atoms and cell; the energy at the end, eV."""
+def relax(atoms: Atoms, optimizer: type = DeepRelaxFIRE, *, relax_cell: bool = True) -> float:
+    """Relax atoms and cell to 0.05 eV/Å; the energy at the end, eV."""
     structure = AseAtomsAdaptor.get_structure(atoms)
     relaxed = structure.relax(
         calculator=CHGNetCalculator(verbose=False),
         optimizer=optimizer,
-        fmax=fmax,
+        relax_cell=relax_cell,
+        fmax=0.05,
         steps=500,
     )
     return float(relaxed.calc.results["energy"])

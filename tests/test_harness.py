@@ -280,15 +280,22 @@ def test_clients_are_counted_honestly():
     assert (summary["same"], summary["lower"], summary["higher"]) == (1, 1, 1)
     assert summary["calls_stock"] == {"median": 30, "all": 90}
     assert summary["calls_ours"] == {"median": 12, "all": 102}
-    text = clients.table({"matcalc": {"hypothetical": summary}})
+    text = clients.table({"matcalc FIRE free": {"hypothetical": summary}})
     assert (
-        "| matcalc 0.7.0, `hypothetical` | 3 (1) | 30, 12 | 90, 102 | 45, 51 | 1 | 1, 1 |" in text
+        "| matcalc 0.7.0, FIRE, `hypothetical` | 3 (1) | 30, 12 | 90, 102 | 45, 51 | 1 | 1, 1 |"
+        in text
     )
 
 
 def test_an_unknown_client_is_left_out(capsys, tmp_path):
     assert clients.run_clients(["nonesuch"], {"file": []}, tmp_path) == {}
     assert "no client 'nonesuch': choose from matcalc" in capsys.readouterr().err
+    for way, sentence in (
+        (clients.Way("CG"), "no way 'CG free': optimizers are FIRE, BFGS, LBFGS"),
+        (clients.Way(cell="symmetric"), "pymatgen has no option for 'symmetric'"),
+    ):
+        assert clients.run_clients(["pymatgen"], {"file": []}, tmp_path, [way]) == {}
+        assert sentence in capsys.readouterr().err
 
 
 def test_structures_without_targets_are_cases_too(tmp_path, capsys):
