@@ -80,8 +80,25 @@ class RelaxResult:
         """Relative change of the volume (of the area, of a sheet)."""
         return float(np.exp(np.trace(self.strain)) - 1)
 
+    def facts(self) -> dict[str, Any]:
+        """Its numbers and weights by name, as they are stored; None for what is not known."""
+        return {
+            "volume_change": self.volume_change,
+            "largest_displacement": self.largest_displacement,
+            "expected_error": _known(self.expected_error),
+            "uncertainty": _known(self.uncertainty),
+            "seconds": self.seconds,
+            "weights": self.weights.name,
+            "weights_sha256": self.weights.sha256,
+        }
+
     @property
     def largest_displacement(self) -> float:
         """Å."""
         lengths = np.linalg.norm(self.displacement, axis=1)
         return float(lengths.max()) if len(lengths) else 0.0
+
+
+def _known(value: float) -> float | None:
+    """JSON and databases know no NaN."""
+    return value if np.isfinite(value) else None

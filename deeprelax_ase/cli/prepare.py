@@ -232,15 +232,7 @@ def _predict(path: Path, structure: Any, relaxer: Any, max_error: float | None) 
 
 def _facts(result: Any, relaxer: Any) -> dict[str, Any]:
     """What made a prediction, to be recorded beside it."""
-    return {
-        "formula": result.formula,
-        "expected_error": result.expected_error,
-        "volume_change": result.volume_change,
-        "largest_displacement": result.largest_displacement,
-        "functional": relaxer.functional,
-        "weights": result.weights.name,
-        "weights_sha256": result.weights.sha256,
-    }
+    return {"formula": result.formula, "functional": relaxer.functional, **result.facts()}
 
 
 def _from_cif(path: Path, relaxer: Any, max_error: float | None, dry_run: bool) -> str:

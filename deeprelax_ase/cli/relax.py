@@ -129,6 +129,7 @@ def _check_results(path: Path, results: list[Any]) -> None:
 
 def _report(label: str, path: Path, target: Path, result: Any, as_json: bool) -> None:
     if as_json:
+        facts = result.facts()
         row = {
             "file": str(path),
             "label": label,
@@ -137,13 +138,9 @@ def _report(label: str, path: Path, target: Path, result: Any, as_json: bool) ->
             "message": result.message,
             "formula": result.formula,
             "atoms": result.num_atoms,
-            "volume_change_percent": 100 * result.volume_change,
-            "largest_displacement": result.largest_displacement,
-            "expected_error": _finite(result.expected_error),
-            "uncertainty": _finite(result.uncertainty),
-            "seconds": result.seconds,
-            "weights": result.weights.name,
-            "sha256": result.weights.sha256,
+            "volume_change_percent": 100 * facts.pop("volume_change"),
+            "sha256": facts.pop("weights_sha256"),
+            **facts,
         }
         print(json.dumps(row))
         return
@@ -168,8 +165,3 @@ def _row(
 ) -> str:
     numbers = f"{atoms:>6} {volume:>9} {move:>8} {error:>8}"
     return f"{label:<24} {formula:<16} {numbers}  {status}"
-
-
-def _finite(value: float) -> float | None:
-    """JSON knows no NaN."""
-    return value if value == value else None  # noqa: PLR0124 - NaN alone differs from itself

@@ -85,13 +85,7 @@ def result_row(name: str, item: int, structure: Any, result: RelaxResult) -> dic
         "positions": before.positions.ravel(),
         "relaxed_cell": after.cell.ravel(),
         "relaxed_positions": after.positions.ravel(),
-        "volume_change": result.volume_change,
-        "largest_displacement": result.largest_displacement,
-        "expected_error": _finite(result.expected_error),
-        "uncertainty": _finite(result.uncertainty),
-        "seconds": result.seconds,
-        "weights": result.weights.name,
-        "weights_sha256": result.weights.sha256,
+        **result.facts(),
     }
 
 
@@ -120,7 +114,3 @@ def structure_of_row(row: dict[str, Any]) -> Structure:
 def _text(text: str) -> str:
     """A text that can be written as UTF-8: names of files need not be."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
