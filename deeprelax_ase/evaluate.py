@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from deeprelax_ase.checkpoint import Weights, load_weights, save_weights
 from deeprelax_ase.config import FUNCTIONALS
-from deeprelax_ase.crystal import relaxed_lengths
+from deeprelax_ase.crystal import log_symmetric, relaxed_lengths
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.dataset import collate, open_pairs
 from deeprelax_ase.matching import matches
@@ -19,7 +19,15 @@ from deeprelax_ase.predictor import load_replicates
 from deeprelax_ase.relax import Relaxer
 from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import atoms_of
-from deeprelax_ase.uncertainty import COVERAGES, Calibration, fit_factor, fit_intervals, fit_power
+from deeprelax_ase.uncertainty import (
+    COVERAGES,
+    Calibration,
+    crystal_signs,
+    fit_crystal,
+    fit_factor,
+    fit_intervals,
+    fit_power,
+)
 
 _CHUNK = 64
 
@@ -41,8 +49,11 @@ class Evaluation:
         failed: Whether it was refused or failed.
         expected: Expected error of its bonds, Å.
         expected_displacement: Mean over its atoms of their expected error, Å.
+        expected_strain: Expected error of its strain.
+        strain_errors: Frobenius norm of the error of its strain.
         bond_errors: Of each crystal, the errors of its predicted lengths of bonds, Å.
         bond_scales: What was expected of each, Å.
+        misfits: Solved less predicted lengths, Å.
         within: For each coverage, whether each bond lies within its interval.
     """
 
@@ -57,8 +68,11 @@ class Evaluation:
     failed: Bool[np.ndarray, " crystals"]
     expected: Float[np.ndarray, " crystals"]
     expected_displacement: Float[np.ndarray, " crystals"]
+    expected_strain: Float[np.ndarray, " crystals"]
+    strain_errors: Float[np.ndarray, " crystals"]
     bond_errors: tuple[Float[np.ndarray, " _"], ...]
     bond_scales: tuple[Float[np.ndarray, " _"], ...]
+    misfits: tuple[Float[np.ndarray, " _"], ...]
     within: dict[float, tuple[Bool[np.ndarray, " _"], ...]]
 
     def __len__(self) -> int:
@@ -161,6 +175,7 @@ def calibrate(
         if not len(values):
             msg = f"{file}: not a single bond to calibrate on"
             raise ValueError(msg)
+    crystal = fit_crystal(*zip(*map(_errors_and_signs, evaluations), strict=True))
     power = fit_power(errors, scales)
     scales = [values**power for values in scales]
     calibration = Calibration(
@@ -170,6 +185,11 @@ def calibrate(
         ),
         distance=fit_factor(_means(errors), _means(scales)),
         power=power,
+        strain=fit_factor(
+            _means([entry.strain_errors for entry in evaluations]),
+            _means([entry.expected_strain for entry in evaluations]),
+        ),
+        crystal=crystal,
         intervals=fit_intervals(errors, scales),
     )
     fitted = asdict(calibration)
@@ -177,6 +197,23 @@ def calibrate(
     own = kept | {"ensemble": fitted} if ensemble else kept | fitted
     save_weights(path, stored.network, stored.provenance, own)
     return calibration
+
+
+def _errors_and_signs(
+    entry: Evaluation,
+) -> tuple[Float[np.ndarray, " crystals"], Float[np.ndarray, "crystals signs"]]:
+    """Mean error of the bonds of each crystal that has some, and what tells of it, uncalibrated."""
+    known = [place for place, errors in enumerate(entry.bond_errors) if len(errors)]
+    signs = [
+        crystal_signs(
+            entry.bond_scales[place],
+            entry.expected_displacement[place : place + 1],
+            float(entry.expected_strain[place]),
+            entry.misfits[place],
+        )
+        for place in known
+    ]
+    return np.array([entry.bond_errors[place].mean() for place in known]), np.array(signs)
 
 
 def _means(sets: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " sets"]:
@@ -192,13 +229,20 @@ def _compare(
     displacements = torch.from_numpy(np.concatenate(moves))
     strains = torch.from_numpy(np.stack([result.strain for result in results]))
     deformations = torch.linalg.matrix_exp(strains)
+    solved = list(zip(moves, deformations.numpy(), pairs, strict=True))
     bonds = [
         (np.abs(r.bonds.lengths - _true_lengths(r.bonds, pair)), r.bonds)
         if r.bonds is not None
         else (np.zeros(0), None)
         for r, pair in zip(results, pairs, strict=True)
     ]
-    solved = zip(moves, deformations.numpy(), pairs, strict=True)
+    misfits = [
+        np.zeros(0)
+        if r.bonds is None
+        else relaxed_lengths(p.crystal, r.bonds.edge_index, r.bonds.offsets, m, d) - r.bonds.lengths
+        for r, (m, d, p) in zip(results, solved, strict=True)
+    ]
+    true_strains = np.array([log_symmetric(pair.deformation) for pair in pairs])
     return Evaluation(
         name="",
         sources=sources,
@@ -214,6 +258,9 @@ def _compare(
         expected_displacement=np.array(
             [r.site_errors.mean() if len(r.site_errors) else np.nan for r in results]
         ),
+        expected_strain=np.array([r.strain_error for r in results]),
+        strain_errors=np.linalg.norm(strains.numpy() - true_strains, axis=(1, 2)),
+        misfits=tuple(misfits),
         bond_errors=tuple(errors for errors, _ in bonds),
         bond_scales=tuple(np.zeros(0) if b is None else b.uncertainties for _, b in bonds),
         within={

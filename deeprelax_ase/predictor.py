@@ -29,6 +29,7 @@ class Part:
         deformation: Of the solved structure.
         status: Of the solve.
         displacement_scales: Laplace scale of each atom's displacement, Å.
+        strain_scale: Laplace scale of the strain.
         edge_index: Atoms of each pair.
         offsets: Cells between them.
         lengths: Of the pairs in the input, Å.
@@ -40,6 +41,7 @@ class Part:
     deformation: Float[np.ndarray, "3 3"]
     status: edg.SolveStatus
     displacement_scales: Float[np.ndarray, " atoms"]
+    strain_scale: float
     edge_index: Int[np.ndarray, "2 bonds"]
     offsets: Int[np.ndarray, "bonds 3"]
     lengths: Float[np.ndarray, " bonds"]
@@ -140,13 +142,15 @@ def _mean(parts: Sequence[Part]) -> Part:
     displacements, displacement_scales = combine(
         [part.displacements for part in parts], [part.displacement_scales for part in parts]
     )
-    strain = np.mean([log_symmetric(part.deformation) for part in parts], axis=0)
+    strains = [log_symmetric(part.deformation)[None] for part in parts]
+    strain, strain_scale = combine(strains, [np.array([part.strain_scale]) for part in parts])
     return replace(
         first,
         displacements=displacements,
-        deformation=exp_symmetric(strain),
+        deformation=exp_symmetric(strain[0]),
         status=failed[0] if failed else first.status,
         displacement_scales=displacement_scales,
+        strain_scale=float(strain_scale[0]),
         distances=distances,
         distance_scales=distance_scales,
     )
@@ -160,6 +164,7 @@ def _split(graph: CrystalGraph, prediction: Prediction, solution: edg.Solution) 
     displacements, deformations = solution.displacements.numpy(), solution.deformations.numpy()
     statuses = solution.status.tolist()
     displacement_scales = prediction.displacement_log_scales.exp().numpy()
+    strain_scales = prediction.strain_log_scales.exp().tolist()
     edge_index, offsets = graph.edge_index.numpy(), graph.offsets.numpy()
     lengths, distances = graph.edge_lengths.numpy(), prediction.distances.numpy()
     distance_scales = prediction.distance_log_scales.exp().numpy()
@@ -171,6 +176,7 @@ def _split(graph: CrystalGraph, prediction: Prediction, solution: edg.Solution) 
             deformation=deformations[crystal],
             status=edg.SolveStatus(statuses[crystal]),
             displacement_scales=displacement_scales[atoms],
+            strain_scale=strain_scales[crystal],
             edge_index=edge_index[:, pairs] - atoms.start,
             offsets=offsets[pairs],
             lengths=lengths[pairs],

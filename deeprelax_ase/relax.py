@@ -23,7 +23,7 @@ from deeprelax_ase.predictor import Part, Predictor, load_replicates
 from deeprelax_ase.result import Bonds, RelaxResult, Status
 from deeprelax_ase.structure import StructureInput, read_structure
 from deeprelax_ase.symmetry import find_space_group, symmetrise
-from deeprelax_ase.uncertainty import is_within_error, system_uncertainty
+from deeprelax_ase.uncertainty import crystal_signs, is_within_error, system_uncertainty
 from deeprelax_ase.weights_files import SPECIALIST, has_specialist, replicate_paths
 
 _Move = tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]
@@ -219,10 +219,11 @@ class Relaxer:
         """What is told of one crystal, `seconds` having been spent on it in its batch."""
         started = time.perf_counter()
         bonds = _bonds(entry, part, predictor)
-        expected_error = system_uncertainty(bonds.uncertainties)
         move = self._move(entry, part, relax_cell)
         reason = _reason_to_refuse(entry, part, move, predictor.config.cutoff)
-        outcome = self._outcome(entry, part, move, reason, expected_error)
+        lengths = relaxed_lengths(entry.crystal, part.edge_index, part.offsets, *move)
+        expected_error = _expected_error(part, bonds, lengths, predictor)
+        outcome = self._outcome(entry, move, reason, lengths - part.lengths, expected_error)
         return RelaxResult(
             *outcome,
             formula=entry.formula,
@@ -230,6 +231,7 @@ class Relaxer:
             expected_error=expected_error,
             uncertainty=system_uncertainty(part.distance_scales),
             site_errors=predictor.calibration.displacement * part.displacement_scales,
+            strain_error=predictor.calibration.strain * part.strain_scale,
             bonds=bonds,
             seconds=seconds + time.perf_counter() - started,
             weights=predictor.weights,
@@ -248,22 +250,20 @@ class Relaxer:
     def _outcome(
         self,
         entry: StructureInput,
-        part: Part,
         move: _Move,
         reason: str | None,
+        changes: Float[np.ndarray, " bonds"],
         expected_error: float,
     ) -> tuple[Any, Status, str, np.ndarray, np.ndarray]:
-        """Structure, status, message, strain and displacement of a result."""
+        """Structure, status, message, strain and displacement; `changes` (Å) are of the bonds."""
         unmoved = np.zeros((3, 3)), np.zeros((len(entry.crystal), 3))
         if reason is not None:
             return entry.source, "refused", "; ".join((*entry.notes, reason)), *unmoved
         displacement, deformation = move
-        if not self.always_move:
-            after = relaxed_lengths(entry.crystal, part.edge_index, part.offsets, *move)
-            if is_within_error(after - part.lengths, expected_error):
-                error = f"the expected error, {expected_error:.3f} Å, is above the move"
-                message = "; ".join((*entry.notes, f"left as it was: {error}"))
-                return entry.source, "relaxed", message, *unmoved
+        if not self.always_move and is_within_error(changes, expected_error):
+            error = f"the expected error, {expected_error:.3f} Å, is above the move"
+            message = "; ".join((*entry.notes, f"left as it was: {error}"))
+            return entry.source, "relaxed", message, *unmoved
         structure = entry.with_relaxed(displacement, deformation)
         strain = log_symmetric(deformation)
         if getattr(structure, "constraints", ()):
@@ -284,6 +284,7 @@ class Relaxer:
             expected_error=float("nan"),
             uncertainty=float("nan"),
             site_errors=np.zeros(0),
+            strain_error=float("nan"),
             bonds=None,
             seconds=0.0,
             weights=self.weights,
@@ -320,6 +321,17 @@ def _reason_to_refuse(entry: StructureInput, part: Part, move: _Move, cutoff: fl
         return f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
     nearest = float(part.lengths.min()) if len(part.lengths) else 0.0
     return reason_to_refuse(entry.crystal, *move, part.status, nearest)
+
+
+def _expected_error(
+    part: Part, bonds: Bonds, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
+) -> float:
+    """Expected mean error of the bond lengths, Å; `lengths` are those of the move."""
+    if not len(lengths):
+        return 0.0
+    scales = part.distance_scales, part.displacement_scales, part.strain_scale
+    signs = crystal_signs(*scales, lengths - part.distances)
+    return predictor.calibration.expected_error(bonds.uncertainties, signs)
 
 
 def _bonds(entry: StructureInput, part: Part, predictor: Predictor) -> Bonds:

@@ -51,11 +51,13 @@ class RelaxResult:
         displacement: Of every atom, Å, in the frame of the input cell.
         formula: Reduced formula of the input, empty if it failed.
         num_atoms: Atoms of the input.
-        expected_error: Expected mean error of the bond lengths, Å: what `uncertainty` is once
-            calibrated. It answers for the lattice as well as for the atoms.
+        expected_error: Expected mean error of the bond lengths, Å: of `uncertainty`, of those of
+            atoms and strain, and of how well they fit together, by a fit to validation crystals. It
+            answers for the lattice as well as for the atoms.
         uncertainty: System-level uncertainty, the mean over the bonds of their Laplace scales, Å
             (Eq. 24).
         site_errors: Expected error of every atom's displacement, Å.
+        strain_error: Expected error of the strain (Frobenius norm).
         bonds: Predicted bonds; None if it failed.
         seconds: Time it took; in a batch, its share by the number of atoms.
         weights: Name and SHA-256 of the weights.
@@ -71,6 +73,7 @@ class RelaxResult:
     expected_error: float
     uncertainty: float
     site_errors: Float[np.ndarray, " atoms"]
+    strain_error: float
     bonds: Bonds | None
     seconds: float
     weights: WeightsName

@@ -9,6 +9,8 @@ from jaxtyping import Float
 
 COVERAGES = (0.5, 0.8, 0.9)
 """Shares of bond lengths for which an interval is calibrated."""
+_LEAST_ERROR = 1e-3
+"""Å. Smaller errors are no more alike or different than this."""
 _POWERS = np.round(np.arange(0.7, 1.5, 0.01), 2)
 
 
@@ -21,6 +23,9 @@ class Calibration:
         distance: The same for predicted lengths of bonds, of whose scales a power is taken first.
         power: That power. A network is surer than it should be of what it knows least: it saw in
             training what it is uncertain of.
+        strain: As `displacement`, of the strain.
+        crystal: What the logarithm of the mean error of the bond lengths of a crystal is made of:
+            factors of `crystal_signs`, and a constant. The mean over its bonds until it is fitted.
         intervals: For each coverage, half the width of the interval over that power of the scale
             of a bond; those of a Laplace distribution until they are fitted.
     """
@@ -28,6 +33,8 @@ class Calibration:
     displacement: float = 1.0
     distance: float = 1.0
     power: float = 1.0
+    strain: float = 1.0
+    crystal: tuple[float, ...] = ()
     intervals: Mapping[float, float] = field(
         default_factory=lambda: {share: -float(np.log1p(-share)) for share in COVERAGES}
     )
@@ -35,13 +42,27 @@ class Calibration:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Calibration":
         """Read what a weights file says; what it does not say stays as it is by default."""
-        known = {
-            k: float(metadata[k]) for k in ("displacement", "distance", "power") if k in metadata
-        }
+        names = ("displacement", "distance", "power", "strain")
+        known = {k: float(metadata[k]) for k in names if k in metadata}
         given = metadata.get("intervals", {})
         intervals = {float(share): float(factor) for share, factor in given.items()}
-        calibration = cls(**known)  # type: ignore[arg-type]  # some of its fields, by name
+        crystal = tuple(float(factor) for factor in metadata.get("crystal", ()))
+        calibration = cls(**known, crystal=crystal)  # type: ignore[arg-type]  # of equal types
         return replace(calibration, intervals=intervals) if intervals else calibration
+
+    def expected_error(
+        self, uncertainties: Float[np.ndarray, " bonds"], signs: Float[np.ndarray, " signs"]
+    ) -> float:
+        """Expected mean error of the bond lengths of a crystal, Å.
+
+        Args:
+            uncertainties: Expected error of each length, Å.
+            signs: `crystal_signs` of the crystal.
+        """
+        if not self.crystal or not len(uncertainties):
+            return system_uncertainty(uncertainties)
+        *factors, constant = self.crystal
+        return float(np.exp(np.dot(factors, signs) + constant))
 
 
 def combine(
@@ -59,14 +80,41 @@ def combine(
     """
     mean = np.mean(values, axis=0)
     apart = np.abs(np.array(values) - mean)
-    if apart.ndim > 2:  # noqa: PLR2004 - vectors, not numbers
-        apart = np.linalg.norm(apart, axis=2)
+    if apart.ndim > 2:  # noqa: PLR2004 - vectors or matrices, not numbers
+        apart = np.linalg.norm(apart.reshape(*apart.shape[:2], -1), axis=2)
     return mean, np.mean(scales, axis=0) + apart.mean(axis=0)
 
 
 def system_uncertainty(bond_uncertainties: Float[np.ndarray, " bonds"]) -> float:
     """Mean over the bonds, Å (Eq. 24); zero for a crystal without bonds."""
     return float(bond_uncertainties.mean()) if len(bond_uncertainties) else 0.0
+
+
+def crystal_signs(
+    distance_scales: Float[np.ndarray, " bonds"],
+    displacement_scales: Float[np.ndarray, " atoms"],
+    strain_scale: float,
+    misfits: Float[np.ndarray, " bonds"],
+) -> Float[np.ndarray, " signs"]:
+    """What tells how wrong a prediction may be: five logarithms.
+
+    Args:
+        distance_scales: Laplace scale of every bond length, Å; there is one at least.
+        displacement_scales: Of every displacement, Å.
+        strain_scale: Of the strain.
+        misfits: Solved less predicted length of every bond, Å: where what was predicted of bonds,
+            atoms and lattice does not fit together, not all of it is right.
+    """
+    logs = np.log(distance_scales)
+    return np.array(
+        [
+            np.log(distance_scales.mean()),
+            logs.mean(),
+            np.log(displacement_scales.mean()),
+            np.log(strain_scale),
+            np.log(np.abs(misfits).mean() + _LEAST_ERROR),
+        ]
+    )
 
 
 def is_within_error(changes: Float[np.ndarray, " bonds"], expected_error: float) -> bool:
@@ -84,6 +132,27 @@ def is_within_error(changes: Float[np.ndarray, " bonds"], expected_error: float)
 def fit_factor(errors: Float[np.ndarray, " items"], scales: Float[np.ndarray, " items"]) -> float:
     """The factor that makes the mean of the scales the mean of the errors."""
     return float(errors.mean() / scales.mean())
+
+
+def fit_crystal(
+    errors: Sequence[Float[np.ndarray, " _"]], signs: Sequence[Float[np.ndarray, "_ signs"]]
+) -> tuple[float, ...]:
+    """Factors of the signs of crystals, and a constant, that give their mean errors.
+
+    The logarithm of the error is fitted, and then its mean; every set counts the same.
+
+    Args:
+        errors: Mean error of the bond lengths of each crystal, by set, Å.
+        signs: `crystal_signs` of each.
+    """
+    design = np.concatenate([np.c_[rows, np.ones(len(rows))] for rows in signs])
+    weights = np.concatenate([np.full(len(rows), len(rows) ** -0.5) for rows in signs])
+    logs = np.log(np.concatenate(errors) + _LEAST_ERROR)
+    fitted = np.linalg.lstsq(design * weights[:, None], logs * weights, rcond=None)[0]
+    expected = np.exp(design @ fitted)
+    means = np.average(np.concatenate(errors), weights=weights**2)
+    fitted[-1] += np.log(means / np.average(expected, weights=weights**2))
+    return tuple(fitted.tolist())
 
 
 def fit_power(

@@ -6,6 +6,8 @@ from deeprelax_ase.uncertainty import (
     COVERAGES,
     Calibration,
     combine,
+    crystal_signs,
+    fit_crystal,
     fit_intervals,
     fit_power,
     is_within_error,
@@ -69,12 +71,41 @@ def test_power_is_found_whatever_the_sizes_of_the_sets():
     assert fit_power(errors[:1], scales[:1]) == 1
 
 
+def test_errors_of_crystals_are_fitted_set_by_set():
+    """Sets count alike, and what was put in comes out: factors, and the mean error."""
+    rng = np.random.default_rng(0)
+    factors = np.array([0.6, 0.2, 0.1, 0.0, 0.3, 0.5])
+    signs = [rng.normal(-2, 0.5, size=(count, 5)) for count in (40_000, 400)]
+    errors = [np.exp(rows @ factors[:5] + 0.5 + rng.normal(0, 0.1, len(rows))) for rows in signs]
+    fitted = fit_crystal(errors, signs)
+    np.testing.assert_allclose(fitted[:5], factors[:5], atol=0.05)
+    expected = [np.exp(rows @ fitted[:5] + fitted[5]) for rows in signs]
+    assert np.mean([e.mean() for e in expected]) == pytest.approx(
+        np.mean([e.mean() for e in errors]), rel=1e-6
+    )
+
+
+def test_a_prediction_that_does_not_fit_together_is_less_certain():
+    scales = np.array([0.1, 0.2]), np.array([0.1]), 0.02
+    calibration = Calibration(crystal=(0.5, 0.2, 0.1, 0.1, 0.2, 0.0))
+    well, badly = (
+        calibration.expected_error(scales[0], crystal_signs(*scales, np.full(2, misfit)))
+        for misfit in (0.01, 0.3)
+    )
+    assert badly > 1.5 * well
+    plain = Calibration().expected_error(scales[0], crystal_signs(*scales, np.zeros(2)))
+    assert plain == pytest.approx(0.15)
+    assert calibration.expected_error(np.zeros(0), np.zeros(5)) == 0.0
+
+
 def test_calibration_survives_its_metadata():
-    calibration = Calibration(1.2, 1.3, 1.1, {0.5: 0.6, 0.8: 1.5, 0.9: 2.4})
+    calibration = Calibration(1.2, 1.3, 1.1, 1.4, (0.5, 0.1), {0.5: 0.6, 0.8: 1.5, 0.9: 2.4})
     metadata = {
         "displacement": 1.2,
         "distance": 1.3,
         "power": 1.1,
+        "strain": 1.4,
+        "crystal": [0.5, 0.1],
         "intervals": {"0.5": 0.6, "0.8": 1.5, "0.9": 2.4},
         "ensemble": {},
     }
