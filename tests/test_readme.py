@@ -1,5 +1,6 @@
 """Every Python example of the README and of the manual runs as it stands there."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -22,6 +23,22 @@ def test_example_runs(block, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "example", "exec"), {})  # noqa: S102
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_the_notebook_runs_and_shows_what_it_prints(capsys, monkeypatch):
+    """Its outputs are those of the present weights."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    cells = json.loads((ROOT / "examples" / "SnO2.ipynb").read_text())["cells"]
+    shown = [
+        "".join(output["text"])
+        for cell in cells
+        for output in cell.get("outputs", ())
+        if output["output_type"] == "stream"
+    ]
+    code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    exec(compile("\n".join(code), "notebook", "exec"), {})  # noqa: S102
+    assert capsys.readouterr().out == "".join(shown)
 
 
 def test_there_are_examples():
