@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.io import write
 
 from benchmarks.worker import peak_memory
-from deeprelax_ase import Relaxer, edg, predictor, relax, traced
+from deeprelax_ase import Relaxer, edg, outcome, predictor, relax, traced
 from deeprelax_ase.files import read_structures, write_structures
 
 
@@ -65,7 +65,7 @@ def _timed(totals: dict[str, float]) -> Iterator[None]:
             ("network and solve in one", traced.TracedMove, "__call__"),
             ("network", predictor.Predictor, "run_network"),
             ("solve", edg, "solve"),
-            ("symmetry", relax, "find_space_group"),
+            ("symmetry", outcome, "find_space_group"),
         ):
             wrapped = _wrap(getattr(owner, name), totals, part)
             stack.enter_context(patch.object(owner, name, wrapped))

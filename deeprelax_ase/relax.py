@@ -12,22 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from jaxtyping import Float
 
 from deeprelax_ase import edg
 from deeprelax_ase.checkpoint import Weights, load_weights
-from deeprelax_ase.checks import StructureError, check_vacuum, reason_to_refuse
+from deeprelax_ase.checks import StructureError, check_vacuum
 from deeprelax_ase.config import EDGES_PER_BATCH, FUNCTIONALS, NetworkConfig
-from deeprelax_ase.crystal import log_symmetric, relaxed_lengths
-from deeprelax_ase.predictor import Part, Predictor, load_replicates
-from deeprelax_ase.result import Bonds, RelaxResult, Status
+from deeprelax_ase.outcome import make_result
+from deeprelax_ase.predictor import Predictor, load_replicates
+from deeprelax_ase.result import RelaxResult
 from deeprelax_ase.structure import StructureInput, read_structure
-from deeprelax_ase.symmetry import find_space_group, symmetrise
-from deeprelax_ase.uncertainty import crystal_signs, is_within_error, system_uncertainty
 from deeprelax_ase.weights_files import SPECIALIST, has_specialist, replicate_paths
-
-_Move = tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]
-"""Displacements, Å, and deformation."""
 
 
 class Relaxer:
@@ -204,71 +198,16 @@ class Relaxer:
             each = time.perf_counter() - started
             each /= sum(len(inputs[k].crystal) for k in places)
             for place, part in zip(places, parts, strict=True):
-                share = each * len(inputs[place].crystal)
-                results[place] = self._result(inputs[place], part, predictor, relax_cell, share)
+                results[place] = make_result(
+                    inputs[place],
+                    part,
+                    predictor,
+                    relax_cell=relax_cell,
+                    keep_symmetry=self.keep_symmetry,
+                    always_move=self.always_move,
+                    seconds=each * len(inputs[place].crystal),
+                )
         return [results[place] for place in range(len(inputs))]
-
-    def _result(
-        self,
-        entry: StructureInput,
-        part: Part,
-        predictor: Predictor,
-        relax_cell: bool,
-        seconds: float,
-    ) -> RelaxResult:
-        """What is told of one crystal, `seconds` having been spent on it in its batch."""
-        started = time.perf_counter()
-        bonds = _bonds(entry, part, predictor)
-        move = self._move(entry, part, relax_cell)
-        reason = _reason_to_refuse(entry, part, move, predictor.config.cutoff)
-        lengths = relaxed_lengths(entry.crystal, part.edge_index, part.offsets, *move)
-        expected_error = _expected_error(part, bonds, lengths, predictor)
-        outcome = self._outcome(entry, move, reason, lengths - part.lengths, expected_error)
-        return RelaxResult(
-            *outcome,
-            formula=entry.formula,
-            num_atoms=len(entry.crystal),
-            expected_error=expected_error,
-            uncertainty=system_uncertainty(part.distance_scales),
-            site_errors=predictor.calibration.displacement * part.displacement_scales,
-            strain_error=predictor.calibration.strain * part.strain_scale,
-            bonds=bonds,
-            seconds=seconds + time.perf_counter() - started,
-            weights=predictor.weights,
-        )
-
-    def _move(self, entry: StructureInput, part: Part, relax_cell: bool) -> _Move:
-        """What was predicted, as symmetric as the input, without what is held."""
-        displacement, deformation = part.displacements, part.deformation
-        group = find_space_group(entry.crystal) if self.keep_symmetry else None
-        if group is not None:
-            displacement, symmetric = symmetrise(entry.crystal, group, displacement, deformation)
-            # A cell that is to stay stays to the last digit.
-            deformation = symmetric if relax_cell else deformation
-        return entry.hold_still(displacement), deformation
-
-    def _outcome(
-        self,
-        entry: StructureInput,
-        move: _Move,
-        reason: str | None,
-        changes: Float[np.ndarray, " bonds"],
-        expected_error: float,
-    ) -> tuple[Any, Status, str, np.ndarray, np.ndarray]:
-        """Structure, status, message, strain and displacement; `changes` (Å) are of the bonds."""
-        unmoved = np.zeros((3, 3)), np.zeros((len(entry.crystal), 3))
-        if reason is not None:
-            return entry.source, "refused", "; ".join((*entry.notes, reason)), *unmoved
-        displacement, deformation = move
-        if not self.always_move and is_within_error(changes, expected_error):
-            error = f"the expected error, {expected_error:.3f} Å, is above the move"
-            message = "; ".join((*entry.notes, f"left as it was: {error}"))
-            return entry.source, "relaxed", message, *unmoved
-        structure = entry.with_relaxed(displacement, deformation)
-        strain = log_symmetric(deformation)
-        if getattr(structure, "constraints", ()):
-            displacement, strain = entry.measure(structure)
-        return structure, "relaxed", "; ".join(entry.notes), strain, displacement
 
     def _failed(self, structure: Any, error: Exception) -> RelaxResult:
         is_ours = isinstance(error, ValueError)
@@ -312,39 +251,6 @@ def shared_relaxer(
         allow_unseen=allow_unseen,
         ensemble=ensemble,
         always_move=always_move,
-    )
-
-
-def _reason_to_refuse(entry: StructureInput, part: Part, move: _Move, cutoff: float) -> str | None:
-    """Why the input of a prediction is kept, or None; `cutoff` (Å) is that of the network."""
-    if not part.edge_index.size and entry.crystal.pbc.any():
-        return f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
-    nearest = float(part.lengths.min()) if len(part.lengths) else 0.0
-    return reason_to_refuse(entry.crystal, *move, part.status, nearest)
-
-
-def _expected_error(
-    part: Part, bonds: Bonds, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
-) -> float:
-    """Expected mean error of the bond lengths, Å; `lengths` are those of the move."""
-    if not len(lengths):
-        return 0.0
-    scales = part.distance_scales, part.displacement_scales, part.strain_scale
-    signs = crystal_signs(*scales, lengths - part.distances)
-    return predictor.calibration.expected_error(bonds.uncertainties, signs)
-
-
-def _bonds(entry: StructureInput, part: Part, predictor: Predictor) -> Bonds:
-    """Predicted bonds between the cells of the input."""
-    i, j = part.edge_index
-    calibration = predictor.calibration
-    scales = part.distance_scales**calibration.power
-    return Bonds(
-        edge_index=part.edge_index,
-        offsets=part.offsets + entry.shifts[j] - entry.shifts[i],
-        lengths=part.distances,
-        uncertainties=calibration.distance * scales,
-        intervals={share: factor * scales for share, factor in calibration.intervals.items()},
     )
 
 

@@ -27,6 +27,7 @@ LAYERS = [
     "train",
     "traced",
     "predictor",
+    "outcome",
     "relax",
     "matching",
     "evaluate",
