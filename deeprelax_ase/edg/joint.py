@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deeprelax_ase.edg.linear import NormalEquations, solve_normal_equations
+from deeprelax_ase.edg.equations import NormalEquations
+from deeprelax_ase.edg.linear import solve_normal_equations
 from deeprelax_ase.edg.state import (
     TINY,
     Solution,

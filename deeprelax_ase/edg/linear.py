@@ -8,60 +8,15 @@ conjugate gradients on a sparse matrix.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import scipy.sparse
 import torch
-from jaxtyping import Float, Int
-from scipy.sparse.linalg import LinearOperator, cg
+from jaxtyping import Float
 from torch import Tensor
+
+from deeprelax_ase.edg.equations import Blocks, NormalEquations, assemble
+from deeprelax_ase.edg.sparse import solve_sparse
 
 _LARGEST_DENSE = 400
 _GROWTH = 1.3
-
-
-@dataclass(frozen=True)
-class NormalEquations:
-    """Jacobian, weights and residuals of a batch.
-
-    Attributes:
-        pairs: Atoms i and j of each pair.
-        crystals: Crystal of each pair.
-        num_atoms: Atoms of each crystal.
-        batch: Crystal of each atom.
-        by_displacement: Derivative of a pair's length by the displacement of its j.
-        by_deformation: Derivative of a pair's length by the components of the deformation, Å.
-        weights: Of the pairs.
-        residuals: Of the pairs, Å.
-        atom_weights: Of the displacements.
-        atom_residuals: Of the displacements, Å.
-        crystal_weights: Of the deformations, Å^2.
-        crystal_residuals: Of the deformations.
-    """
-
-    pairs: Int[Tensor, "2 pairs"]
-    crystals: Int[Tensor, " pairs"]
-    num_atoms: Int[Tensor, " crystals"]
-    batch: Int[Tensor, " atoms"]
-    by_displacement: Float[Tensor, "pairs 3"]
-    by_deformation: Float[Tensor, "pairs 6"]
-    weights: Float[Tensor, " pairs"]
-    residuals: Float[Tensor, " pairs"]
-    atom_weights: Float[Tensor, " atoms"]
-    atom_residuals: Float[Tensor, "atoms 3"]
-    crystal_weights: Float[Tensor, " crystals"]
-    crystal_residuals: Float[Tensor, "crystals 6"]
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """The pieces of the matrix and of the right-hand side, before they have a place."""
-
-    atom: Tensor  # (atoms, 3, 3)
-    pair: Tensor  # (pairs, 3, 3), the block of row i and column j
-    border: Tensor  # (atoms, 3, 6)
-    corner: Tensor  # (crystals, 6, 6)
-    atom_right: Tensor  # (atoms, 3)
-    corner_right: Tensor  # (crystals, 6)
 
 
 def solve_normal_equations(
@@ -72,7 +27,7 @@ def solve_normal_equations(
     Differentiable, except for crystals of more than 400 atoms without gradients, which are
     solved sparse.
     """
-    blocks = _assemble(equations)
+    blocks = assemble(equations)
     # One crystal alone, of which a trace is taken too, needs no padding and no sorting.
     if len(equations.num_atoms) == 1 and len(equations.batch) <= _LARGEST_DENSE:
         return _solve_one(equations, blocks)
@@ -87,39 +42,11 @@ def solve_normal_equations(
     if groups:
         atoms, corners = _solve_dense(equations, blocks, groups, starts)
     for crystal in sparse:
-        _solve_sparse(equations, blocks, crystal, starts, atoms, corners)
+        solve_sparse(equations, blocks, crystal, starts, atoms, corners)
     return atoms, corners
 
 
-def _assemble(equations: NormalEquations) -> _Blocks:
-    i, j = equations.pairs
-    a, h = equations.by_displacement, equations.by_deformation
-    num_atoms = equations.batch.shape[0]
-    weighted = equations.weights[:, None] * a
-    square = weighted[:, :, None] * a[:, None, :]
-    mixed = weighted[:, :, None] * h[:, None, :]
-    right = weighted * equations.residuals[:, None]
-    identity = torch.eye(3, dtype=a.dtype, device=a.device)
-    atom = equations.atom_weights[:, None, None] * identity
-    atom = atom.index_add(0, torch.cat([i, j]), torch.cat([square, square]))
-    # A pair of an atom and its own image moves as one: its blocks cancel.
-    image = (i == j).to(a.dtype)[:, None, None]
-    atom = atom.index_add(0, i, -2.0 * square * image)
-    both = torch.cat([j, i])
-    border = a.new_zeros(num_atoms, 3, 6).index_add(0, both, torch.cat([mixed, -mixed]))
-    atom_right = equations.atom_weights[:, None] * equations.atom_residuals
-    atom_right = atom_right.index_add(0, both, torch.cat([right, -right]))
-    weighted_h = equations.weights[:, None] * h
-    corner = equations.crystal_weights[:, None, None] * torch.eye(6).to(a)
-    corner = corner.index_add(0, equations.crystals, weighted_h[:, :, None] * h[:, None, :])
-    corner_right = equations.crystal_weights[:, None] * equations.crystal_residuals
-    corner_right = corner_right.index_add(
-        0, equations.crystals, weighted_h * equations.residuals[:, None]
-    )
-    return _Blocks(atom, -square * (1.0 - image), border, corner, atom_right, corner_right)
-
-
-def _solve_one(equations: NormalEquations, blocks: _Blocks) -> tuple[Tensor, Tensor]:
+def _solve_one(equations: NormalEquations, blocks: Blocks) -> tuple[Tensor, Tensor]:
     """Changes of the single crystal of a batch, dense."""
     i, j = equations.pairs
     size = equations.batch.shape[0]
@@ -178,7 +105,7 @@ def _lay_out(groups: list[list[int]], num_atoms: list[int], device: torch.device
 
 
 def _solve_dense(
-    equations: NormalEquations, blocks: _Blocks, groups: list[list[int]], starts: Tensor
+    equations: NormalEquations, blocks: Blocks, groups: list[list[int]], starts: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Scatter the blocks into one padded matrix for each crystal and solve them in groups."""
     layout = _lay_out(groups, equations.num_atoms.tolist(), starts.device)
@@ -217,7 +144,7 @@ def _solve_dense(
 
 
 def _scatter_blocks(
-    equations: NormalEquations, blocks: _Blocks, layout: _Layout, local: Tensor
+    equations: NormalEquations, blocks: Blocks, layout: _Layout, local: Tensor
 ) -> Float[Tensor, "blocks 3 3"]:
     """The 3x3 blocks of all padded matrices; `local` counts atoms within their crystal."""
 
@@ -282,53 +209,3 @@ class _CholeskySolve(torch.autograd.Function):
         factor, solution = ctx.saved_tensors
         by_right = torch.cholesky_solve(gradients[0][:, :, None], factor)[:, :, 0]
         return -by_right[:, :, None] * solution[:, None, :], by_right
-
-
-def _solve_sparse(
-    equations: NormalEquations,
-    blocks: _Blocks,
-    crystal: int,
-    starts: Tensor,
-    atoms: Tensor,
-    corners: Tensor,
-) -> None:
-    """Solve one large crystal by conjugate gradients and a Schur complement; fill it in."""
-    first, count = int(starts[crystal]), int(equations.num_atoms[crystal])
-    inside = slice(first, first + count)
-    mask = (equations.crystals == crystal).cpu()
-    i, j = (equations.pairs.cpu()[:, mask] - first).numpy()
-    pair = blocks.pair.detach().cpu()[mask].numpy()
-    diagonal = blocks.atom[inside].detach().cpu().numpy()
-    own = np.arange(count)
-    rows, columns = np.concatenate([own, i, j]), np.concatenate([own, j, i])
-    values = np.concatenate([diagonal, pair, pair])
-    axes = np.arange(3)
-    shape = values.shape
-    matrix = scipy.sparse.coo_array(
-        (
-            values.ravel(),
-            (
-                np.broadcast_to(3 * rows[:, None, None] + axes[:, None], shape).ravel(),
-                np.broadcast_to(3 * columns[:, None, None] + axes, shape).ravel(),
-            ),
-        ),
-        shape=(3 * count, 3 * count),
-    ).tocsr()
-    inverses = np.linalg.inv(diagonal)
-
-    def precondition(vector: np.ndarray) -> np.ndarray:
-        return np.einsum("nij,nj->ni", inverses, vector.reshape(count, 3)).ravel()
-
-    preconditioner = LinearOperator(matrix.shape, matvec=precondition, dtype=matrix.dtype)
-    border = blocks.border[inside].detach().cpu().numpy().reshape(3 * count, 6)
-    right = blocks.atom_right[inside].detach().cpu().numpy().ravel()
-    columns_solved = [
-        cg(matrix, column, rtol=1e-10, maxiter=2000, M=preconditioner)[0]
-        for column in (right, *border.T)
-    ]
-    plain, through = columns_solved[0], np.stack(columns_solved[1:], axis=1)
-    corner = blocks.corner[crystal].detach().cpu().numpy()
-    corner_right = blocks.corner_right[crystal].detach().cpu().numpy()
-    components = np.linalg.solve(corner - border.T @ through, corner_right - border.T @ plain)
-    corners[crystal] = torch.from_numpy(components).to(corners)
-    atoms[inside] = torch.from_numpy((plain - through @ components).reshape(count, 3)).to(atoms)

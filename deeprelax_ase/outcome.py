@@ -1,0 +1,130 @@
+"""What is told of one crystal: the move as it is made, whether it is, and what to expect of it."""
+
+import time
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from deeprelax_ase.checks import reason_to_refuse
+from deeprelax_ase.crystal import log_symmetric, relaxed_lengths
+from deeprelax_ase.predictor import Part, Predictor
+from deeprelax_ase.result import Bonds, RelaxResult, Status
+from deeprelax_ase.structure import StructureInput
+from deeprelax_ase.symmetry import find_space_group, symmetrise
+from deeprelax_ase.uncertainty import crystal_signs, is_within_error, system_uncertainty
+
+_Move = tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]
+"""Displacements, Å, and deformation."""
+
+
+def make_result(
+    entry: StructureInput,
+    part: Part,
+    predictor: Predictor,
+    *,
+    relax_cell: bool,
+    keep_symmetry: bool,
+    always_move: bool,
+    seconds: float,
+) -> RelaxResult:
+    """The result of one crystal.
+
+    Args:
+        entry: The input.
+        part: What was predicted of it.
+        predictor: Where that is from.
+        relax_cell: Whether the cell may change.
+        keep_symmetry: As of `Relaxer`.
+        always_move: As of `Relaxer`.
+        seconds: What was spent on it in its batch.
+    """
+    started = time.perf_counter()
+    bonds = _bonds(entry, part, predictor)
+    move = _move(entry, part, relax_cell=relax_cell, keep_symmetry=keep_symmetry)
+    lengths = relaxed_lengths(entry.crystal, part.edge_index, part.offsets, *move)
+    expected_error = _expected_error(part, bonds, lengths, predictor)
+    reason = _reason_to_refuse(entry, part, move, predictor.config.cutoff)
+    is_noise = not always_move and is_within_error(lengths - part.lengths, expected_error)
+    if reason is not None:
+        outcome = _kept(entry, "refused", reason)
+    elif is_noise:
+        note = f"left as it was: the expected error, {expected_error:.3f} Å, is above the move"
+        outcome = _kept(entry, "relaxed", note)
+    else:
+        outcome = _moved(entry, move)
+    return RelaxResult(
+        *outcome,
+        formula=entry.formula,
+        num_atoms=len(entry.crystal),
+        expected_error=expected_error,
+        uncertainty=system_uncertainty(part.distance_scales),
+        site_errors=predictor.calibration.displacement * part.displacement_scales,
+        strain_error=predictor.calibration.strain * part.strain_scale,
+        bonds=bonds,
+        seconds=seconds + time.perf_counter() - started,
+        weights=predictor.weights,
+    )
+
+
+def _move(entry: StructureInput, part: Part, *, relax_cell: bool, keep_symmetry: bool) -> _Move:
+    """What was predicted, as symmetric as the input, without what is held."""
+    displacement, deformation = part.displacements, part.deformation
+    group = find_space_group(entry.crystal) if keep_symmetry else None
+    if group is not None:
+        displacement, symmetric = symmetrise(entry.crystal, group, displacement, deformation)
+        # A cell that is to stay stays to the last digit.
+        deformation = symmetric if relax_cell else deformation
+    return entry.hold_still(displacement), deformation
+
+
+_Outcome = tuple[Any, Status, str, Float[np.ndarray, "3 3"], Float[np.ndarray, "atoms 3"]]
+"""Structure, status, message, strain and displacement of a result."""
+
+
+def _kept(entry: StructureInput, status: Status, why: str) -> _Outcome:
+    """The input as it was."""
+    unmoved = np.zeros((3, 3)), np.zeros((len(entry.crystal), 3))
+    return entry.source, status, "; ".join((*entry.notes, why)), *unmoved
+
+
+def _moved(entry: StructureInput, move: _Move) -> _Outcome:
+    displacement, deformation = move
+    structure = entry.with_relaxed(displacement, deformation)
+    strain = log_symmetric(deformation)
+    if getattr(structure, "constraints", ()):
+        displacement, strain = entry.measure(structure)
+    return structure, "relaxed", "; ".join(entry.notes), strain, displacement
+
+
+def _reason_to_refuse(entry: StructureInput, part: Part, move: _Move, cutoff: float) -> str | None:
+    """Why the input of a prediction is kept, or None; `cutoff` (Å) is that of the network."""
+    if not part.edge_index.size and entry.crystal.pbc.any():
+        return f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
+    nearest = float(part.lengths.min()) if len(part.lengths) else 0.0
+    return reason_to_refuse(entry.crystal, *move, part.status, nearest)
+
+
+def _expected_error(
+    part: Part, bonds: Bonds, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
+) -> float:
+    """Expected mean error of the bond lengths, Å; `lengths` are those of the move."""
+    if not len(lengths):
+        return 0.0
+    scales = part.distance_scales, part.displacement_scales, part.strain_scale
+    signs = crystal_signs(*scales, lengths - part.distances)
+    return predictor.calibration.expected_error(bonds.uncertainties, signs)
+
+
+def _bonds(entry: StructureInput, part: Part, predictor: Predictor) -> Bonds:
+    """Predicted bonds between the cells of the input."""
+    i, j = part.edge_index
+    calibration = predictor.calibration
+    scales = part.distance_scales**calibration.power
+    return Bonds(
+        edge_index=part.edge_index,
+        offsets=part.offsets + entry.shifts[j] - entry.shifts[i],
+        lengths=part.distances,
+        uncertainties=calibration.distance * scales,
+        intervals={share: factor * scales for share, factor in calibration.intervals.items()},
+    )
