@@ -6,6 +6,7 @@ dispatched by Python. A trace dispatches them in half of the time, with the same
 
 import warnings
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,10 @@ class TracedMove:
         self._is_possible = config.solver_steps == 1 and not config.ucoe
         self._calls = 0
         self._trace: torch.jit.ScriptModule | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the trace, which cannot be pickled and is taken anew where it is needed."""
+        return {**self.__dict__, "_trace": None}
 
     def __call__(self, graph: CrystalGraph) -> tuple[Prediction, Solution] | None:
         """What the network says and where the solve ends, in double precision.

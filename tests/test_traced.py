@@ -1,6 +1,7 @@
 """The trace for small crystals gives what the general way gives."""
 
 import copy
+import pickle
 from dataclasses import fields, replace
 
 import numpy as np
@@ -89,3 +90,12 @@ def test_relaxers_agree_before_and_after_it_is_taken(random_weights, monkeypatch
     np.testing.assert_allclose(first.strain, second.strain, atol=1e-6)
     held = relaxer.relax(atoms, relax_cell=False)
     np.testing.assert_array_equal(held.structure.cell, atoms.cell)
+
+
+def test_a_relaxer_can_be_sent_to_another_process(random_weights):
+    atoms = bulk("TiO", "rocksalt", a=4.4)
+    relaxer = Relaxer(random_weights)
+    first = relaxer.relax(atoms)
+    other = pickle.loads(pickle.dumps(relaxer))  # noqa: S301
+    np.testing.assert_allclose(other.relax(atoms).strain, first.strain, atol=1e-6)
+    copy.deepcopy(relaxer).relax(atoms)
