@@ -49,7 +49,9 @@ def make_result(
     if reason is not None:
         outcome = _kept(entry, "refused", reason)
     elif is_noise:
-        note = f"left as it was: the expected error, {expected_error:.3f} Å, is above the move"
+        note = (
+            f"left as it was: the expected error, {expected_error:.3f} Å, is as large as the move"
+        )
         outcome = _kept(entry, "relaxed", note)
     else:
         outcome = _moved(entry, move)
