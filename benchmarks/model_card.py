@@ -19,6 +19,7 @@ from ase.data import chemical_symbols
 
 from benchmarks.ablation import table as ablation_table
 from benchmarks.accuracy import table as rivals_table
+from benchmarks.transfer import table as transfer_table
 from deeprelax_ase.checkpoint import load_weights
 from deeprelax_ase.report import error_table, improvement_table, markdown_table, trust_table
 from deeprelax_ase.weights_files import available_weights
@@ -62,6 +63,7 @@ def main() -> None:
         "rivals": rivals_table(
             json.loads((_RESULTS / "accuracy-test.json").read_text())["hypothetical"]
         ),
+        "transfer": transfer_table(json.loads((_RESULTS / "transfer.json").read_text())),
         "ablation": ablation_table(json.loads((_RESULTS / "ablation.json").read_text())),
         **{
             f"{split}_{kind}": make(json.loads((_RESULTS / f"{split}.json").read_text()))

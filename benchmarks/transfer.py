@@ -11,17 +11,25 @@ curve in RUNS/<name>/validation.csv; the table is of the last validation.
 import argparse
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ablation import MEASURES, variant_config
 from deeprelax_ase.config import SourceConfig, TrainConfig
+from deeprelax_ase.report import markdown_table
 from deeprelax_ase.train.loop import Trainer
 
 _SHARES = (0.05, 0.2, 1.0)
 _PRETRAINING = ("hypothetical", "substitution", "functional", "relaxed")
 _STEPS = 1500
 _EVERY = 300
+_WAYS = {
+    "scratch": "from random weights",
+    "transfer": "from those of 3D crystals",
+    "heads": "the same, heads alone",
+    "together": "everything at once",
+}
 
 
 def main() -> None:
@@ -64,16 +72,29 @@ def main() -> None:
     }
     path = Path(__file__).parent / "results" / "transfer.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
-    for name, scores in results.items():
-        if scores:
-            print(name, " / ".join(f"{scores[measure]:.1f}" for measure in MEASURES))
+    print(table(results))
 
 
-def final_scores(folder: Path) -> dict[str, float]:
-    """Measures of the last validation on `substitution_2d`; none before there is one."""
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Improvements over the input in per cent, by share of the data and way of training."""
+    rows = []
+    for share in _SHARES:
+        cells = [f"{100 * share:.0f} %"]
+        for way in _WAYS:
+            scores = results.get(f"{way}-{100 * share:.0f}%-0", {})
+            cells.append(" / ".join(f"{scores[m]:.1f}" for m in MEASURES) if scores else "")
+        rows.append(cells)
+    return markdown_table(["share of `substitution_2d`", *_WAYS.values()], rows)
+
+
+def final_scores(folder: Path) -> dict[str, Any]:
+    """Measures of the last validation on `substitution_2d`, and by step; none if there is none."""
     with (folder / "validation.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["set"] == "substitution_2d"]
-    return {m: float(rows[-1][m]) for m in MEASURES} if rows else {}
+    if not rows:
+        return {}
+    curve = {row["step"]: [float(row[m]) for m in MEASURES] for row in rows}
+    return {**{m: float(rows[-1][m]) for m in MEASURES}, "curve": curve}
 
 
 if __name__ == "__main__":
