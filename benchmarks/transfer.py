@@ -72,16 +72,16 @@ def main() -> None:
     }
     path = Path(__file__).parent / "results" / "transfer.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
-    print(table(results))
+    print(table(results, arguments.seed))
 
 
-def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+def table(results: Mapping[str, Mapping[str, Any]], seed: int = 0) -> str:
     """Improvements over the input in per cent, by share of the data and way of training."""
     rows = []
     for share in _SHARES:
         cells = [f"{100 * share:.0f} %"]
         for way in _WAYS:
-            scores = results.get(f"{way}-{100 * share:.0f}%-0", {})
+            scores = results.get(f"{way}-{100 * share:.0f}%-{seed}", {})
             cells.append(" / ".join(f"{scores[m]:.1f}" for m in MEASURES) if scores else "")
         rows.append(cells)
     return markdown_table(["share of `substitution_2d`", *_WAYS.values()], rows)

@@ -128,7 +128,8 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         return self._document(structure, relaxer.relax(structure))
 
     def _document(self, structure: Structure, result: RelaxResult) -> DeepRelaxDocument:
-        error = result.expected_error if result.expected_error >= 0 else None
+        facts = result.facts()
+        error = facts["expected_error"]
         message = result.message
         moved = bool(result.strain.any() or result.displacement.any())
         if moved and self.max_error is not None and (error is None or error > self.max_error):
@@ -140,12 +141,12 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
             status=result.status,
             message=message,
             expected_error=error,
-            volume_change=result.volume_change if moved else 0.0,
-            largest_displacement=result.largest_displacement if moved else 0.0,
+            volume_change=facts["volume_change"] if moved else 0.0,
+            largest_displacement=facts["largest_displacement"] if moved else 0.0,
             uncertain_bonds=_bonds_above(result, self.bond_limit),
             functional=self.functional,
-            weights=result.weights.name,
-            weights_sha256=result.weights.sha256,
+            weights=facts["weights"],
+            weights_sha256=facts["weights_sha256"],
         )
 
 

@@ -83,7 +83,7 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
         raise StructureError(msg) from error
     incar = _read_incar(path)
     _check_lengths(path, incar, text)
-    notes = [*_warnings(path, text)]
+    notes = [*_warnings(path, text, potentials)]
     isif = incar.get("ISIF", 3)
     if isif in _FIXED_CELL:
         keeps = f"ISIF = {isif} keeps the cell"
@@ -204,8 +204,8 @@ def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:
             raise StructureError(msg)
 
 
-def _warnings(path: Path, text: PoscarText) -> Iterator[str]:
-    if _text_of(path / "POTCAR") is not None and not _potentials(path):
+def _warnings(path: Path, text: PoscarText, potentials: Sequence[str]) -> Iterator[str]:
+    if not potentials and Path(zpath(str(path / "POTCAR"))).is_file():
         yield "POTCAR has no TITEL lines: its order was not checked"
     if text.has_velocities:
         yield "velocities are dropped: they belong to the unrelaxed atoms"
