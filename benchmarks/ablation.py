@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from deeprelax_ase.config import TrainConfig
+from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.train.loop import Trainer
 
 _BASE = Path(__file__).parents[1] / "weights" / "default-4.json"
 """The stage of the shipped weights that started from random ones."""
 _RESULTS = Path(__file__).parent / "results" / "ablation.json"
 _BUDGET = {"steps": 4000, "edges_per_batch": 6000, "validate_every": 4000, "augmentation": None}
+Results = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""Improvements over the input, per cent, by variant, seed, set and measure."""
 SETS = ("hypothetical", "substitution", "substitution_2d", "functional")
 MEASURES = ("coordinates", "displacement", "bonds", "lattice", "volume")
 _MOST_SEEDS = 10
@@ -40,7 +43,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no likelihood": {"loss": {"nll": 0.0}},
     "3 solver steps": {"network": {"solver_steps": 3}},
     "4 solver steps": {"network": {"solver_steps": 4}},
+    "no functional": {},
+    "denoising first": {},
+    "a third of the data": {},
+    "a tenth of the data": {},
 }
+SHARES = {"a third of the data": 0.33, "a tenth of the data": 0.1}
 
 
 def main() -> None:
@@ -53,14 +61,44 @@ def main() -> None:
     arguments = parser.parse_args()
     for variant in arguments.variants:
         for seed in arguments.seeds:
-            config = variant_config(VARIANTS[variant], seed, arguments.data)
-            trainer = Trainer(config, run_folder(arguments.runs, variant, seed))
-            if trainer.step < config.steps:
-                trainer.run()
+            train(variant, seed, arguments.data, run_folder(arguments.runs, variant, seed))
     # What was measured elsewhere stays.
-    results = json.loads(_RESULTS.read_text()) | collect(arguments.runs)
+    results = json.loads(_RESULTS.read_text())
+    for variant, seeds in collect(arguments.runs).items():
+        results[variant] = results.get(variant, {}) | seeds
     _RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
+
+
+def train(variant: str, seed: int, data: Path, folder: Path) -> None:
+    """Train a variant to its end, unless it is there."""
+    config = variant_config(VARIANTS[variant], seed, data)
+    if variant == "denoising first":
+        half = {"steps": config.steps // 2}
+        relaxed = tuple(s for s in config.sources if s.path.stem.startswith("relaxed"))
+        first = config.model_copy(update={"sources": relaxed, **half})
+        _run(Trainer(first, folder / "first"))
+        start = {"start_from": folder / "first" / "last.safetensors"}
+        config = config.model_copy(update={**start, **half})
+    if variant in SHARES:
+        share = {"share": SHARES[variant]}
+        sources = tuple(source.model_copy(update=share) for source in config.sources)
+        config = config.model_copy(update={"sources": sources})
+    trainer = Trainer(config, folder)
+    if variant == "no functional":
+        _forget_functional(trainer)
+    _run(trainer)
+
+
+def _run(trainer: Trainer) -> None:
+    if trainer.step < trainer.config.steps:
+        trainer.run()
+
+
+def _forget_functional(trainer: Trainer) -> None:
+    for network in (trainer.network, trainer.average.module):
+        assert isinstance(network, PaEGNN)
+        network.functionals.weight.requires_grad_(False).zero_()
 
 
 def variant_config(changes: dict[str, Any], seed: int, data: Path) -> TrainConfig:
@@ -78,28 +116,31 @@ def run_folder(runs: Path, variant: str, seed: int) -> Path:
     return runs / f"{variant.replace(' ', '_')}-{seed}"
 
 
-def collect(runs: Path) -> dict[str, list[dict[str, dict[str, float]]]]:
-    """Scores of every finished run: variant, seed, set, measure; baselines too."""
-    found: dict[str, list[dict[str, dict[str, float]]]] = {}
+def collect(runs: Path) -> Results:
+    """Scores of every finished run; those of `benchmarks.baselines` too."""
+    found: Results = {}
     for variant in VARIANTS:
         for seed in range(_MOST_SEEDS):
             scores = _final_scores(run_folder(runs, variant, seed))
             if scores:
-                found.setdefault(variant, []).append(scores)
+                found.setdefault(variant, {})[str(seed)] = scores
     for path in sorted(runs.glob("*.json")):
         scores = json.loads(path.read_text())
-        kept = {name: scores[name] for name in SETS}
-        found.setdefault(path.stem.rsplit("-", 1)[0], []).append(kept)
+        variant, seed_name = path.stem.rsplit("-", 1)
+        found.setdefault(variant, {})[seed_name] = {name: scores[name] for name in SETS}
     return found
 
 
-def table(results: dict[str, list[dict[str, dict[str, float]]]]) -> str:
+def table(results: Results) -> str:
     """Improvements over the input in per cent, mean of the seeds that have finished."""
     lines = [f"| | seeds | {' | '.join(f'`{name}`' for name in SETS)} |"]
     lines.append("|---" * (len(SETS) + 2) + "|")
     for variant, seeds in results.items():
         cells = [
-            " / ".join(f"{sum(s[name][m] for s in seeds) / len(seeds):.1f}" for m in MEASURES)
+            " / ".join(
+                f"{sum(scores[name][m] for scores in seeds.values()) / len(seeds):.1f}"
+                for m in MEASURES
+            )
             for name in SETS
         ]
         lines.append(f"| {variant} | {len(seeds)} | {' | '.join(cells)} |")
@@ -111,8 +152,9 @@ def _final_scores(folder: Path) -> dict[str, dict[str, float]]:
     path = folder / "validation.csv"
     if not path.exists():
         return {}
+    steps = str(json.loads((folder / "config.json").read_text())["steps"])
     with path.open() as stream:
-        rows = [row for row in csv.DictReader(stream) if int(row["step"]) == _BUDGET["steps"]]
+        rows = [row for row in csv.DictReader(stream) if row["step"] == steps]
     return {row["set"]: {m: float(row[m]) for m in MEASURES} for row in rows if row["set"] in SETS}
 
 

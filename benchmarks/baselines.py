@@ -1,12 +1,13 @@
 """PAINN and EGNN that predict coordinates and lattice directly, on the same data and budget.
 
-    python -m benchmarks.baselines DATA RUNS [--seeds 0 1] [--networks painn egnn]
+    python -m benchmarks.baselines DATA RUNS [--seeds 0 1] [--networks painn egnn ...]
 
 The counterparts of the paper's baselines: no distances, no uncertainties, no solve. Both see the
 graphs, batches, optimizer and schedule of `benchmarks.ablation`, and are as wide and deep. An
 atom's displacement is the network's vector; the nine components of the relaxed cell are those of
-the given one plus the output of an MLP of the mean features and the given cell. Results are
-written to RUNS/<network>-<seed>.json and not trained again.
+the given one plus the output of an MLP of the mean features and the given cell. The networks of
+`benchmarks.variants` are trained here too. Results are written to RUNS/<network>-<seed>.json and
+not trained again.
 """
 
 import argparse
@@ -20,7 +21,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from benchmarks.ablation import SETS, variant_config
-from deeprelax_ase.config import FUNCTIONALS, MAX_ATOMIC_NUMBER, NetworkConfig, TrainConfig
+from benchmarks.variants import PairwiseNetwork, TensorNetwork
+from deeprelax_ase.config import (
+    FUNCTIONALS,
+    MAX_ATOMIC_NUMBER,
+    LossConfig,
+    NetworkConfig,
+    TrainConfig,
+)
 from deeprelax_ase.data.dataset import PairFile, Targets
 from deeprelax_ase.data.mixture import Mixture
 from deeprelax_ase.graph import CrystalGraph
@@ -62,6 +70,19 @@ class _Baseline(nn.Module):
         cells = graph.cells.flatten(1) / _CELL_SCALE
         change = self.lattice(torch.cat([graph.mean(scalars), cells], dim=1)).view(-1, 3, 3)
         return moves - graph.mean(moves)[graph.batch], graph.cells + change
+
+    def loss(self, graph: CrystalGraph, targets: Targets, _config: LossConfig) -> Tensor:
+        """Mean length of the error of displacements, and mean error of the cells' components."""
+        moves, cells = self(graph)
+        apart = moves - targets.displacements
+        lengths = torch.sqrt((apart * apart).sum(dim=1) + 1e-10)
+        true_cells = graph.cells @ targets.deformations
+        return graph.mean(lengths).mean() + (cells - true_cells).abs().mean()
+
+    def relax(self, graph: CrystalGraph) -> tuple[Tensor, Tensor]:
+        """Displacements and deformations, in double precision."""
+        moves, cells = self(graph.to(torch.float32))
+        return moves.double(), torch.linalg.solve(graph.cells, cells.double())
 
 
 class PAINN(_Baseline):
@@ -133,7 +154,13 @@ class EGNN(_Baseline):
         return self.finish(graph, scalars, moves)
 
 
-NETWORKS: dict[str, type[_Baseline]] = {"painn": PAINN, "egnn": EGNN}
+_Network = _Baseline | PairwiseNetwork | TensorNetwork
+NETWORKS: dict[str, type[_Network]] = {
+    "painn": PAINN,
+    "egnn": EGNN,
+    "pairwise": PairwiseNetwork,
+    "lmax 2": TensorNetwork,
+}
 
 
 def main() -> None:
@@ -154,7 +181,7 @@ def main() -> None:
             print(name, seed, path.read_text())
 
 
-def train(kind: type[_Baseline], config: TrainConfig) -> dict[str, dict[str, float]]:
+def train(kind: type[_Network], config: TrainConfig) -> dict[str, dict[str, float]]:
     """Train a baseline; its improvements over the input on the validation sets."""
     torch.set_num_threads(1)
     torch.manual_seed(config.seed)
@@ -174,32 +201,20 @@ def train(kind: type[_Baseline], config: TrainConfig) -> dict[str, dict[str, flo
         graph, targets = batch.graph.to(torch.float32), batch.targets.to(torch.float32)
         schedule.apply(step)
         optimizer.zero_grad(set_to_none=True)
-        loss(graph, *network(graph), targets).backward()
+        network.loss(graph, targets, config.loss).backward()
         nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
         optimizer.step()
         average.update_parameters(network)
     minutes = (time.monotonic() - started) / 60
-    sources = {source.path.stem: source.path for source in config.sources}
     trained = average.module.eval()
-
-    def relax(graph: CrystalGraph) -> tuple[Tensor, Tensor]:
-        moves, cells = trained(graph.to(torch.float32))
-        return moves.double(), torch.linalg.solve(graph.cells, cells.double())
-
+    assert isinstance(trained, _Network)
+    files = {s.path.stem: PairFile(s.path, "val") for s in config.sources if s.path.stem in SETS}
     scores = {
-        name: score(relax, config.network, PairFile(sources[name], "val"), config.validation_limit)
+        name: score(trained.relax, config.network, files[name], config.validation_limit)
         for name in SETS
     }
     parameters = float(sum(p.numel() for p in network.parameters()))
     return {"run": {"minutes": round(minutes, 1), "parameters": parameters}, **scores}
-
-
-def loss(graph: CrystalGraph, moves: Tensor, cells: Tensor, targets: Targets) -> Tensor:
-    """Mean length of the error of the displacements, and mean error of the cells' components."""
-    apart = moves - targets.displacements
-    lengths = torch.sqrt((apart * apart).sum(dim=1) + 1e-10)
-    true_cells = graph.cells @ targets.deformations
-    return graph.mean(lengths).mean() + (cells - true_cells).abs().mean()
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def main() -> None:
         "rivals": rivals_table(
             json.loads((_RESULTS / "accuracy-test.json").read_text())["hypothetical"]
         ),
-        "transfer": transfer_table(json.loads((_RESULTS / "transfer.json").read_text())),
+        **_transfer(),
         "ablation": ablation_table(json.loads((_RESULTS / "ablation.json").read_text())),
         **{
             f"{split}_{kind}": make(json.loads((_RESULTS / f"{split}.json").read_text()))
@@ -83,6 +83,11 @@ def main() -> None:
         msg = f"nothing for {text[text.index('{{') :][:40]}"
         raise ValueError(msg)
     (_HERE.parent / "weights" / "README.md").write_text(text)
+
+
+def _transfer() -> dict[str, str]:
+    results = json.loads((_RESULTS / "transfer.json").read_text())
+    return {f"transfer_{study}": transfer_table(scores, study) for study, scores in results.items()}
 
 
 def _weights(known: dict[str, Any]) -> str:

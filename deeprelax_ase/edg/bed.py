@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deeprelax_ase.edg.state import (
@@ -28,7 +29,6 @@ def solve_bounds(graph: CrystalGraph, prediction: Prediction) -> Solution:
     Its second set of hinges, on the distance from an atom's old place to another's new one, is
     kept in the affine frame, where it does not depend on the origin.
     """
-    deformations = torch.linalg.matrix_exp(prediction.strains)
     i, j = graph.edge_index
     inside = (graph.offsets == 0).all(dim=1) & (i != j)
     old = torch.cat([i[inside], j[inside]])
@@ -36,6 +36,29 @@ def solve_bounds(graph: CrystalGraph, prediction: Prediction) -> Solution:
     apart = graph.positions.index_select(0, new) - graph.positions.index_select(0, old)
     targets = torch.linalg.vector_norm(apart + prediction.displacements[new], dim=1)
     scales = prediction.displacement_log_scales.exp()[new]
+    return fit_bounds(graph, prediction, old, new, targets, scales)
+
+
+def fit_bounds(
+    graph: CrystalGraph,
+    prediction: Prediction,
+    old: Int[Tensor, " hinges"],
+    new: Int[Tensor, " hinges"],
+    targets: Float[Tensor, " hinges"],
+    scales: Float[Tensor, " hinges"],
+) -> Solution:
+    """The paper's solver with the second set of hinges given.
+
+    Args:
+        graph: The unrelaxed crystals.
+        prediction: Relaxed lengths of the pairs, their scales, and the strains.
+        old: Atoms whose given place a hinge starts from.
+        new: Atoms whose relaxed place it leads to.
+        targets: How far apart these are, Å.
+        scales: Laplace scales of that, Å.
+    """
+    deformations = torch.linalg.matrix_exp(prediction.strains)
+    apart = graph.positions.index_select(0, new) - graph.positions.index_select(0, old)
     of_old = graph.batch.index_select(0, old)
 
     def loss(displacements: Tensor) -> Tensor:

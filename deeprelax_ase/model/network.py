@@ -1,6 +1,7 @@
 """PaEGNN: from a batch of crystal graphs to a `Prediction` (Sec. 4.3, 4.4)."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from e3nn import o3
@@ -15,6 +16,24 @@ from deeprelax_ase.model.radial import RadialBasis
 from deeprelax_ase.prediction import Prediction, certainty, log_scale
 
 _MEAN_PAIRS_PER_ATOM = 11.0
+
+
+class Features(NamedTuple):
+    """What the layers hand to the heads.
+
+    Attributes:
+        scalars: `(atoms, F)`.
+        vectors: `(atoms, 3, F)`.
+        directions: Unit vectors of the pairs, `(pairs, 3)`.
+        codes: Basis functions of their lengths, `(pairs, basis)`.
+        envelope: Their weights, `(pairs,)`.
+    """
+
+    scalars: Tensor
+    vectors: Tensor
+    directions: Tensor
+    codes: Tensor
+    envelope: Tensor
 
 
 class PaEGNN(nn.Module):
@@ -54,6 +73,10 @@ class PaEGNN(nn.Module):
 
     def forward(self, graph: CrystalGraph) -> Prediction:
         """Predict relaxed distances, displacements and strains of every crystal of a batch."""
+        return self.decode(graph, self.encode(graph))
+
+    def encode(self, graph: CrystalGraph) -> Features:
+        """Features of the atoms after the last layer, and what is known of the pairs."""
         i, j = graph.edge_index
         numbers_i, numbers_j = graph.numbers.index_select(0, i), graph.numbers.index_select(0, j)
         directions = graph.edge_vectors / graph.edge_lengths[:, None]
@@ -69,7 +92,12 @@ class PaEGNN(nn.Module):
             scalars = (scalars + new_scalars) / math.sqrt(2.0)
             vectors = new_vectors if vectors is None else vectors + new_vectors
             scalars, vectors = update(scalars, vectors)
+        assert vectors is not None
+        return Features(scalars, vectors, directions, codes, envelope)
 
+    def decode(self, graph: CrystalGraph, features: Features) -> Prediction:
+        """What the heads make of features."""
+        scalars, vectors, directions, codes, envelope = features
         pairs = self.edge_head(graph, scalars, vectors, directions, codes)
         moves = self.displacement_head(scalars, vectors)
         pulls = pairs.values[:, 1] * envelope / _MEAN_PAIRS_PER_ATOM

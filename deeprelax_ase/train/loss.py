@@ -52,7 +52,7 @@ def compute_loss(
     true_volume = torch.linalg.det(targets.deformations).log()
 
     distance_errors = (prediction.distances - targets.distances).abs()
-    likelihoods = _likelihood(distance_errors, prediction.distance_log_scales, config.beta)
+    likelihoods = likelihood(distance_errors, prediction.distance_log_scales, config.beta)
     pairs = likelihoods.new_zeros(graph.num_crystals).index_add(
         0, graph.edge_batch, torch.ones_like(likelihoods)
     )
@@ -62,13 +62,13 @@ def compute_loss(
     terms = {
         "distance": (by_crystal / pairs.clamp_min(1)).mean(),
         "head_displacement": graph.mean(
-            _likelihood(
+            likelihood(
                 _norm(prediction.displacements - targets.displacements),
                 prediction.displacement_log_scales,
                 config.beta,
             )
         ).mean(),
-        "head_strain": _likelihood(
+        "head_strain": likelihood(
             _norm((prediction.strains - targets.strains).flatten(1)),
             prediction.strain_log_scales,
             config.beta,
@@ -93,7 +93,7 @@ def _norm(vectors: Float[Tensor, "items n"]) -> Float[Tensor, " items"]:
     return torch.sqrt((vectors * vectors).sum(dim=1) + 1e-10)
 
 
-def _likelihood(
+def likelihood(
     errors: Float[Tensor, " items"], log_scales: Float[Tensor, " items"], beta: float
 ) -> Float[Tensor, " items"]:
     """Laplace negative log-likelihood, weighted by scale^beta (Seitzer et al., ICLR 2022).

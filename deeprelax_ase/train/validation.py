@@ -42,13 +42,26 @@ Moves = tuple[Float[Tensor, "atoms 3"], Float[Tensor, "crystals 3 3"]]
 
 
 def through_the_solve(
-    network: torch.nn.Module, config: NetworkConfig, device: str
+    network: torch.nn.Module,
+    config: NetworkConfig,
+    device: str,
+    method: str = "joint",
+    max_steps: int | None = None,
 ) -> Callable[[CrystalGraph], Moves]:
-    """A network and the solve after it, as what `score` asks for."""
+    """A network and the solve after it, as what `score` asks for.
+
+    Args:
+        network: A `PaEGNN`, compiled perhaps.
+        config: Of the network.
+        device: Where the network is.
+        method: Of `edg.solve`.
+        max_steps: Of `edg.solve`; as many as the network was trained with if None.
+    """
+    steps = config.solver_steps if max_steps is None else max_steps
 
     def relax(graph: CrystalGraph) -> Moves:
         prediction = network(graph.to(torch.float32, device)).to(torch.float64, "cpu")
-        solution = edg.solve(graph, prediction, max_steps=config.solver_steps)
+        solution = edg.solve(graph, prediction, method, max_steps=steps)
         return solution.displacements, solution.deformations
 
     return relax
