@@ -51,9 +51,10 @@ class Evaluation:
         expected_displacement: Mean over its atoms of their expected error, Å.
         expected_strain: Expected error of its strain.
         strain_errors: Frobenius norm of the error of its strain.
-        bond_errors: Of each crystal, the errors of its predicted lengths of bonds, Å.
+        bond_errors: Of each crystal, the errors of its predicted lengths of bonds, Å; those of the
+            move also where it was not made.
         bond_scales: What was expected of each, Å.
-        misfits: Solved less predicted lengths, Å.
+        misfits: Lengths after the solve less those before it, Å.
         within: For each coverage, whether each bond lies within its interval.
     """
 
@@ -237,10 +238,7 @@ def _compare(
         for r, pair in zip(results, pairs, strict=True)
     ]
     misfits = [
-        np.zeros(0)
-        if r.bonds is None
-        else relaxed_lengths(p.crystal, r.bonds.edge_index, r.bonds.offsets, m, d) - r.bonds.lengths
-        for r, (m, d, p) in zip(results, solved, strict=True)
+        np.zeros(0) if r.bonds is None else r.bonds.lengths - r.bonds.distances for r in results
     ]
     true_strains = np.array([log_symmetric(pair.deformation) for pair in pairs])
     return Evaluation(

@@ -40,10 +40,10 @@ def make_result(
         seconds: What was spent on it in its batch.
     """
     started = time.perf_counter()
-    bonds = _bonds(entry, part, predictor)
     move = _move(entry, part, relax_cell=relax_cell, keep_symmetry=keep_symmetry)
     lengths = relaxed_lengths(entry.crystal, part.edge_index, part.offsets, *move)
-    expected_error = _expected_error(part, bonds, lengths, predictor)
+    bonds = _bonds(entry, part, lengths, predictor)
+    expected_error = _expected_error(part, bonds, predictor)
     reason = _reason_to_refuse(entry, part, move, predictor.config.cutoff)
     is_noise = not always_move and is_within_error(lengths - part.lengths, expected_error)
     if reason is not None:
@@ -107,26 +107,27 @@ def _reason_to_refuse(entry: StructureInput, part: Part, move: _Move, cutoff: fl
     return reason_to_refuse(entry.crystal, *move, part.status, nearest)
 
 
-def _expected_error(
-    part: Part, bonds: Bonds, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
-) -> float:
-    """Expected mean error of the bond lengths, Å; `lengths` are those of the move."""
-    if not len(lengths):
+def _expected_error(part: Part, bonds: Bonds, predictor: Predictor) -> float:
+    """Expected mean error of the bond lengths, Å."""
+    if not len(bonds.lengths):
         return 0.0
     scales = part.distance_scales, part.displacement_scales, part.strain_scale
-    signs = crystal_signs(*scales, lengths - part.distances)
+    signs = crystal_signs(*scales, bonds.lengths - bonds.distances)
     return predictor.calibration.expected_error(bonds.uncertainties, signs)
 
 
-def _bonds(entry: StructureInput, part: Part, predictor: Predictor) -> Bonds:
-    """Predicted bonds between the cells of the input."""
+def _bonds(
+    entry: StructureInput, part: Part, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
+) -> Bonds:
+    """Bonds of these lengths, between the cells of the input."""
     i, j = part.edge_index
     calibration = predictor.calibration
     scales = part.distance_scales**calibration.power
     return Bonds(
         edge_index=part.edge_index,
         offsets=part.offsets + entry.shifts[j] - entry.shifts[i],
-        lengths=part.distances,
+        lengths=lengths,
         uncertainties=calibration.distance * scales,
         intervals={share: factor * scales for share, factor in calibration.intervals.items()},
+        distances=part.distances,
     )

@@ -24,10 +24,12 @@ class Bonds:
     Attributes:
         edge_index: Atoms i (row 0) and j (row 1).
         offsets: Cells of the input between i and j.
-        lengths: Predicted relaxed length, Å.
+        lengths: In the predicted structure, Å.
         uncertainties: Expected error of that length, Å.
         intervals: For each coverage (0.5, 0.8, 0.9), half the width of the interval around the
             length that holds the true one so often, Å.
+        distances: What the network says of each pair by itself (Eq. 8), before the solve makes one
+            structure of all that was predicted, Å.
     """
 
     edge_index: Int[np.ndarray, "2 bonds"]
@@ -35,6 +37,7 @@ class Bonds:
     lengths: Float[np.ndarray, " bonds"]
     uncertainties: Float[np.ndarray, " bonds"]
     intervals: Mapping[float, Float[np.ndarray, " bonds"]]
+    distances: Float[np.ndarray, " bonds"]
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ class RelaxResult:
         displacement: Of every atom, Å, in the frame of the input cell.
         formula: Reduced formula of the input, empty if it failed.
         num_atoms: Atoms of the input.
-        expected_error: Expected mean error of the bond lengths, Å: of `uncertainty`, of those of
-            atoms and strain, and of how well they fit together, by a fit to validation crystals. It
-            answers for the lattice as well as for the atoms.
+        expected_error: Expected mean error of the bond lengths in the predicted structure, Å: from
+            `uncertainty`, the scales of atoms and strain, and how well what was predicted fits
+            together, by a fit to validation crystals. It answers for the lattice as well as for
+            the atoms.
         uncertainty: System-level uncertainty, the mean over the bonds of their Laplace scales, Å
             (Eq. 24).
         site_errors: Expected error of every atom's displacement, Å.
