@@ -190,6 +190,8 @@ def train(kind: type[_Network], config: TrainConfig) -> dict[str, dict[str, floa
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
+    if config.compile:
+        network.compile(dynamic=True)
     schedule = Schedule(config, optimizer)
     mixture = Mixture(config, "train")
     started = time.monotonic()

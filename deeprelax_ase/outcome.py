@@ -49,10 +49,8 @@ def make_result(
     if reason is not None:
         outcome = _kept(entry, "refused", reason)
     elif is_noise:
-        note = (
-            f"left as it was: the expected error, {expected_error:.3f} Å, is as large as the move"
-        )
-        outcome = _kept(entry, "relaxed", note)
+        error = f"the expected error, {expected_error:.3f} Å"
+        outcome = _kept(entry, "relaxed", f"left as it was: {error}, is more than twice the move")
     else:
         outcome = _moved(entry, move)
     return RelaxResult(

@@ -36,8 +36,9 @@ def test_disagreement_adds_to_the_uncertainty():
     ("changes", "within"),
     [
         ([0.0, 0.0], True),
-        ([0.09, -0.09], True),  # each less than the error
-        ([0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], False),  # little in the mean, but one more
+        ([0.04, -0.04], True),
+        ([0.06, -0.06], False),
+        ([0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], False),  # little in the mean, but one much
         ([-0.3, 0.2], False),
         ([], False),
     ],
