@@ -19,6 +19,7 @@ from ase.data import chemical_symbols
 
 from benchmarks.ablation import table as ablation_table
 from benchmarks.accuracy import table as rivals_table
+from benchmarks.solves import table as solves_table
 from benchmarks.transfer import table as transfer_table
 from deeprelax_ase.checkpoint import load_weights
 from deeprelax_ase.report import error_table, improvement_table, markdown_table, trust_table
@@ -63,6 +64,7 @@ def main() -> None:
         "rivals": rivals_table(
             json.loads((_RESULTS / "accuracy-test.json").read_text())["hypothetical"]
         ),
+        "solves": solves_table(json.loads((_RESULTS / "solves.json").read_text())),
         **_transfer(),
         "ablation": ablation_table(json.loads((_RESULTS / "ablation.json").read_text())),
         **{
