@@ -48,6 +48,8 @@ class Evaluation:
             as its input.
         failed: Whether it was refused or failed.
         expected: Expected error of its bonds, Å.
+        uncertainty: Mean Laplace scale of its bonds, Å (Eq. 24).
+        distance_errors: Mean error of the lengths that were predicted before the solve, Å.
         expected_displacement: Mean over its atoms of their expected error, Å.
         expected_strain: Expected error of its strain.
         strain_errors: Frobenius norm of the error of its strain.
@@ -68,6 +70,8 @@ class Evaluation:
     moved: Bool[np.ndarray, " crystals"]
     failed: Bool[np.ndarray, " crystals"]
     expected: Float[np.ndarray, " crystals"]
+    uncertainty: Float[np.ndarray, " crystals"]
+    distance_errors: Float[np.ndarray, " crystals"]
     expected_displacement: Float[np.ndarray, " crystals"]
     expected_strain: Float[np.ndarray, " crystals"]
     strain_errors: Float[np.ndarray, " crystals"]
@@ -237,6 +241,12 @@ def _compare(
         else (np.zeros(0), None)
         for r, pair in zip(results, pairs, strict=True)
     ]
+    distance_errors = [
+        np.nan
+        if r.bonds is None or not len(r.bonds.distances)
+        else np.abs(r.bonds.distances - _true_lengths(r.bonds, pair)).mean()
+        for r, pair in zip(results, pairs, strict=True)
+    ]
     misfits = [
         np.zeros(0) if r.bonds is None else r.bonds.lengths - r.bonds.distances for r in results
     ]
@@ -253,6 +263,8 @@ def _compare(
         | np.any(strains.numpy() != 0, axis=(1, 2)),
         failed=np.array([result.status != "relaxed" for result in results]),
         expected=np.array([result.expected_error for result in results]),
+        uncertainty=np.array([result.uncertainty for result in results]),
+        distance_errors=np.array(distance_errors),
         expected_displacement=np.array(
             [r.site_errors.mean() if len(r.site_errors) else np.nan for r in results]
         ),

@@ -127,6 +127,8 @@ def test_predicted_bonds_are_compared_with_the_right_targets(random_weights, tmp
     weights = load_weights(random_weights)
     result = evaluate(path, weights)
     assert np.median(np.concatenate(result.bond_errors)) < 0.5
+    assert 0 < np.median(result.distance_errors) < 0.5
+    assert np.isfinite(summarise(result)["uncertainty"]["spearman_distances"])
 
 
 def test_calibration_makes_expected_errors_true_on_average(weights_file, tmp_path):
