@@ -14,21 +14,23 @@ import argparse
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from benchmarks.ablation import MEASURES, variant_config
 from deeprelax_ase.checkpoint import load_weights
 from deeprelax_ase.config import SourceConfig, TrainConfig
 from deeprelax_ase.data.dataset import PairFile
+from deeprelax_ase.graph import CrystalGraph
 from deeprelax_ase.report import markdown_table
 from deeprelax_ase.train.loop import Trainer
-from deeprelax_ase.train.validation import score, through_the_solve
+from deeprelax_ase.train.validation import Moves, score, through_the_solve
 
 _SHARES = (1.0, 0.2, 0.05)
 _PRETRAINING = ("hypothetical", "substitution", "functional", "relaxed")
@@ -41,6 +43,8 @@ _WAYS = {
 }
 _RESULTS = Path(__file__).parent / "results" / "transfer.json"
 _VALIDATION_SHARE = 0.2
+_ATOMS = ("coordinates", "displacement", "bonds")
+"""What is measured where the cell is held."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +117,13 @@ def main() -> None:
             # As many steps whatever the share: what counts is the data.
             steps = study.steps + (_PRETRAINING_STEPS if way == "together" else 0)
             weights = run(folder / name, steps, **changes)
-            held_out = {label: _score(weights, files[label]) for label in study.held_out}
+            held_out = {label: _score_defects(weights, files[label]) for label in study.held_out}
             scores = final_scores(folder / name, study.label)
             results.setdefault(arguments.study, {})[name] = scores | held_out
             _RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if study.held_out:
         results[arguments.study][f"3d-{arguments.seed}"] = {
-            label: _score(pretrained, path) for label, path in files.items()
+            label: _score_defects(pretrained, files[label]) for label in study.held_out
         }
         _RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results[arguments.study], arguments.study, arguments.seed))
@@ -169,15 +173,19 @@ def table(results: Mapping[str, Mapping[str, Any]], study: str, seed: int = 0) -
 
 
 def _cell(scores: Mapping[str, float]) -> str:
-    return " / ".join(f"{scores[m]:.1f}" for m in MEASURES) if scores else ""
+    return " / ".join(f"{scores[m]:.1f}" for m in MEASURES if m in scores)
 
 
-def _score(path: Path, file: Path) -> dict[str, float]:
-    """Improvements of weights on the whole validation split of a file."""
+def _score_defects(path: Path, file: Path) -> dict[str, float]:
+    """Improvements of weights on all cells of a file, which keep their shape as in DFT."""
     network = load_weights(path).network.eval()
-    relax = through_the_solve(network, network.config, "cpu")
+    free = through_the_solve(network, network.config, "cpu")
+
+    def relax(graph: CrystalGraph) -> Moves:
+        return free(replace(graph, strain_projectors=torch.zeros_like(graph.strain_projectors)))
+
     scores = score(relax, network.config, PairFile(file, "val"), limit=10_000)
-    return _measures(scores)
+    return {name: float(scores[name]) for name in _ATOMS}
 
 
 def final_scores(folder: Path, label: str) -> dict[str, Any]:

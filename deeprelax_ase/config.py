@@ -73,18 +73,13 @@ class LossConfig(_Frozen):
 
     nll: float = Field(default=0.3, ge=0, description="Laplace likelihood of the heads, Eq. 11-15")
     beta: float = Field(default=0.5, ge=0, le=1, description="0: plain likelihood, 1: as L1")
-    length: float = Field(
-        default=0.0,
-        ge=0,
-        description="likelihood of the lengths after the solve; the scales are then of these",
-    )
     displacement: float = Field(default=1.0, ge=0, description="after the solve, per Å")
     strain: float = Field(default=1.5, ge=0, description="after the solve, Frobenius norm")
     volume: float = Field(default=0.5, ge=0, description="after the solve, log of the volume")
 
     @model_validator(mode="after")
     def _something_counts(self) -> "LossConfig":
-        if not any((self.nll, self.length, self.displacement, self.strain, self.volume)):
+        if not any((self.nll, self.displacement, self.strain, self.volume)):
             msg = "every term of the loss weighs nothing: give one of them a weight"
             raise ValueError(msg)
         return self

@@ -26,7 +26,7 @@ from deeprelax_ase.uncertainty import (
     fit_crystal,
     fit_factor,
     fit_intervals,
-    fit_power,
+    fit_powers,
 )
 
 _CHUNK = 64
@@ -180,9 +180,19 @@ def calibrate(
         if not len(values):
             msg = f"{file}: not a single bond to calibrate on"
             raise ValueError(msg)
-    crystal = fit_crystal(*zip(*map(_errors_and_signs, evaluations), strict=True))
-    power = fit_power(errors, scales)
-    scales = [values**power for values in scales]
+    crystal_errors, signs = zip(*map(_errors_and_signs, evaluations), strict=True)
+    crystal = fit_crystal(crystal_errors, signs)
+    of_crystals = [
+        np.repeat(
+            np.exp(rows @ crystal[:-1] + crystal[-1]), [len(e) for e in entry.bond_errors if len(e)]
+        )
+        for rows, entry in zip(signs, evaluations, strict=True)
+    ]
+    power, crystal_power = fit_powers(errors, scales, of_crystals)
+    scales = [
+        values**power * expected**crystal_power
+        for values, expected in zip(scales, of_crystals, strict=True)
+    ]
     calibration = Calibration(
         displacement=fit_factor(
             _means([entry.errors.displacement for entry in evaluations]),
@@ -190,6 +200,7 @@ def calibrate(
         ),
         distance=fit_factor(_means(errors), _means(scales)),
         power=power,
+        crystal_power=crystal_power,
         strain=fit_factor(
             _means([entry.strain_errors for entry in evaluations]),
             _means([entry.expected_strain for entry in evaluations]),

@@ -42,8 +42,8 @@ def make_result(
     started = time.perf_counter()
     move = _move(entry, part, relax_cell=relax_cell, keep_symmetry=keep_symmetry)
     lengths = relaxed_lengths(entry.crystal, part.edge_index, part.offsets, *move)
-    bonds = _bonds(entry, part, lengths, predictor)
-    expected_error = _expected_error(part, bonds, predictor)
+    expected_error = _expected_error(part, lengths, predictor)
+    bonds = _bonds(entry, part, lengths, expected_error, predictor)
     reason = _reason_to_refuse(entry, part, move, predictor.config.cutoff)
     is_noise = not always_move and is_within_error(lengths - part.lengths, expected_error)
     if reason is not None:
@@ -105,22 +105,28 @@ def _reason_to_refuse(entry: StructureInput, part: Part, move: _Move, cutoff: fl
     return reason_to_refuse(entry.crystal, *move, part.status, nearest)
 
 
-def _expected_error(part: Part, bonds: Bonds, predictor: Predictor) -> float:
+def _expected_error(
+    part: Part, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
+) -> float:
     """Expected mean error of the bond lengths, Å."""
-    if not len(bonds.lengths):
+    if not len(lengths):
         return 0.0
     scales = part.distance_scales, part.displacement_scales, part.strain_scale
-    signs = crystal_signs(*scales, bonds.lengths - bonds.distances)
-    return predictor.calibration.expected_error(bonds.uncertainties, signs)
+    signs = crystal_signs(*scales, lengths - part.distances)
+    return predictor.calibration.expected_error(part.distance_scales, signs)
 
 
 def _bonds(
-    entry: StructureInput, part: Part, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
+    entry: StructureInput,
+    part: Part,
+    lengths: Float[np.ndarray, " bonds"],
+    expected_error: float,
+    predictor: Predictor,
 ) -> Bonds:
     """Bonds of these lengths, between the cells of the input."""
     i, j = part.edge_index
     calibration = predictor.calibration
-    scales = part.distance_scales**calibration.power
+    scales = calibration.bond_scales(part.distance_scales, expected_error)
     return Bonds(
         edge_index=part.edge_index,
         offsets=part.offsets + entry.shifts[j] - entry.shifts[i],

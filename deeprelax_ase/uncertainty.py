@@ -12,7 +12,8 @@ COVERAGES = (0.5, 0.8, 0.9)
 _LEAST_CHANGE = 0.5
 _LEAST_ERROR = 1e-3
 """Å. Smaller errors are no more alike or different than this."""
-_POWERS = np.round(np.arange(0.7, 1.5, 0.01), 2)
+_SCALE_POWER = 0.5
+_CRYSTAL_POWERS = np.round(np.arange(0.0, 1.2, 0.01), 2)
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,21 @@ class Calibration:
 
     Attributes:
         displacement: Mean error of displacements over their mean predicted scale.
-        distance: The same for predicted lengths of bonds, of whose scales a power is taken first.
-        power: That power. A network is surer than it should be of what it knows least: it saw in
-            training what it is uncertain of.
+        distance: The same for lengths of bonds, with `bond_scales` in place of predicted ones.
+        power: Of the scale of a bond in these.
+        crystal_power: Of the expected error of its crystal in these. A network is surer than it
+            should be of crystals it knows least: it saw in training what it is uncertain of.
         strain: As `displacement`, of the strain.
         crystal: What the logarithm of the mean error of the bond lengths of a crystal is made of:
             factors of `crystal_signs`, and a constant. The mean over its bonds until it is fitted.
-        intervals: For each coverage, half the width of the interval over that power of the scale
-            of a bond; those of a Laplace distribution until they are fitted.
+        intervals: For each coverage, half the width of the interval of a bond over its scale in
+            `bond_scales`; those of a Laplace distribution until they are fitted.
     """
 
     displacement: float = 1.0
     distance: float = 1.0
     power: float = 1.0
+    crystal_power: float = 0.0
     strain: float = 1.0
     crystal: tuple[float, ...] = ()
     intervals: Mapping[float, float] = field(
@@ -43,7 +46,7 @@ class Calibration:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Calibration":
         """Read what a weights file says; what it does not say stays as it is by default."""
-        names = ("displacement", "distance", "power", "strain")
+        names = ("displacement", "distance", "power", "crystal_power", "strain")
         known = {k: float(metadata[k]) for k in names if k in metadata}
         given = metadata.get("intervals", {})
         intervals = {float(share): float(factor) for share, factor in given.items()}
@@ -52,18 +55,25 @@ class Calibration:
         return replace(calibration, intervals=intervals) if intervals else calibration
 
     def expected_error(
-        self, uncertainties: Float[np.ndarray, " bonds"], signs: Float[np.ndarray, " signs"]
+        self, scales: Float[np.ndarray, " bonds"], signs: Float[np.ndarray, " signs"]
     ) -> float:
         """Expected mean error of the bond lengths of a crystal, Å.
 
         Args:
-            uncertainties: Expected error of each length, Å.
+            scales: Laplace scale of every bond, Å.
             signs: `crystal_signs` of the crystal.
         """
-        if not self.crystal or not len(uncertainties):
-            return system_uncertainty(uncertainties)
+        if not self.crystal or not len(scales):
+            return system_uncertainty(self.distance * scales**self.power)
         *factors, constant = self.crystal
         return float(np.exp(np.dot(factors, signs) + constant))
+
+    def bond_scales(
+        self, scales: Float[np.ndarray, " bonds"], expected_error: float
+    ) -> Float[np.ndarray, " bonds"]:
+        """What errors of bonds are proportional to, from their Laplace scales and their crystal."""
+        mixed: Float[np.ndarray, " bonds"] = scales**self.power * expected_error**self.crystal_power
+        return mixed
 
 
 def combine(
@@ -158,29 +168,34 @@ def fit_crystal(
     return tuple(fitted.tolist())
 
 
-def fit_power(
-    errors: Sequence[Float[np.ndarray, " _"]], scales: Sequence[Float[np.ndarray, " _"]]
-) -> float:
-    """The power of the scales with which one interval covers every set alike.
+def fit_powers(
+    errors: Sequence[Float[np.ndarray, " _"]],
+    scales: Sequence[Float[np.ndarray, " _"]],
+    expected: Sequence[Float[np.ndarray, " _"]],
+) -> tuple[float, float]:
+    """Powers of the scales and of the crystals' errors with which one interval covers all alike.
 
     Args:
         errors: Of the bonds of each set.
         scales: Laplace scale of each error.
+        expected: Expected error of the crystal of each.
 
     Returns:
-        That which makes the widest calibrated intervals of the sets, as multiples of the power of
-        the scale, differ least; 1 for a single set.
+        The square root of the scale, which ranks bonds best, and that power of the crystal's
+        expected error with which the widest calibrated intervals of the sets, as multiples of the
+        two, differ least; 1 and 0 for a single set.
     """
     if len(errors) == 1:
-        return 1.0
+        return 1.0, 0.0
 
     def spread(power: float) -> float:
         widths = [
-            np.quantile(e / s**power, max(COVERAGES)) for e, s in zip(errors, scales, strict=True)
+            np.quantile(e / (s**_SCALE_POWER * c**power), max(COVERAGES))
+            for e, s, c in zip(errors, scales, expected, strict=True)
         ]
         return float(np.std(np.log(widths)))
 
-    return float(min(_POWERS, key=spread))
+    return _SCALE_POWER, float(min(_CRYSTAL_POWERS, key=spread))
 
 
 def fit_intervals(

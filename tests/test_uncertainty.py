@@ -9,7 +9,7 @@ from deeprelax_ase.uncertainty import (
     crystal_signs,
     fit_crystal,
     fit_intervals,
-    fit_power,
+    fit_powers,
     is_within_error,
     system_uncertainty,
 )
@@ -64,12 +64,23 @@ def test_intervals_of_laplace_errors_are_those_of_laplace():
     assert mixed[0.9] > 2 * found[0.9]
 
 
-def test_power_is_found_whatever_the_sizes_of_the_sets():
+def test_powers_are_found_whatever_the_sizes_of_the_sets():
     rng = np.random.default_rng(0)
     scales = [rng.uniform(0.02, 0.05, size=50_000), rng.uniform(0.2, 0.5, size=4_000)]
-    errors = [np.abs(rng.laplace(scale=0.8 * s**1.2)) for s in scales]
-    assert fit_power(errors, scales) == pytest.approx(1.2, abs=0.03)
-    assert fit_power(errors[:1], scales[:1]) == 1
+    expected = [rng.uniform(0.02, 0.05, size=50_000), rng.uniform(0.2, 0.5, size=4_000)]
+    errors = [
+        np.abs(rng.laplace(scale=0.8 * s**0.5 * c**0.7))
+        for s, c in zip(scales, expected, strict=True)
+    ]
+    assert fit_powers(errors, scales, expected) == (0.5, pytest.approx(0.7, abs=0.03))
+    assert fit_powers(errors[:1], scales[:1], expected[:1]) == (1, 0)
+
+
+def test_bonds_of_a_crystal_that_is_little_known_are_less_certain():
+    calibration = Calibration(power=0.5, crystal_power=0.5)
+    scales = np.array([0.04, 0.16])
+    np.testing.assert_allclose(calibration.bond_scales(scales, 0.09), [0.06, 0.12])
+    np.testing.assert_allclose(Calibration().bond_scales(scales, 0.09), scales)
 
 
 def test_errors_of_crystals_are_fitted_set_by_set():
@@ -100,11 +111,12 @@ def test_a_prediction_that_does_not_fit_together_is_less_certain():
 
 
 def test_calibration_survives_its_metadata():
-    calibration = Calibration(1.2, 1.3, 1.1, 1.4, (0.5, 0.1), {0.5: 0.6, 0.8: 1.5, 0.9: 2.4})
+    calibration = Calibration(1.2, 1.3, 1.1, 0.2, 1.4, (0.5, 0.1), {0.5: 0.6, 0.8: 1.5, 0.9: 2.4})
     metadata = {
         "displacement": 1.2,
         "distance": 1.3,
         "power": 1.1,
+        "crystal_power": 0.2,
         "strain": 1.4,
         "crystal": [0.5, 0.1],
         "intervals": {"0.5": 0.6, "0.8": 1.5, "0.9": 2.4},

@@ -9,7 +9,6 @@ from torch import Tensor
 from deeprelax_ase import edg
 from deeprelax_ase.config import LossConfig
 from deeprelax_ase.data.dataset import Targets
-from deeprelax_ase.edg.state import pair_lengths
 from deeprelax_ase.graph import CrystalGraph
 from deeprelax_ase.prediction import Prediction
 
@@ -19,11 +18,9 @@ class Loss:
     """Terms of the loss, each a mean over the crystals of a batch.
 
     Attributes:
-        distance: Negative log-likelihood of the relaxed distances; where `length` counts, only as
-            far as it depends on these.
+        distance: Negative log-likelihood of the relaxed distances.
         head_displacement: Negative log-likelihood of the displacements.
         head_strain: Negative log-likelihood of the strain.
-        length: Negative log-likelihood of the solved distances.
         displacement: Error of the solved displacements, Å.
         strain: Error of the solved deformation, Frobenius norm.
         volume: Error of the log of the solved volume.
@@ -33,7 +30,6 @@ class Loss:
     distance: Tensor
     head_displacement: Tensor
     head_strain: Tensor
-    length: Tensor
     displacement: Tensor
     strain: Tensor
     volume: Tensor
@@ -55,13 +51,10 @@ def compute_loss(
     solved_volume = torch.linalg.det(deformations).clamp_min(1e-2).log()
     true_volume = torch.linalg.det(targets.deformations).log()
 
-    predicted = (prediction.distances - targets.distances).abs()
-    solved = (pair_lengths(graph, state) - targets.distances).abs()
-    scales = prediction.distance_log_scales
-    # One scale cannot be that of two errors.
-    of_predicted = scales.detach() if config.length else scales
+    distance_errors = (prediction.distances - targets.distances).abs()
+    likelihoods = likelihood(distance_errors, prediction.distance_log_scales, config.beta)
     terms = {
-        "distance": _mean_over_pairs(graph, likelihood(predicted, of_predicted, config.beta)),
+        "distance": _mean_over_pairs(graph, likelihoods),
         "head_displacement": graph.mean(
             likelihood(
                 _norm(prediction.displacements - targets.displacements),
@@ -74,7 +67,6 @@ def compute_loss(
             prediction.strain_log_scales,
             config.beta,
         ).mean(),
-        "length": _mean_over_pairs(graph, likelihood(solved, scales, config.beta)),
         "displacement": graph.mean(_norm(displacements - targets.displacements)).mean(),
         "strain": _norm((deformations - targets.deformations).flatten(1)).mean(),
         "volume": (solved_volume - true_volume).abs().mean(),
@@ -83,7 +75,6 @@ def compute_loss(
         "distance": config.nll,
         "head_displacement": config.nll,
         "head_strain": config.nll,
-        "length": config.length,
         "displacement": config.displacement,
         "strain": config.strain,
         "volume": config.volume,
