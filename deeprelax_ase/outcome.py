@@ -45,12 +45,16 @@ def make_result(
     expected_error = _expected_error(part, lengths, predictor)
     bonds = _bonds(entry, part, lengths, expected_error, predictor)
     reason = _reason_to_refuse(entry, part, move, predictor.config.cutoff)
-    is_noise = not always_move and is_within_error(lengths - part.lengths, expected_error)
+    change = float(np.sqrt(np.mean((lengths - part.lengths) ** 2))) if len(lengths) else 0.0
+    is_noise = not always_move and is_within_error(change, expected_error)
     if reason is not None:
         outcome = _kept(entry, "refused", reason)
     elif is_noise:
-        error = f"the expected error, {expected_error:.3f} Å"
-        outcome = _kept(entry, "relaxed", f"left as it was: {error}, is more than twice the move")
+        note = (
+            f"left as it was: the expected error, {expected_error:.3f} Å, is too large for a move "
+            f"of {change:.3f} Å"
+        )
+        outcome = _kept(entry, "relaxed", note)
     else:
         outcome = _moved(entry, move)
     return RelaxResult(

@@ -41,7 +41,7 @@ class Relaxer:
         edges_per_batch: How much `relax_many` computes at once, in directed edges.
         ensemble: Mean of all replicates of the weights, and their disagreement as a part of the
             uncertainty (Eq. 21-24).
-        always_move: Move a crystal also where the expected error is more than twice the move. By
+        always_move: Move a crystal also where the expected error is too large for the move. By
             default it is left as it was, and the result's message says so.
 
     Raises:

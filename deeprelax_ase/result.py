@@ -46,8 +46,8 @@ class RelaxResult:
 
     Attributes:
         structure: Relaxed, of the type that came in; the input itself unless `relaxed`.
-        status: `relaxed`, also where it was left as it was, because the expected error is more
-            than twice the move (the message says so); `refused`: the prediction failed a sanity
+        status: `relaxed`, also where it was left as it was, because the expected error is too
+            large for the move (the message says so); `refused`: the prediction failed a sanity
             check and the input is returned; `failed`: the input could not be read as a crystal.
         message: What a person should know.
         strain: Symmetric; `relaxed_cell = cell @ expm(strain)` on the periodic axes.
