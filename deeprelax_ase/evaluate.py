@@ -1,33 +1,24 @@
-"""Accuracy of weights on files of pairs, through the same door a user takes, and calibration."""
+"""Accuracy of weights on files of pairs, through the same door a user takes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from deeprelax_ase.checkpoint import Weights, load_weights, save_weights
+from deeprelax_ase.checkpoint import Weights
 from deeprelax_ase.config import FUNCTIONALS
 from deeprelax_ase.crystal import log_symmetric, relaxed_lengths
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.dataset import collate, open_pairs
 from deeprelax_ase.matching import matches
 from deeprelax_ase.metrics import Errors, compute_errors, concatenate, input_errors
-from deeprelax_ase.predictor import load_replicates
 from deeprelax_ase.relax import Relaxer
 from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import atoms_of
-from deeprelax_ase.uncertainty import (
-    COVERAGES,
-    Calibration,
-    crystal_signs,
-    fit_crystal,
-    fit_factor,
-    fit_intervals,
-    fit_powers,
-)
+from deeprelax_ase.uncertainty import COVERAGES
 
 _CHUNK = 64
 
@@ -150,90 +141,6 @@ def evaluate(
             sources = tuple(file.source(row) for row in chunk)
             parts.append(_compare(relaxer, pairs, sources, match=match))
     return _join(parts, name or path.stem)
-
-
-def calibrate(
-    path: Path, files: Sequence[Path], limit: int | None = None, *, ensemble: bool = False
-) -> Calibration:
-    """Fit what makes expected errors of scales, on validation data, and store it with the weights.
-
-    Args:
-        path: Weights file; it is replaced by one that differs in its calibration alone.
-        files: Files of pairs; each counts the same.
-        limit: At most so many crystals of each.
-        ensemble: Calibrate the ensemble of the weights and their replicates; what is stored for
-            the weights alone stays.
-
-    Raises:
-        ValueError: No such weights or replicates, or a file that cannot be evaluated.
-    """
-    if not Path(path).is_file():
-        msg = f"no file {path}: name the weights file to calibrate, not shipped weights"
-        raise ValueError(msg)
-    stored = load_weights(path)
-    replicates = load_replicates(path) if ensemble else [stored]
-    plain = [replace(weights, calibration={}) for weights in replicates]
-    evaluations = [evaluate(file, plain, limit=limit, always_move=True) for file in files]
-    errors = [np.concatenate(entry.bond_errors) for entry in evaluations]
-    scales = [np.concatenate(entry.bond_scales) for entry in evaluations]
-    for file, values in zip(files, errors, strict=True):
-        if not len(values):
-            msg = f"{file}: not a single bond to calibrate on"
-            raise ValueError(msg)
-    crystal_errors, signs = zip(*map(_errors_and_signs, evaluations), strict=True)
-    crystal = fit_crystal(crystal_errors, signs)
-    of_crystals = [
-        np.repeat(
-            np.exp(rows @ crystal[:-1] + crystal[-1]), [len(e) for e in entry.bond_errors if len(e)]
-        )
-        for rows, entry in zip(signs, evaluations, strict=True)
-    ]
-    power, crystal_power = fit_powers(errors, scales, of_crystals)
-    scales = [
-        values**power * expected**crystal_power
-        for values, expected in zip(scales, of_crystals, strict=True)
-    ]
-    calibration = Calibration(
-        displacement=fit_factor(
-            _means([entry.errors.displacement for entry in evaluations]),
-            _means([entry.expected_displacement for entry in evaluations]),
-        ),
-        distance=fit_factor(_means(errors), _means(scales)),
-        power=power,
-        crystal_power=crystal_power,
-        strain=fit_factor(
-            _means([entry.strain_errors for entry in evaluations]),
-            _means([entry.expected_strain for entry in evaluations]),
-        ),
-        crystal=crystal,
-        intervals=fit_intervals(errors, scales),
-    )
-    fitted = asdict(calibration)
-    kept = dict(stored.calibration)
-    own = kept | {"ensemble": fitted} if ensemble else kept | fitted
-    save_weights(path, stored.network, stored.provenance, own)
-    return calibration
-
-
-def _errors_and_signs(
-    entry: Evaluation,
-) -> tuple[Float[np.ndarray, " crystals"], Float[np.ndarray, "crystals signs"]]:
-    """Mean error of the bonds of each crystal that has some, and what tells of it, uncalibrated."""
-    known = [place for place, errors in enumerate(entry.bond_errors) if len(errors)]
-    signs = [
-        crystal_signs(
-            entry.bond_scales[place],
-            entry.expected_displacement[place : place + 1],
-            float(entry.expected_strain[place]),
-            entry.misfits[place],
-        )
-        for place in known
-    ]
-    return np.array([entry.bond_errors[place].mean() for place in known]), np.array(signs)
-
-
-def _means(sets: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " sets"]:
-    return np.array([np.nanmean(values) for values in sets])
 
 
 def _compare(

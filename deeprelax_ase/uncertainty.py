@@ -69,7 +69,9 @@ class Calibration:
         return float(np.exp(np.dot(factors, signs) + constant))
 
     def bond_scales(
-        self, scales: Float[np.ndarray, " bonds"], expected_error: float
+        self,
+        scales: Float[np.ndarray, " bonds"],
+        expected_error: float | Float[np.ndarray, " bonds"],
     ) -> Float[np.ndarray, " bonds"]:
         """What errors of bonds are proportional to, from their Laplace scales and their crystal."""
         mixed: Float[np.ndarray, " bonds"] = scales**self.power * expected_error**self.crystal_power

@@ -10,10 +10,11 @@ from conftest import SMALL
 from datasets import write_pairs, write_relaxed
 from test_cli import run
 
+from deeprelax_ase.calibrate import calibrate
 from deeprelax_ase.checkpoint import load_weights, save_weights
 from deeprelax_ase.crystal import log_symmetric
 from deeprelax_ase.data.dataset import PairFile
-from deeprelax_ase.evaluate import calibrate, evaluate
+from deeprelax_ase.evaluate import evaluate
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.relax import Relaxer
 from deeprelax_ase.report import as_json, as_markdown, by_element, summarise

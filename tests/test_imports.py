@@ -31,6 +31,7 @@ LAYERS = [
     "relax",
     "matching",
     "evaluate",
+    "calibrate",
     "report",
     "screen",
     "prepare",

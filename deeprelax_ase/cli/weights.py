@@ -146,7 +146,7 @@ def calibrate(
     ensemble: Ensemble = False,
 ) -> None:
     """Fit expected errors and intervals on the validation splits of files of pairs."""
-    from deeprelax_ase.evaluate import calibrate
+    from deeprelax_ase.calibrate import calibrate
 
     try:
         print(calibrate(weights, files, limit, ensemble=ensemble))
