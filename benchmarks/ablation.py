@@ -9,6 +9,7 @@ the first stopped) and prints the table of improvements on the validation split.
 import argparse
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def train(variant: str, seed: int, data: Path, folder: Path) -> None:
         half = {"steps": config.steps // 2}
         relaxed = tuple(s for s in config.sources if s.path.stem.startswith("relaxed"))
         first = config.model_copy(update={"sources": relaxed, **half})
-        _run(Trainer(first, folder / "first"))
+        finish(Trainer(first, folder / "first"))
         start = {"start_from": folder / "first" / "last.safetensors"}
         config = config.model_copy(update={**start, **half})
     if variant in SHARES:
@@ -87,10 +88,11 @@ def train(variant: str, seed: int, data: Path, folder: Path) -> None:
     trainer = Trainer(config, folder)
     if variant == "no functional":
         _forget_functional(trainer)
-    _run(trainer)
+    finish(trainer)
 
 
-def _run(trainer: Trainer) -> None:
+def finish(trainer: Trainer) -> None:
+    """Go on to the end of a run, if it is not there."""
     if trainer.step < trainer.config.steps:
         trainer.run()
 
@@ -137,14 +139,16 @@ def table(results: Results) -> str:
     lines.append("|---" * (len(SETS) + 2) + "|")
     for variant, seeds in results.items():
         cells = [
-            " / ".join(
-                f"{sum(scores[name][m] for scores in seeds.values()) / len(seeds):.1f}"
-                for m in MEASURES
-            )
+            cell({m: sum(s[name][m] for s in seeds.values()) / len(seeds) for m in MEASURES})
             for name in SETS
         ]
         lines.append(f"| {variant} | {len(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def cell(scores: Mapping[str, float]) -> str:
+    """What a table shows of the measures that are there."""
+    return " / ".join(f"{scores[m]:.1f}" for m in MEASURES if m in scores)
 
 
 def _final_scores(folder: Path) -> dict[str, dict[str, float]]:

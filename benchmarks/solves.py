@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.ablation import MEASURES, SETS
+from benchmarks.ablation import MEASURES, SETS, cell
 from deeprelax_ase.checkpoint import load_weights
 from deeprelax_ase.data.dataset import PairFile
 from deeprelax_ase.report import markdown_table
@@ -58,7 +58,7 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
     rows = [
         [
             f"{label}: {way}",
-            *(" / ".join(f"{scores[name][m]:.1f}" for m in MEASURES) for name in SETS),
+            *(cell(scores[name]) for name in SETS),
         ]
         for label, ways in results.items()
         for way, scores in ways.items()

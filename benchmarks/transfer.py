@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.ablation import MEASURES, variant_config
+from benchmarks.ablation import MEASURES, cell, finish, variant_config
 from deeprelax_ase.checkpoint import load_weights
 from deeprelax_ase.config import SourceConfig, TrainConfig
 from deeprelax_ase.data.dataset import PairFile
@@ -95,9 +95,7 @@ def main() -> None:
         config: TrainConfig = base.model_copy(
             update={"steps": steps, "validate_every": max(1, steps // 5), **changes}
         )
-        trainer = Trainer(config, path)
-        if trainer.step < config.steps:
-            trainer.run()
+        finish(Trainer(config, path))
         return path / "last.safetensors"
 
     pretrained = run(
@@ -165,15 +163,11 @@ def table(results: Mapping[str, Mapping[str, Any]], study: str, seed: int = 0) -
     rows = []
     for share in sorted(_SHARES):
         of_share = [results.get(f"{way}-{100 * share:.0f}%-{seed}", {}) for way in _WAYS]
-        rows.append([f"{100 * share:.0f} %", *map(_cell, of_share)])
+        rows.append([f"{100 * share:.0f} %", *map(cell, of_share)])
         for label in STUDIES[study].held_out:
-            cells = [_cell(scores.get(label, {})) for scores in of_share]
+            cells = [cell(scores.get(label, {})) for scores in of_share]
             rows.append([f"{label} with that", *cells])
     return markdown_table([f"share of `{STUDIES[study].label}`", *_WAYS.values()], rows)
-
-
-def _cell(scores: Mapping[str, float]) -> str:
-    return " / ".join(f"{scores[m]:.1f}" for m in MEASURES if m in scores)
 
 
 def _score_defects(path: Path, file: Path) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deeprelax_ase.config import LossConfig, NetworkConfig
 from deeprelax_ase.data.dataset import Targets
-from deeprelax_ase.edg.bed import fit_bounds
+from deeprelax_ase.edg.bed import fit_bounds, hinges
 from deeprelax_ase.graph import CrystalGraph
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.model.convolution import Edges, safe_norm
@@ -42,9 +42,7 @@ class PairwiseNetwork(PaEGNN):
         features = self.encode(graph)
         prediction = self.decode(graph, features)
         scalars, vectors = features.scalars, features.vectors
-        i, j = graph.edge_index
-        inside = (graph.offsets == 0).all(dim=1) & (i != j)
-        old, new = torch.cat([i[inside], j[inside]]), torch.cat([j[inside], i[inside]])
+        inside, old, new = hinges(graph)
         lengths, codes = graph.edge_lengths[inside], features.codes[inside]
         directions = features.directions[inside]
         directions = torch.cat([directions, -directions])

@@ -153,17 +153,17 @@ def _compare(
     strains = torch.from_numpy(np.stack([result.strain for result in results]))
     deformations = torch.linalg.matrix_exp(strains)
     solved = list(zip(moves, deformations.numpy(), pairs, strict=True))
-    bonds = [
-        (np.abs(r.bonds.lengths - _true_lengths(r.bonds, pair)), r.bonds)
-        if r.bonds is not None
-        else (np.zeros(0), None)
+    true_lengths = [
+        np.zeros(0) if r.bonds is None else _true_lengths(r.bonds, pair)
         for r, pair in zip(results, pairs, strict=True)
     ]
+    bonds = [
+        (np.zeros(0), None) if r.bonds is None else (np.abs(r.bonds.lengths - true), r.bonds)
+        for r, true in zip(results, true_lengths, strict=True)
+    ]
     distance_errors = [
-        np.nan
-        if r.bonds is None or not len(r.bonds.distances)
-        else np.abs(r.bonds.distances - _true_lengths(r.bonds, pair)).mean()
-        for r, pair in zip(results, pairs, strict=True)
+        np.nan if r.bonds is None or not len(true) else np.abs(r.bonds.distances - true).mean()
+        for r, true in zip(results, true_lengths, strict=True)
     ]
     misfits = [
         np.zeros(0) if r.bonds is None else r.bonds.lengths - r.bonds.distances for r in results

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deeprelax_ase.edg.state import (
@@ -29,14 +29,20 @@ def solve_bounds(graph: CrystalGraph, prediction: Prediction) -> Solution:
     Its second set of hinges, on the distance from an atom's old place to another's new one, is
     kept in the affine frame, where it does not depend on the origin.
     """
-    i, j = graph.edge_index
-    inside = (graph.offsets == 0).all(dim=1) & (i != j)
-    old = torch.cat([i[inside], j[inside]])
-    new = torch.cat([j[inside], i[inside]])
+    _, old, new = hinges(graph)
     apart = graph.positions.index_select(0, new) - graph.positions.index_select(0, old)
     targets = torch.linalg.vector_norm(apart + prediction.displacements[new], dim=1)
     scales = prediction.displacement_log_scales.exp()[new]
     return fit_bounds(graph, prediction, old, new, targets, scales)
+
+
+def hinges(
+    graph: CrystalGraph,
+) -> tuple[Bool[Tensor, " pairs"], Int[Tensor, " hinges"], Int[Tensor, " hinges"]]:
+    """Which pairs are of two atoms in one cell, and both ways from an old atom to a new one."""
+    i, j = graph.edge_index
+    inside = (graph.offsets == 0).all(dim=1) & (i != j)
+    return inside, torch.cat([i[inside], j[inside]]), torch.cat([j[inside], i[inside]])
 
 
 def fit_bounds(
