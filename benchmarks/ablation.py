@@ -10,6 +10,7 @@ import argparse
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +27,51 @@ Results = dict[str, dict[str, dict[str, dict[str, float]]]]
 SETS = ("hypothetical", "substitution", "substitution_2d", "functional")
 MEASURES = ("coordinates", "displacement", "bonds", "lattice", "volume")
 _MOST_SEEDS = 10
-VARIANTS: dict[str, dict[str, Any]] = {
-    "control": {},
-    "heads only": {"network": {"solver_steps": 0}},
-    "heads only, no likelihood": {"network": {"solver_steps": 0}, "loss": {"nll": 0.0}},
-    "heads only, UCOE": {"network": {"solver_steps": 0, "ucoe": True}},
-    "UCOE": {"network": {"ucoe": True}},
-    "2 solver steps": {"network": {"solver_steps": 2}},
-    "20 to 12 neighbours": {"network": {"max_neighbors": 12}},
-    "20 to 32 neighbours": {"network": {"max_neighbors": 32}},
-    "5 Å": {"network": {"cutoff": 5.0}},
-    "8 Å": {"network": {"cutoff": 8.0}},
-    "64 features": {"network": {"num_features": 64}},
-    "128 features": {"network": {"num_features": 128}},
-    "2 layers": {"network": {"num_layers": 2}},
-    "4 layers": {"network": {"num_layers": 4}},
-    "no likelihood": {"loss": {"nll": 0.0}},
-    "3 solver steps": {"network": {"solver_steps": 3}},
-    "4 solver steps": {"network": {"solver_steps": 4}},
-    "no functional": {},
-    "denoising first": {},
-    "a third of the data": {},
-    "a tenth of the data": {},
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a run changes of the base.
+
+    Attributes:
+        network: Entries of the network's configuration.
+        loss: Entries of the loss's.
+        share: Of the crystals, how many are trained on.
+        is_told_functional: Whether the functional is an input.
+        denoises_first: Whether half of the steps are spent on relaxed crystals first.
+    """
+
+    network: Mapping[str, Any] = field(default_factory=dict)
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    share: float = 1.0
+    is_told_functional: bool = True
+    denoises_first: bool = False
+
+
+VARIANTS: dict[str, Variant] = {
+    "control": Variant(),
+    "heads only": Variant({"solver_steps": 0}),
+    "heads only, no likelihood": Variant({"solver_steps": 0}, {"nll": 0.0}),
+    "heads only, UCOE": Variant({"solver_steps": 0, "ucoe": True}),
+    "UCOE": Variant({"ucoe": True}),
+    "2 solver steps": Variant({"solver_steps": 2}),
+    "20 to 12 neighbours": Variant({"max_neighbors": 12}),
+    "12 neighbours, lmax 2": Variant({"max_neighbors": 12, "num_tensors": 32}),
+    "20 to 32 neighbours": Variant({"max_neighbors": 32}),
+    "5 Å": Variant({"cutoff": 5.0}),
+    "8 Å": Variant({"cutoff": 8.0}),
+    "64 features": Variant({"num_features": 64}),
+    "128 features": Variant({"num_features": 128}),
+    "2 layers": Variant({"num_layers": 2}),
+    "4 layers": Variant({"num_layers": 4}),
+    "no likelihood": Variant(loss={"nll": 0.0}),
+    "3 solver steps": Variant({"solver_steps": 3}),
+    "4 solver steps": Variant({"solver_steps": 4}),
+    "no functional": Variant(is_told_functional=False),
+    "denoising first": Variant(denoises_first=True),
+    "a third of the data": Variant(share=0.33),
+    "a tenth of the data": Variant(share=0.1),
 }
-SHARES = {"a third of the data": 0.33, "a tenth of the data": 0.1}
 
 
 def main() -> None:
@@ -73,20 +95,17 @@ def main() -> None:
 
 def train(variant: str, seed: int, data: Path, folder: Path) -> None:
     """Train a variant to its end, unless it is there."""
-    config = variant_config(VARIANTS[variant], seed, data)
-    if variant == "denoising first":
+    chosen = VARIANTS[variant]
+    config = variant_config(chosen, seed, data)
+    if chosen.denoises_first:
         half = {"steps": config.steps // 2}
         relaxed = tuple(s for s in config.sources if s.path.stem.startswith("relaxed"))
         first = config.model_copy(update={"sources": relaxed, **half})
         finish(Trainer(first, folder / "first"))
         start = {"start_from": folder / "first" / "last.safetensors"}
         config = config.model_copy(update={**start, **half})
-    if variant in SHARES:
-        share = {"share": SHARES[variant]}
-        sources = tuple(source.model_copy(update=share) for source in config.sources)
-        config = config.model_copy(update={"sources": sources})
     trainer = Trainer(config, folder)
-    if variant == "no functional":
+    if not chosen.is_told_functional:
         _forget_functional(trainer)
     finish(trainer)
 
@@ -103,13 +122,13 @@ def _forget_functional(trainer: Trainer) -> None:
         network.functionals.weight.requires_grad_(False).zero_()
 
 
-def variant_config(changes: dict[str, Any], seed: int, data: Path) -> TrainConfig:
-    """The shipped configuration with a small budget and some changes."""
+def variant_config(variant: Variant, seed: int, data: Path) -> TrainConfig:
+    """The shipped configuration with a small budget and the changes of a variant."""
     entries = json.loads(_BASE.read_text()) | _BUDGET | {"seed": seed}
-    for section, values in changes.items():
-        entries[section] = entries[section] | values
+    for section in ("network", "loss"):
+        entries[section] = entries[section] | getattr(variant, section)
     for source in entries["sources"]:
-        source["path"] = str(data / source["path"])
+        source |= {"path": str(data / source["path"]), "share": variant.share}
     return TrainConfig(**entries)
 
 

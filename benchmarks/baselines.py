@@ -5,9 +5,9 @@
 The counterparts of the paper's baselines: no distances, no uncertainties, no solve. Both see the
 graphs, batches, optimizer and schedule of `benchmarks.ablation`, and are as wide and deep. An
 atom's displacement is the network's vector; the nine components of the relaxed cell are those of
-the given one plus the output of an MLP of the mean features and the given cell. The networks of
-`benchmarks.variants` are trained here too. Results are written to RUNS/<network>-<seed>.json and
-not trained again.
+the given one plus the output of an MLP of the mean features and the given cell. The paper's own
+network of `benchmarks.pairwise` is trained here too. Results are written to
+RUNS/<network>-<seed>.json and not trained again.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from benchmarks.ablation import SETS, variant_config
-from benchmarks.variants import PairwiseNetwork, TensorNetwork
+from benchmarks.ablation import SETS, Variant, variant_config
+from benchmarks.pairwise import PairwiseNetwork
 from deeprelax_ase.config import (
     FUNCTIONALS,
     MAX_ATOMIC_NUMBER,
@@ -102,7 +102,7 @@ class PAINN(_Baseline):
         scalars, edges = self.start(graph)
         vectors = None
         for message, update in zip(self.messages, self.updates, strict=True):
-            change, moved = message(scalars, vectors, [edges])
+            change, moved, _ = message(scalars, vectors, None, [edges])
             scalars = scalars + change
             vectors = moved if vectors is None else vectors + moved
             scalars, vectors = update(scalars, vectors)
@@ -154,12 +154,11 @@ class EGNN(_Baseline):
         return self.finish(graph, scalars, moves)
 
 
-_Network = _Baseline | PairwiseNetwork | TensorNetwork
+_Network = _Baseline | PairwiseNetwork
 NETWORKS: dict[str, type[_Network]] = {
     "painn": PAINN,
     "egnn": EGNN,
     "pairwise": PairwiseNetwork,
-    "lmax 2": TensorNetwork,
 }
 
 
@@ -176,7 +175,7 @@ def main() -> None:
         for seed in arguments.seeds:
             path = arguments.runs / f"{name}-{seed}.json"
             if not path.exists():
-                config = variant_config({}, seed, arguments.data)
+                config = variant_config(Variant(), seed, arguments.data)
                 path.write_text(json.dumps(train(NETWORKS[name], config), indent=1) + "\n")
             print(name, seed, path.read_text())
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.ablation import MEASURES, cell, finish, variant_config
+from benchmarks.ablation import MEASURES, Variant, cell, finish, variant_config
 from deeprelax_ase.checkpoint import load_weights
 from deeprelax_ase.config import SourceConfig, TrainConfig
 from deeprelax_ase.data.dataset import PairFile
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
-    base = variant_config({}, arguments.seed, arguments.data)
+    base = variant_config(Variant(), arguments.seed, arguments.data)
     bulk = tuple(source for source in base.sources if source.path.stem in _PRETRAINING)
     for source in bulk:
         if not source.path.exists():

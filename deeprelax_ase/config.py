@@ -27,6 +27,7 @@ class NetworkConfig(_Frozen):
     """Architecture of a `PaEGNN` and of the graph and the solve it was trained with."""
 
     num_features: int = Field(default=96, ge=8, description="F: scalars and vectors an atom")
+    num_tensors: int = Field(default=0, ge=0, description="T: tensors of order 2 an atom")
     num_layers: int = Field(default=3, ge=1)
     cutoff: float = Field(default=6.0, gt=0, description="Å")
     max_neighbors: int = Field(default=20, ge=1, description="whole shells are kept beyond it")

@@ -24,7 +24,13 @@ settings.register_profile("default", deadline=None, max_examples=25, derandomize
 settings.load_profile("default")
 
 SMALL = NetworkConfig(
-    num_features=16, num_layers=2, num_radial=8, num_relative=6, edge_features=8, max_neighbors=12
+    num_features=16,
+    num_tensors=4,
+    num_layers=2,
+    num_radial=8,
+    num_relative=6,
+    edge_features=8,
+    max_neighbors=12,
 )
 
 

@@ -14,6 +14,7 @@ from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.model.convolution import Edges, Message, Update
 from deeprelax_ase.model.offsets import OffsetEncoding
 from deeprelax_ase.model.radial import RadialBasis, covalent_radii, polynomial_envelope
+from deeprelax_ase.model.tensors import TensorUpdate, components_of, matrices_of, quadrupoles
 
 TOLERANCE = {"atol": 1e-9, "rtol": 1e-7}
 
@@ -141,46 +142,73 @@ def test_a_neighbour_leaving_the_cutoff_leaves_no_step(network):
 def test_message_is_the_tensor_product_of_e3nn():
     """Our tensor algebra equals e3nn's TensorProduct with the edge's spherical harmonics."""
     torch.manual_seed(0)
-    features, edges, atoms = 5, 8, 4
-    message = Message(features, 3, 4.0).double()
+    features, of_order_2, edges, atoms = 5, 3, 8, 4
+    message = Message(features, 3, 4.0, of_order_2).double()
     scalars = torch.randn(atoms, features).double()
     vectors = torch.randn(atoms, 3, features).double()
+    tensors = torch.randn(atoms, 5, of_order_2).double()
     targets, sources = torch.randint(0, atoms, (2, edges))
-    directions = torch.nn.functional.normalize(torch.randn(edges, 3).double(), dim=1)
+    directions = torch.nn.functional.normalize(torch.randn(edges // 2, 3).double(), dim=1)
+    stretches = quadrupoles(directions)
+    directions = torch.cat([directions, -directions])
     codes = torch.randn(2, edges // 2, 3).double()
     envelope = torch.rand(edges // 2).double()
-    filters = (message.filter(codes) * envelope[:, None]).view(edges, 3 * features)
-    both = [Edges(targets, sources, directions, codes, envelope)]
-    ours = message(scalars, vectors, both)
-    still = message(scalars, None, both)
-    zeros = message(scalars, torch.zeros_like(vectors), both)
+    filters = (message.filter(codes) * envelope[:, None]).flatten(0, 1)
+    both = [Edges(targets, sources, directions, codes, envelope, stretches)]
+    ours = message(scalars, vectors, tensors, both)
+    still = message(scalars, None, None, both)
+    zeros = message(scalars, torch.zeros_like(vectors), torch.zeros_like(tensors), both)
     torch.testing.assert_close(still, zeros)
 
-    irreps = o3.Irreps(f"{features}x0e + {features}x1o")
+    irreps = o3.Irreps(f"{features}x0e + {of_order_2}x0e + {features}x1o + {of_order_2}x2e")
     product = o3.TensorProduct(
         irreps,
-        "0e + 1o",
-        irreps,
-        # v_j times 1, x_j times u, x_j times 1
-        [(1, 0, 1, "uvu", True), (0, 1, 1, "uvu", True), (0, 0, 0, "uvu", True)],
+        "0e + 1o + 2e",
+        message.irreps_out,
+        # v_j times 1, x_j times u, x_j times 1, t_j times 1, x_j times uu
+        [
+            (2, 0, 1, "uvu", True),
+            (0, 1, 1, "uvu", True),
+            (0, 0, 0, "uvu", True),
+            (3, 0, 2, "uvu", True),
+            (1, 2, 2, "uvu", True),
+        ],
         irrep_normalization="none",
         path_normalization="none",
         shared_weights=False,
         internal_weights=False,
     ).double()
-    harmonics = o3.spherical_harmonics([0, 1], directions, normalize=True, normalization="norm")
+    harmonics = o3.spherical_harmonics([0, 1, 2], directions, normalize=True, normalization="norm")
+    torch.testing.assert_close(stretches * 1.5**0.5, harmonics[: edges // 2, 4:])
     sent = message.source(message.norm(scalars))[sources] * filters
-    along, outward, scalar = sent.chunk(3, dim=1)
+    along, outward, scalar, same, stretch = sent.split(message.widths, dim=1)
     # e3nn keeps vectors as (features, 3); the x_j of a path is in its weights.
-    ones = torch.ones(edges, features).double()
-    inputs = torch.cat([ones, vectors[sources].transpose(1, 2).flatten(1)], dim=1)
-    theirs = product(inputs, harmonics, torch.cat([along, outward, scalar], dim=1))
-    summed = torch.zeros(atoms, 4 * features).double().index_add(0, targets, theirs)
-    summed = summed * message.scale
-    torch.testing.assert_close(ours[0], summed[:, :features])
+    ones = torch.ones(edges, features + of_order_2).double()
+    arrows, dyads = (each[sources].transpose(1, 2).flatten(1) for each in (vectors, tensors))
+    weights = torch.cat([along, outward, scalar, same, stretch / 1.5**0.5], dim=1)
+    theirs = product(torch.cat([ones, arrows, dyads], dim=1), harmonics, weights)
+    summed = torch.zeros(atoms, theirs.shape[1]).double().index_add(0, targets, theirs)
+    first, second, third = (summed * message.scale).split(
+        [features, 3 * features, 5 * of_order_2], dim=1
+    )
+    torch.testing.assert_close(ours[0], first)
     # e3nn's Wigner 3j symbols have norm 1: that of a vector and a scalar is delta / sqrt 3.
-    expected = summed[:, features:].view(atoms, features, 3).transpose(1, 2) * 3**0.5
+    expected = second.view(atoms, features, 3).transpose(1, 2) * 3**0.5
     torch.testing.assert_close(ours[1], expected)
+    expected = third.view(atoms, of_order_2, 5).transpose(1, 2) * 5**0.5
+    torch.testing.assert_close(ours[2], expected)
+
+
+def test_tensors_are_matrices_and_back(rng):
+    matrices = torch.from_numpy(rng.normal(size=(4, 3, 3, 2)))
+    traces = matrices.diagonal(dim1=1, dim2=2).sum(dim=2)
+    identity = torch.eye(3, dtype=torch.float64)[:, :, None]
+    expected = (matrices + matrices.transpose(1, 2)) / 2 - traces[:, None, None] * identity / 3
+    back = matrices_of(components_of(matrices))
+    torch.testing.assert_close(back, expected)
+    torch.testing.assert_close(
+        back.flatten(1).norm(dim=1), components_of(matrices).flatten(1).norm(dim=1)
+    )
 
 
 def test_mixing_is_the_linear_of_e3nn():
@@ -197,17 +225,28 @@ def test_mixing_is_the_linear_of_e3nn():
 
 def test_irreps_transform_as_declared():
     torch.manual_seed(0)
-    update = Update(4).double()
     rotation = o3.rand_matrix().double()
-    wigner = update.irreps_out.D_from_matrix(rotation)
     scalars, vectors = torch.randn(2, 4).double(), torch.randn(2, 3, 4).double()
+    tensors = torch.randn(2, 5, 3).double()
+    turn = o3.Irrep("2e").D_from_matrix(rotation).double()
+    turned_vectors = torch.einsum("ab,nbf->naf", rotation, vectors)
+    turned_tensors = torch.einsum("ab,nbf->naf", turn, tensors)
 
-    def flat(pair):
-        return torch.cat([pair[0], pair[1].transpose(1, 2).flatten(1)], dim=1)
+    def flat(scalars, *rest):
+        return torch.cat([scalars, *(x.transpose(1, 2).flatten(1) for x in rest)], dim=1)
 
-    turned = torch.einsum("ab,nbf->naf", rotation, vectors)
-    before, after = flat(update(scalars, vectors)), flat(update(scalars, turned))
-    torch.testing.assert_close(after, before @ wigner.T, atol=1e-5, rtol=1e-5)  # of the matrix
+    update, with_tensors = Update(4).double(), TensorUpdate(4, 3).double()
+    for module, before, after in (
+        (update, update(scalars, vectors), update(scalars, turned_vectors)),
+        (
+            with_tensors,
+            with_tensors(scalars, vectors, tensors),
+            with_tensors(scalars, turned_vectors, turned_tensors),
+        ),
+    ):
+        wigner = module.irreps_out.D_from_matrix(rotation).double()
+        tolerance = {"atol": 1e-5, "rtol": 1e-5}  # of the matrix
+        torch.testing.assert_close(flat(*after), flat(*before) @ wigner.T, **tolerance)
 
 
 def test_offset_codes_are_those_of_the_paper():

@@ -1,8 +1,9 @@
 """One layer of PaEGNN: message (Eq. 4, 5) and update (Eq. 6, 7).
 
 Vectors are kept as `(atoms, 3, F)`, so that mixing channels is one matrix product. In e3nn's
-words the features are `F x 0e + F x 1o`, the message is a `TensorProduct` with the `lmax = 1`
-spherical harmonics of the edge and the mixing is an `o3.Linear`; the tests prove both equal.
+words the features are `F x 0e + F x 1o + T x 2e`, the message is a `TensorProduct` with the
+`lmax = 2` spherical harmonics of the edge and the mixing is an `o3.Linear`; the tests prove both
+equal.
 """
 
 import math
@@ -14,9 +15,10 @@ from e3nn import o3
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from deeprelax_ase.model.tensors import Tensors
+
 Scalars = Float[Tensor, "atoms features"]
 Vectors = Float[Tensor, "atoms 3 features"]
-
 
 _PAIRS_AT_ONCE = 256
 """What a layer makes of so many pairs stays in a core's cache of 1 MB at 96 features."""
@@ -32,6 +34,7 @@ class Edges:
         directions: From target to source.
         codes: Radial (and offset) codes of the pairs, for both ways (2) or the same for either (1).
         envelope: Weight of each pair, which falls to zero at the cutoff.
+        quadrupoles: Second-order harmonics of the directions of pairs; None without tensors.
     """
 
     targets: Int[Tensor, " edges"]
@@ -39,6 +42,7 @@ class Edges:
     directions: Float[Tensor, "edges 3"]
     codes: Float[Tensor, "ways pairs basis"]
     envelope: Float[Tensor, " pairs"]
+    quadrupoles: Float[Tensor, "pairs 5"] | None = None
 
     @classmethod
     def of_pairs(
@@ -47,6 +51,7 @@ class Edges:
         directions: Float[Tensor, "pairs 3"],
         codes: Float[Tensor, "ways pairs basis"],
         envelope: Float[Tensor, " pairs"],
+        quadrupoles: Float[Tensor, "pairs 5"] | None = None,
     ) -> "Edges":
         """Both directions of pairs; `directions` go from the first atom of a pair to the second."""
         first, second = pairs
@@ -56,6 +61,7 @@ class Edges:
             directions=torch.cat([directions, -directions]),
             codes=codes,
             envelope=envelope,
+            quadrupoles=quadrupoles,
         )
 
 
@@ -80,46 +86,63 @@ class Message(nn.Module):
         num_features: F.
         num_basis: Width of the edge's radial (and offset) code.
         mean_neighbors: Typical number of neighbours; sums are scaled by its square root.
+        num_tensors: T.
     """
 
-    def __init__(self, num_features: int, num_basis: int, mean_neighbors: float) -> None:
+    def __init__(
+        self, num_features: int, num_basis: int, mean_neighbors: float, num_tensors: int = 0
+    ) -> None:
         super().__init__()
-        self.irreps_in = o3.Irreps(f"{num_features}x0e + {num_features}x1o")
+        self.widths = [num_features] * 3 + [num_tensors] * 2
+        self.num_tensors = num_tensors
+        self.irreps_in = o3.Irreps(f"{num_features}x0e + {num_features}x1o + {num_tensors}x2e")
         self.irreps_out = self.irreps_in
         self.norm = nn.LayerNorm(num_features)
         self.source = nn.Sequential(
             nn.Linear(num_features, num_features),
             nn.SiLU(),
-            nn.Linear(num_features, 3 * num_features),
+            nn.Linear(num_features, sum(self.widths)),
         )
-        self.filter = nn.Linear(num_basis, 3 * num_features)
+        self.filter = nn.Linear(num_basis, sum(self.widths))
         self.scale = 1.0 / math.sqrt(mean_neighbors)
 
     def forward(
-        self, scalars: Scalars, vectors: Vectors | None, portions: Sequence[Edges]
-    ) -> tuple[Scalars, Vectors]:
-        """Changes of scalars and vectors.
+        self,
+        scalars: Scalars,
+        vectors: Vectors | None,
+        tensors: Tensors | None,
+        portions: Sequence[Edges],
+    ) -> tuple[Scalars, Vectors, Tensors]:
+        """Changes of scalars, vectors and tensors.
 
         Args:
             scalars: Of the atoms.
             vectors: Of the atoms; None where all are zero.
+            tensors: Of the atoms; None where all are zero.
             portions: All edges, one portion after the other.
         """
         source = self.source(self.norm(scalars)) * self.scale
         new_scalars = torch.zeros_like(scalars)
         new_vectors = scalars.new_zeros(scalars.shape[0], 3, scalars.shape[1])
+        new_tensors = scalars.new_zeros(scalars.shape[0], 5, self.num_tensors)
         for edges in portions:
-            filters = self.filter(edges.codes) * edges.envelope[:, None]  # (ways, pairs, 3F)
+            filters = self.filter(edges.codes) * edges.envelope[:, None]  # (ways, pairs, 3F + 2T)
             sent = source.index_select(0, edges.sources)
             sent = (sent.view(2, -1, sent.shape[1]) * filters).view(sent.shape)
-            along, outward, scalar = sent.chunk(3, dim=1)
+            along, outward, scalar, same, stretch = sent.split(self.widths, dim=1)
             moved = outward[:, None, :] * edges.directions[:, :, None]
             if vectors is not None:
                 received = vectors.index_select(0, edges.sources)
                 moved = torch.addcmul(moved, along[:, None, :], received)
             new_scalars.index_add_(0, edges.targets, scalar.contiguous())
             new_vectors.index_add_(0, edges.targets, moved)
-        return new_scalars, new_vectors
+            if edges.quadrupoles is not None:
+                turned = stretch[:, None, :] * edges.quadrupoles.repeat(2, 1)[:, :, None]
+                if tensors is not None:
+                    theirs = tensors.index_select(0, edges.sources)
+                    turned = torch.addcmul(turned, same[:, None, :], theirs)
+                new_tensors.index_add_(0, edges.targets, turned)
+        return new_scalars, new_vectors, new_tensors
 
 
 class Update(nn.Module):

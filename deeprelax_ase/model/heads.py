@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deeprelax_ase.graph import CrystalGraph
 from deeprelax_ase.model.convolution import Scalars, Vectors, portions, safe_norm
+from deeprelax_ase.model.tensors import Tensors, matrices_of, quadrupoles
 
 
 class Estimate(NamedTuple):
@@ -28,11 +29,12 @@ class EdgeHead(nn.Module):
     `values` holds the log of relaxed over given length and the pair's pull on the lattice.
     """
 
-    def __init__(self, num_features: int, num_basis: int, width: int) -> None:
+    def __init__(self, num_features: int, num_basis: int, width: int, num_tensors: int = 0) -> None:
         super().__init__()
         self.ends = nn.Linear(num_features, width)
         self.code = nn.Linear(num_basis, width, bias=False)
         self.vectors = nn.Linear(num_features, width, bias=False)
+        self.tensors = nn.Linear(num_tensors, width, bias=False) if num_tensors else None
         self.hidden = nn.Linear(width, width)
         self.out = nn.Linear(width, 4)
         with torch.no_grad():
@@ -44,13 +46,16 @@ class EdgeHead(nn.Module):
         graph: CrystalGraph,
         scalars: Scalars,
         vectors: Vectors,
+        tensors: Tensors,
         directions: Float[Tensor, "pairs 3"],
         codes: Float[Tensor, "pairs basis"],
     ) -> Estimate:
         """Estimates of shape `(pairs, 2)`, `(pairs,)` and `(pairs,)`."""
         ends, pulls = self.ends(scalars), self.vectors(vectors)
         outs = [
-            self._of_pairs(ends, pulls, graph.edge_index[:, part], directions[part], codes[part])
+            self._of_pairs(
+                ends, pulls, tensors, graph.edge_index[:, part], directions[part], codes[part]
+            )
             for part in portions(len(codes), codes.device)
         ]
         out = torch.cat(outs)
@@ -60,6 +65,7 @@ class EdgeHead(nn.Module):
         self,
         ends: Float[Tensor, "atoms width"],
         pulls: Float[Tensor, "atoms 3 width"],
+        tensors: Tensors,
         pairs: Int[Tensor, "2 some"],
         directions: Float[Tensor, "some 3"],
         codes: Float[Tensor, "some basis"],
@@ -69,6 +75,10 @@ class EdgeHead(nn.Module):
         difference = pulls.index_select(0, i) - pulls.index_select(0, j)
         outward = (difference * directions[:, :, None]).sum(dim=1)
         mixed = ends.index_select(0, i) + ends.index_select(0, j) + self.code(codes) + outward
+        if self.tensors is not None:
+            both = tensors.index_select(0, i) + tensors.index_select(0, j)
+            along = (both * quadrupoles(directions)[:, :, None]).sum(dim=1)
+            mixed = mixed + self.tensors(along)
         activation = nn.functional.silu
         out: Tensor = self.out(activation(self.hidden(activation(mixed))))
         return out
@@ -96,10 +106,11 @@ class DisplacementHead(nn.Module):
 
 
 class StrainHead(nn.Module):
-    """Isotropic part from the atoms, the rest from the pairs' pulls along their directions."""
+    """Isotropic part from the atoms, the rest from their tensors and the pairs' pulls."""
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, num_tensors: int = 0) -> None:
         super().__init__()
+        self.tensors = nn.Linear(num_tensors, 1, bias=False) if num_tensors else None
         self.atoms = nn.Sequential(
             nn.Linear(num_features, num_features), nn.SiLU(), nn.Linear(num_features, 3)
         )
@@ -113,6 +124,7 @@ class StrainHead(nn.Module):
         self,
         graph: CrystalGraph,
         scalars: Scalars,
+        tensors: Tensors,
         pulls: Float[Tensor, " pairs"],
         directions: Float[Tensor, "pairs 3"],
     ) -> Estimate:
@@ -124,5 +136,8 @@ class StrainHead(nn.Module):
         deviatoric = (total / graph.num_atoms[:, None]).view(-1, 3, 3)
         identity = torch.eye(3, dtype=dyads.dtype, device=dyads.device)
         strains = deviatoric + isotropic[:, None, None] * identity
+        if self.tensors is not None:
+            mean = graph.mean(0.1 * self.tensors(tensors).flatten(1))
+            strains = strains + matrices_of(mean[:, :, None]).squeeze(3)
         projectors = graph.strain_projectors
         return Estimate(projectors @ strains @ projectors, raw_scales, raw_weights)

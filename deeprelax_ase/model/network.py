@@ -13,6 +13,7 @@ from deeprelax_ase.model.convolution import Edges, Message, Update, portions
 from deeprelax_ase.model.heads import DisplacementHead, EdgeHead, StrainHead
 from deeprelax_ase.model.offsets import OffsetEncoding
 from deeprelax_ase.model.radial import RadialBasis
+from deeprelax_ase.model.tensors import TensorUpdate, quadrupoles
 from deeprelax_ase.prediction import Prediction, certainty, log_scale
 
 _MEAN_PAIRS_PER_ATOM = 11.0
@@ -24,6 +25,7 @@ class Features(NamedTuple):
     Attributes:
         scalars: `(atoms, F)`.
         vectors: `(atoms, 3, F)`.
+        tensors: `(atoms, 5, T)`.
         directions: Unit vectors of the pairs, `(pairs, 3)`.
         codes: Basis functions of their lengths, `(pairs, basis)`.
         envelope: Their weights, `(pairs,)`.
@@ -31,6 +33,7 @@ class Features(NamedTuple):
 
     scalars: Tensor
     vectors: Tensor
+    tensors: Tensor
     directions: Tensor
     codes: Tensor
     envelope: Tensor
@@ -48,7 +51,7 @@ class PaEGNN(nn.Module):
         self.config = config
         features = config.num_features
         self.irreps_in = o3.Irreps(f"{features}x0e")
-        self.irreps_out = o3.Irreps(f"{features}x0e + {features}x1o")
+        self.irreps_out = o3.Irreps(f"{features}x0e + {features}x1o + {config.num_tensors}x2e")
         num_elements = MAX_ATOMIC_NUMBER + 1
         self.elements = nn.Embedding(num_elements, features)
         self.functionals = nn.Embedding(len(FUNCTIONALS), features)
@@ -63,13 +66,17 @@ class PaEGNN(nn.Module):
         num_codes = self.radial.num_basis
         num_message_codes = num_codes + (self.offsets.num_channels if self.offsets else 0)
         self.messages = nn.ModuleList(
-            Message(features, num_message_codes, 2 * _MEAN_PAIRS_PER_ATOM)
+            Message(features, num_message_codes, 2 * _MEAN_PAIRS_PER_ATOM, config.num_tensors)
             for _ in range(config.num_layers)
         )
         self.updates = nn.ModuleList(Update(features) for _ in range(config.num_layers))
-        self.edge_head = EdgeHead(features, num_codes, config.edge_features)
+        self.tensor_updates = nn.ModuleList(
+            TensorUpdate(features, config.num_tensors) if config.num_tensors else nn.Identity()
+            for _ in range(config.num_layers)
+        )
+        self.edge_head = EdgeHead(features, num_codes, config.edge_features, config.num_tensors)
         self.displacement_head = DisplacementHead(features)
-        self.strain_head = StrainHead(features)
+        self.strain_head = StrainHead(features, config.num_tensors)
 
     def forward(self, graph: CrystalGraph) -> Prediction:
         """Predict relaxed distances, displacements and strains of every crystal of a batch."""
@@ -85,23 +92,29 @@ class PaEGNN(nn.Module):
 
         functionals = graph.functionals.index_select(0, graph.batch)
         scalars = self.elements(graph.numbers) + self.functionals(functionals)
-        vectors = None
+        vectors = tensors = None
         edges = self._portions(graph, directions, codes, envelope)
-        for message, update in zip(self.messages, self.updates, strict=True):
-            new_scalars, new_vectors = message(scalars, vectors, edges)
+        for message, update, tensor_update in zip(
+            self.messages, self.updates, self.tensor_updates, strict=True
+        ):
+            new_scalars, new_vectors, new_tensors = message(scalars, vectors, tensors, edges)
             scalars = (scalars + new_scalars) / math.sqrt(2.0)
             vectors = new_vectors if vectors is None else vectors + new_vectors
+            tensors = new_tensors if tensors is None else tensors + new_tensors
             scalars, vectors = update(scalars, vectors)
+            if self.config.num_tensors:
+                scalars, vectors, tensors = tensor_update(scalars, vectors, tensors)
         assert vectors is not None
-        return Features(scalars, vectors, directions, codes, envelope)
+        assert tensors is not None
+        return Features(scalars, vectors, tensors, directions, codes, envelope)
 
     def decode(self, graph: CrystalGraph, features: Features) -> Prediction:
         """What the heads make of features."""
-        scalars, vectors, directions, codes, envelope = features
-        pairs = self.edge_head(graph, scalars, vectors, directions, codes)
+        scalars, vectors, tensors, directions, codes, envelope = features
+        pairs = self.edge_head(graph, scalars, vectors, tensors, directions, codes)
         moves = self.displacement_head(scalars, vectors)
         pulls = pairs.values[:, 1] * envelope / _MEAN_PAIRS_PER_ATOM
-        strain = self.strain_head(graph, scalars, pulls, directions)
+        strain = self.strain_head(graph, scalars, tensors, pulls, directions)
         mean_moves = graph.mean(moves.values)
         return Prediction(
             distances=graph.edge_lengths * pairs.values[:, 0].clamp(-1.0, 1.0).exp(),
@@ -130,7 +143,11 @@ class PaEGNN(nn.Module):
             )
         return [
             Edges.of_pairs(
-                graph.edge_index[:, part], directions[part], ways[:, part], envelope[part]
+                graph.edge_index[:, part],
+                directions[part],
+                ways[:, part],
+                envelope[part],
+                quadrupoles(directions[part]) if self.config.num_tensors else None,
             )
             for part in portions(len(codes), codes.device)
         ]
