@@ -15,11 +15,10 @@ from jaxtyping import Bool, Float
 from scipy.linalg import polar
 
 from deeprelax_ase.checks import check_input
-from deeprelax_ase.config import NetworkConfig
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.dataset import collate, open_pairs
 from deeprelax_ase.matching import matches
-from deeprelax_ase.metrics import Errors, compute_errors
+from deeprelax_ase.metrics import MEASURED, Errors, compute_errors
 from deeprelax_ase.screen.inputs import ScreenInput, one_line
 from deeprelax_ase.structure import atoms_of, plain_crystal
 
@@ -156,7 +155,7 @@ class Measured:
 
 def measure(pairs: Sequence[Pair], moves: Sequence[Move]) -> Measured:
     """How far moved inputs are from the relaxed crystals."""
-    graph, targets = collate(pairs, NetworkConfig())
+    graph, targets = collate(pairs, MEASURED)
     displacements = torch.from_numpy(np.concatenate([move[0] for move in moves]))
     deformations = torch.from_numpy(np.stack([move[1] for move in moves]))
     both = list(zip(pairs, moves, strict=True))

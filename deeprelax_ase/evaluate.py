@@ -14,7 +14,7 @@ from deeprelax_ase.crystal import log_symmetric, relaxed_lengths
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.dataset import collate, open_pairs
 from deeprelax_ase.matching import matches
-from deeprelax_ase.metrics import Errors, compute_errors, concatenate, input_errors
+from deeprelax_ase.metrics import MEASURED, Errors, compute_errors, concatenate, input_errors
 from deeprelax_ase.relax import Relaxer
 from deeprelax_ase.result import Bonds, RelaxResult
 from deeprelax_ase.structure import atoms_of
@@ -147,7 +147,7 @@ def _compare(
     relaxer: Relaxer, pairs: Sequence[Pair], sources: tuple[str, ...], *, match: bool
 ) -> Evaluation:
     results = list(relaxer.relax_many(atoms_of(pair.crystal) for pair in pairs))
-    graph, targets = collate(pairs, relaxer.config)
+    graph, targets = collate(pairs, MEASURED)
     moves = [_moves(result, pair) for result, pair in zip(results, pairs, strict=True)]
     displacements = torch.from_numpy(np.concatenate(moves))
     strains = torch.from_numpy(np.stack([result.strain for result in results]))

@@ -7,8 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deeprelax_ase.config import NetworkConfig
 from deeprelax_ase.data.dataset import Targets
 from deeprelax_ase.graph import CrystalGraph
+
+MEASURED = NetworkConfig(cutoff=6.0, max_neighbors=20)
+"""Of graphs whose pairs are the bonds of Eq. 26, so that networks of all graphs compare."""
 
 
 @dataclass(frozen=True)

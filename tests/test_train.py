@@ -18,13 +18,14 @@ from datasets import write_pairs, write_relaxed
 from test_cli import run
 
 from deeprelax_ase.checkpoint import load_tensors, load_weights
-from deeprelax_ase.config import LossConfig, SourceConfig, TrainConfig, read_config
+from deeprelax_ase.config import LossConfig, NetworkConfig, SourceConfig, TrainConfig, read_config
 from deeprelax_ase.data.dataset import PairFile, collate
 from deeprelax_ase.metrics import compute_errors, concatenate, improvement
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.train.loop import Trainer
 from deeprelax_ase.train.loss import compute_loss
 from deeprelax_ase.train.schedule import Schedule
+from deeprelax_ase.train.validation import score
 
 
 @pytest.fixture
@@ -100,6 +101,17 @@ def test_likelihood_is_that_of_the_paper(float_network, batch):
         [terms[graph.edge_batch == k].mean().item() for k in range(graph.num_crystals)]
     )
     assert loss.distance.item() == pytest.approx(expected)
+
+
+def test_bonds_are_measured_on_the_same_pairs_whatever_the_graph_of_a_network_is(config):
+    file = PairFile(config.sources[0].path, "val")
+
+    def shrink(graph):
+        cells = torch.eye(3, dtype=torch.float64).expand(graph.num_crystals, 3, 3)
+        return torch.zeros_like(graph.positions), 0.99 * cells
+
+    few, many = (score(shrink, NetworkConfig(max_neighbors=k), file, limit=10) for k in (4, 30))
+    assert few == many
 
 
 def test_a_loss_that_weighs_nothing_is_refused():

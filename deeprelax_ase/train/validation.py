@@ -12,7 +12,7 @@ from deeprelax_ase import edg
 from deeprelax_ase.config import NetworkConfig
 from deeprelax_ase.data.dataset import EmptySplitError, PairFile, collate, file_labels
 from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.metrics import compute_errors, concatenate, improvement, input_errors
+from deeprelax_ase.metrics import MEASURED, compute_errors, concatenate, improvement, input_errors
 
 Scores = dict[str, int | float]
 
@@ -75,7 +75,7 @@ def score(
 
     Args:
         relax: From a batch to its moves, in double precision.
-        config: Of the graphs.
+        config: Of the graphs that `relax` is given.
         file: The split.
         limit: At most so many crystals.
     """
@@ -84,8 +84,10 @@ def score(
     rows.sort(key=lambda row: file.num_atoms[row])
     errors, dummies = [], []
     for first in range(0, len(rows), _CHUNK):
-        graph, targets = collate([file[row] for row in rows[first : first + _CHUNK]], config)
-        errors.append(compute_errors(graph, *relax(graph), targets))
+        pairs = [file[row] for row in rows[first : first + _CHUNK]]
+        given, _ = collate(pairs, config)
+        graph, targets = collate(pairs, MEASURED)
+        errors.append(compute_errors(graph, *relax(given), targets))
         dummies.append(input_errors(graph, targets))
     result = concatenate(errors)
     own = {"crystals": count, "mean_displacement": float(result.displacement.mean())}
