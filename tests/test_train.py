@@ -151,8 +151,8 @@ def test_learning_rate_warms_up_and_decays(config):
 def test_learning_rate_falls_on_a_plateau(config):
     changes = {"schedule": "plateau", "plateau_patience": 1, "plateau_factor": 0.5}
     schedule = schedule_of(config.model_copy(update=changes))
-    for score in (1.0, 2.0, 1.5):
-        schedule.report(score)
+    for value in (1.0, 2.0, 1.5):
+        schedule.report(value)
     assert schedule.rate(10) == pytest.approx(config.learning_rate)
     state = json.loads(json.dumps(schedule.state()))
     resumed = schedule_of(config.model_copy(update=changes))
