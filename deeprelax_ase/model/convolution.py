@@ -15,7 +15,7 @@ from e3nn import o3
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deeprelax_ase.model.tensors import Tensors
+from deeprelax_ase.model.tensors import Tensors, quadrupoles
 
 Scalars = Float[Tensor, "atoms features"]
 Vectors = Float[Tensor, "atoms 3 features"]
@@ -34,7 +34,7 @@ class Edges:
         directions: From target to source.
         codes: Radial (and offset) codes of the pairs, for both ways (2) or the same for either (1).
         envelope: Weight of each pair, which falls to zero at the cutoff.
-        quadrupoles: Second-order harmonics of the directions of pairs; None without tensors.
+        quadrupoles: Second-order harmonics of the directions; None without tensors.
     """
 
     targets: Int[Tensor, " edges"]
@@ -42,7 +42,7 @@ class Edges:
     directions: Float[Tensor, "edges 3"]
     codes: Float[Tensor, "ways pairs basis"]
     envelope: Float[Tensor, " pairs"]
-    quadrupoles: Float[Tensor, "pairs 5"] | None = None
+    quadrupoles: Float[Tensor, "edges 5"] | None
 
     @classmethod
     def of_pairs(
@@ -51,17 +51,19 @@ class Edges:
         directions: Float[Tensor, "pairs 3"],
         codes: Float[Tensor, "ways pairs basis"],
         envelope: Float[Tensor, " pairs"],
-        quadrupoles: Float[Tensor, "pairs 5"] | None = None,
+        *,
+        has_tensors: bool = False,
     ) -> "Edges":
         """Both directions of pairs; `directions` go from the first atom of a pair to the second."""
         first, second = pairs
+        both = torch.cat([directions, -directions])
         return cls(
             targets=torch.cat([first, second]),
             sources=torch.cat([second, first]),
-            directions=torch.cat([directions, -directions]),
+            directions=both,
             codes=codes,
             envelope=envelope,
-            quadrupoles=quadrupoles,
+            quadrupoles=quadrupoles(both) if has_tensors else None,
         )
 
 
@@ -137,7 +139,7 @@ class Message(nn.Module):
             new_scalars.index_add_(0, edges.targets, scalar.contiguous())
             new_vectors.index_add_(0, edges.targets, moved)
             if edges.quadrupoles is not None:
-                turned = stretch[:, None, :] * edges.quadrupoles.repeat(2, 1)[:, :, None]
+                turned = stretch[:, None, :] * edges.quadrupoles[:, :, None]
                 if tensors is not None:
                     theirs = tensors.index_select(0, edges.sources)
                     turned = torch.addcmul(turned, same[:, None, :], theirs)

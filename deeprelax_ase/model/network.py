@@ -13,7 +13,7 @@ from deeprelax_ase.model.convolution import Edges, Message, Update, portions
 from deeprelax_ase.model.heads import DisplacementHead, EdgeHead, StrainHead
 from deeprelax_ase.model.offsets import OffsetEncoding
 from deeprelax_ase.model.radial import RadialBasis
-from deeprelax_ase.model.tensors import TensorUpdate, quadrupoles
+from deeprelax_ase.model.tensors import TensorUpdate
 from deeprelax_ase.prediction import Prediction, certainty, log_scale
 
 _MEAN_PAIRS_PER_ATOM = 11.0
@@ -147,7 +147,7 @@ class PaEGNN(nn.Module):
                 directions[part],
                 ways[:, part],
                 envelope[part],
-                quadrupoles(directions[part]) if self.config.num_tensors else None,
+                has_tensors=self.config.num_tensors > 0,
             )
             for part in portions(len(codes), codes.device)
         ]
