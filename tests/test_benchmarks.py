@@ -2,18 +2,20 @@
 
 import csv
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import typer
 from conftest import SMALL
-from datasets import write_pairs
+from datasets import write_pairs, write_relaxed
 
-from benchmarks import ablation, average, baselines, transfer
+from benchmarks import ablation, average, baselines, distill, transfer
 from deeprelax_ase.checkpoint import load_weights, save_weights
 from deeprelax_ase.config import LossConfig
 from deeprelax_ase.data.dataset import PairFile, collate
+from deeprelax_ase.data.table import reduced_composition
 from deeprelax_ase.model import PaEGNN
 
 _NOT_OF_CONFIGURATION = {"is_told_functional": True, "denoises_first": False}
@@ -147,3 +149,53 @@ def test_hydrides_are_split_by_formula_and_defects_held_out(tmp_path):
         (kept,) = pq.read_table(files[label]).to_pylist()
         assert kept["split"] == "val"
         assert label in kept["source"]
+
+
+def test_distilled_targets_are_the_mean_of_the_teachers(tmp_path, random_weights):
+    first = load_weights(random_weights).network
+    torch.manual_seed(5)
+    second = PaEGNN(first.config).eval()
+    table = pq.read_table(write_relaxed(tmp_path / "relaxed.parquet")).to_pylist()
+    for row in table[::2]:
+        row["numbers"] = [20 if z == 12 else z for z in row["numbers"]]  # calcium is like magnesium
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "relaxed.parquet")
+    file = PairFile(tmp_path / "relaxed.parquet", "train")
+    rng = np.random.default_rng(0)
+    held_back = {reduced_composition(file[0].crystal.numbers)}
+    inputs = list(distill.swaps_of(file, 3, 0.5, held_back, rng))
+    assert inputs
+    for entry in inputs:
+        assert reduced_composition(entry.pair.crystal.numbers) not in held_back
+    one, other, both = (
+        {row.id: row.pair for row in distill.label(inputs, networks)}
+        for networks in ([first], [second], [first, second])
+    )
+    assert one.keys() == other.keys() == both.keys()
+    for name, pair in both.items():
+        mean = (one[name].displacements + other[name].displacements) / 2
+        np.testing.assert_allclose(pair.displacements, mean, atol=1e-12)
+        volumes = [np.linalg.det(p.deformation) for p in (one[name], other[name], pair)]
+        assert volumes[2] == pytest.approx(np.sqrt(volumes[0] * volumes[1]))
+
+
+def test_nothing_is_exchanged_for_what_is_there_or_not_like_it():
+    similar = distill.similar_elements({3, 11, 19, 22, 23, 8, 16})
+    assert set(similar[3]) == {3, 11, 19}
+    assert set(similar[22]) == {22, 23}
+    assert set(similar[8]) == {8, 16}
+    assert similar[11][19] > similar[3][19]
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        swapped = distill._swapped(np.array([3, 3, 11, 8]), 0.9, similar, rng)
+        assert swapped[0] == swapped[1]
+        assert len({swapped[0], swapped[2], swapped[3]}) == 3
+
+
+def test_compositions_held_back_are_of_all_but_training(tmp_path):
+    path = write_pairs(tmp_path / "pairs.parquet")
+    expected = {
+        reduced_composition(PairFile(path, split)[row].crystal.numbers)
+        for split in ("val", "test")
+        for row in range(len(PairFile(path, split)))
+    }
+    assert distill.compositions_held_back([path]) == expected

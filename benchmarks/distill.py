@@ -1,0 +1,177 @@
+"""Pairs whose targets are what several networks predict together, for one to learn from.
+
+    python -m benchmarks.distill RELAXED.parquet OUT.parquet DATA --teachers A B [--swaps 4]
+
+The inputs are training crystals of RELAXED with some of their species exchanged for similar ones,
+which nobody has relaxed. The targets are the mean of the teachers' predictions, which is better
+than each of them. Compositions of the validation and test splits of the files in DATA are left out.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pymatgen.core import Element
+from tqdm import tqdm
+
+from deeprelax_ase.checkpoint import load_weights
+from deeprelax_ase.config import MAX_ATOMIC_NUMBER
+from deeprelax_ase.crystal import exp_symmetric, log_symmetric
+from deeprelax_ase.data.augment import Pair
+from deeprelax_ase.data.dataset import EmptySplitError, PairFile, collate
+from deeprelax_ase.data.table import Row, reduced_composition, write_pairs
+from deeprelax_ase.model import PaEGNN
+from deeprelax_ase.model.radial import covalent_radii
+from deeprelax_ase.train.validation import through_the_solve
+
+_CHUNK = 64
+_METALS = range(3, 13)
+"""Groups between which neighbours are similar."""
+_LIKE_RADII = 0.25
+"""Å. Elements whose covalent radii differ by this are chosen e times as seldom."""
+_LARGEST_MEAN_DISPLACEMENT = 1.0
+_LARGEST_LOG_VOLUME = 0.9
+"""Beyond them a prediction is not taken for a target."""
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A crystal to predict; the moves of its pair are not yet any."""
+
+    name: str
+    pair: Pair
+
+
+def main() -> None:
+    """Write the pairs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("relaxed", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--teachers", nargs="+", required=True)
+    parser.add_argument("--swaps", type=int, default=4, help="inputs a crystal")
+    parser.add_argument("--exchanged", type=float, default=0.5, help="share of the species")
+    parser.add_argument(
+        "--functionals", nargs="+", help="one at random; that of the crystal if not"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    held_back = compositions_held_back(sorted(arguments.data.glob("*.parquet")))
+    file = PairFile(arguments.relaxed, "train")
+    rng = np.random.default_rng(arguments.seed)
+    inputs = list(swaps_of(file, arguments.swaps, arguments.exchanged, held_back, rng))
+    if arguments.functionals:
+        chosen = rng.choice(arguments.functionals, size=len(inputs)).tolist()
+        inputs = [
+            replace(entry, pair=replace(entry.pair, functional=name))
+            for entry, name in zip(inputs, chosen, strict=True)
+        ]
+    networks = [load_weights(name).network for name in arguments.teachers]
+    print(write_pairs(arguments.out, label(inputs, networks)), "pairs of", len(inputs), "inputs")
+
+
+def compositions_held_back(paths: Sequence[Path]) -> set[str]:
+    """Reduced compositions of the validation and test splits of files."""
+    found = set()
+    for path in paths:
+        for split in ("val", "test"):
+            try:
+                file = PairFile(path, split)
+            except EmptySplitError:
+                continue
+            found |= {reduced_composition(file[row].crystal.numbers) for row in range(len(file))}
+    return found
+
+
+def swaps_of(
+    file: PairFile, count: int, exchanged: float, held_back: set[str], rng: np.random.Generator
+) -> Iterator[_Input]:
+    """Inputs made of the crystals of a file, each changed unless nothing is to be exchanged."""
+    similar = similar_elements(file.elements)
+    for row in range(len(file)):
+        pair = file[row]
+        for _ in range(count):
+            numbers = _swapped(pair.crystal.numbers, exchanged, similar, rng)
+            is_changed = (numbers != pair.crystal.numbers).any()
+            composition = reduced_composition(numbers)
+            if composition not in held_back and (is_changed or not exchanged):
+                crystal = replace(pair.crystal, numbers=numbers)
+                yield _Input(f"{composition}<-{file.id(row)}", replace(pair, crystal=crystal))
+
+
+def similar_elements(elements: set[int]) -> dict[int, dict[int, float]]:
+    """For each element how like it others are: of its group, and of metals the groups beside."""
+    groups = {z: Element.from_Z(z).group for z in elements}
+    radii = covalent_radii(MAX_ATOMIC_NUMBER + 1).tolist()
+
+    def are_similar(one: int, other: int) -> bool:
+        reach = 1 if one in _METALS and other in _METALS else 0
+        return abs(one - other) <= reach
+
+    return {
+        z: {
+            other: float(np.exp(-abs(radii[z] - radii[other]) / _LIKE_RADII))
+            for other in sorted(groups)
+            if are_similar(groups[z], groups[other])
+        }
+        for z in groups
+    }
+
+
+def _swapped(
+    numbers: Int[np.ndarray, " atoms"],
+    exchanged: float,
+    similar: Mapping[int, Mapping[int, float]],
+    rng: np.random.Generator,
+) -> Int[np.ndarray, " atoms"]:
+    """Some species exchanged; none becomes one that is there."""
+    swapped = numbers.copy()
+    taken = set(numbers.tolist())
+    for z in np.unique(numbers).tolist():
+        others = {other: weight for other, weight in similar[z].items() if other not in taken}
+        if others and rng.random() < exchanged:
+            weights = np.array(list(others.values()))
+            new = int(rng.choice(list(others), p=weights / weights.sum()))
+            swapped[numbers == z] = new
+            taken.add(new)
+    return swapped
+
+
+def label(inputs: Sequence[_Input], networks: Sequence[PaEGNN]) -> Iterator[Row]:
+    """Pairs of inputs and the mean of what networks predict."""
+    ordered = sorted(inputs, key=lambda entry: len(entry.pair.crystal))
+    for first in tqdm(range(0, len(ordered), _CHUNK), mininterval=30):
+        chunk = ordered[first : first + _CHUNK]
+        displacements, deformations = _mean_of(networks, [entry.pair for entry in chunk])
+        sizes = np.cumsum([len(entry.pair.crystal) for entry in chunk])[:-1]
+        for entry, moves, deformation in zip(
+            chunk, np.split(displacements, sizes), deformations, strict=True
+        ):
+            length = np.linalg.norm(moves, axis=1).mean()
+            log_volume = abs(np.log(np.linalg.det(deformation)))
+            if length < _LARGEST_MEAN_DISPLACEMENT and log_volume < _LARGEST_LOG_VOLUME:
+                pair = replace(entry.pair, displacements=moves, deformation=deformation)
+                yield Row(entry.name, "distilled", "train", pair)
+
+
+def _mean_of(
+    networks: Sequence[PaEGNN], pairs: Sequence[Pair]
+) -> tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "crystals 3 3"]]:
+    """Mean displacements, and the deformations of the mean strains."""
+    displacements, strains = [], []
+    with torch.inference_mode():
+        for network in networks:
+            graph, _ = collate(pairs, network.config)
+            moves, deformations = through_the_solve(network, network.config, "cpu")(graph)
+            displacements.append(moves.numpy())
+            strains.append(log_symmetric(deformations.numpy()))
+    return np.mean(displacements, axis=0), exp_symmetric(np.mean(strains, axis=0))
+
+
+if __name__ == "__main__":
+    main()
