@@ -9,7 +9,7 @@ than each of them. Compositions of the validation and test splits of the files i
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from deeprelax_ase.config import MAX_ATOMIC_NUMBER
 from deeprelax_ase.crystal import exp_symmetric, log_symmetric
 from deeprelax_ase.data.augment import Pair
 from deeprelax_ase.data.dataset import EmptySplitError, PairFile, collate
+from deeprelax_ase.data.substitute import LARGEST_MEAN_DISPLACEMENT
 from deeprelax_ase.data.table import Row, reduced_composition, write_pairs
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.model.radial import covalent_radii
@@ -33,17 +34,8 @@ _METALS = range(3, 13)
 """Groups between which neighbours are similar."""
 _LIKE_RADII = 0.25
 """Å. Elements whose covalent radii differ by this are chosen e times as seldom."""
-_LARGEST_MEAN_DISPLACEMENT = 1.0
 _LARGEST_LOG_VOLUME = 0.9
-"""Beyond them a prediction is not taken for a target."""
-
-
-@dataclass(frozen=True)
-class _Input:
-    """A crystal to predict; the moves of its pair are not yet any."""
-
-    name: str
-    pair: Pair
+"""Beyond it a prediction is not taken for a target."""
 
 
 def main() -> None:
@@ -90,8 +82,8 @@ def compositions_held_back(paths: Sequence[Path]) -> set[str]:
 
 def swaps_of(
     file: PairFile, count: int, exchanged: float, held_back: set[str], rng: np.random.Generator
-) -> Iterator[_Input]:
-    """Inputs made of the crystals of a file, each changed unless nothing is to be exchanged."""
+) -> Iterator[Row]:
+    """Inputs made of a file's crystals, changed unless nothing is exchanged; no targets yet."""
     similar = similar_elements(file.elements)
     for row in range(len(file)):
         pair = file[row]
@@ -101,7 +93,8 @@ def swaps_of(
             composition = reduced_composition(numbers)
             if composition not in held_back and (is_changed or not exchanged):
                 crystal = replace(pair.crystal, numbers=numbers)
-                yield _Input(f"{composition}<-{file.id(row)}", replace(pair, crystal=crystal))
+                name = f"{composition}<-{file.id(row)}"
+                yield Row(name, "distilled", "train", replace(pair, crystal=crystal))
 
 
 def similar_elements(elements: set[int]) -> dict[int, dict[int, float]]:
@@ -142,7 +135,7 @@ def _swapped(
     return swapped
 
 
-def label(inputs: Sequence[_Input], networks: Sequence[PaEGNN]) -> Iterator[Row]:
+def label(inputs: Sequence[Row], networks: Sequence[PaEGNN]) -> Iterator[Row]:
     """Pairs of inputs and the mean of what networks predict."""
     ordered = sorted(inputs, key=lambda entry: len(entry.pair.crystal))
     for first in tqdm(range(0, len(ordered), _CHUNK), mininterval=30):
@@ -154,9 +147,9 @@ def label(inputs: Sequence[_Input], networks: Sequence[PaEGNN]) -> Iterator[Row]
         ):
             length = np.linalg.norm(moves, axis=1).mean()
             log_volume = abs(np.log(np.linalg.det(deformation)))
-            if length < _LARGEST_MEAN_DISPLACEMENT and log_volume < _LARGEST_LOG_VOLUME:
+            if length < LARGEST_MEAN_DISPLACEMENT and log_volume < _LARGEST_LOG_VOLUME:
                 pair = replace(entry.pair, displacements=moves, deformation=deformation)
-                yield Row(entry.name, "distilled", "train", pair)
+                yield replace(entry, pair=pair)
 
 
 def _mean_of(

@@ -11,10 +11,10 @@ from strategies import crystals, rotations
 from deeprelax_ase.crystal import Crystal
 from deeprelax_ase.graph import build_graph
 from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.model.convolution import Edges, Message, Update
+from deeprelax_ase.model.convolution import Edges, Message, TensorUpdate, Update
 from deeprelax_ase.model.offsets import OffsetEncoding
 from deeprelax_ase.model.radial import RadialBasis, covalent_radii, polynomial_envelope
-from deeprelax_ase.model.tensors import TensorUpdate, components_of, matrices_of, quadrupoles
+from deeprelax_ase.model.tensors import components_of, matrices_of, quadrupoles
 
 TOLERANCE = {"atol": 1e-9, "rtol": 1e-7}
 

@@ -15,7 +15,7 @@ from e3nn import o3
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deeprelax_ase.model.tensors import Tensors, quadrupoles
+from deeprelax_ase.model.tensors import Tensors, components_of, matrices_of, quadrupoles
 
 Scalars = Float[Tensor, "atoms features"]
 Vectors = Float[Tensor, "atoms 3 features"]
@@ -172,6 +172,50 @@ class Update(nn.Module):
         return new_scalars, torch.addcmul(vectors, vector[:, None, :], first)
 
 
-def safe_norm(vectors: Vectors) -> Scalars:
-    """Length of each vector, with a finite gradient at zero."""
-    return torch.sqrt((vectors * vectors).sum(dim=1) + 1e-8)
+class TensorUpdate(nn.Module):
+    """Exchange between the scalars, the vectors and the tensors of one atom.
+
+    Tensors turn vectors, vectors make tensors of their dyads, and the scalars learn how tensors lie
+    to each other and to the vectors: angles between the neighbours that sums of directions lose.
+    """
+
+    def __init__(self, num_features: int, num_tensors: int) -> None:
+        super().__init__()
+        self.irreps_in = o3.Irreps(f"{num_features}x0e + {num_features}x1o + {num_tensors}x2e")
+        self.irreps_out = self.irreps_in
+        self.mix = nn.Linear(num_tensors, 2 * num_tensors, bias=False)
+        self.down = nn.Linear(num_features, 2 * num_tensors, bias=False)
+        self.up = nn.Linear(num_tensors, num_features, bias=False)
+        self.widths = [num_features, num_features, num_tensors, num_tensors]
+        self.gates = nn.Sequential(
+            nn.Linear(num_features + 3 * num_tensors, num_features),
+            nn.SiLU(),
+            nn.Linear(num_features, sum(self.widths)),
+        )
+
+    def forward(
+        self, scalars: Scalars, vectors: Vectors, tensors: Tensors
+    ) -> tuple[Scalars, Vectors, Tensors]:
+        """New scalars, vectors and tensors, the residual included."""
+        first, second = self.mix(tensors).chunk(2, dim=-1)
+        one, other = self.down(vectors).chunk(2, dim=-1)
+        dyads = components_of(one[:, :, None] * other[:, None, :])
+        turned = (matrices_of(first) * one[:, None]).sum(dim=2)
+        signs = [
+            scalars,
+            safe_norm(second),
+            (first * second).sum(dim=1),
+            (first * dyads).sum(dim=1),
+        ]
+        gates = self.gates(torch.cat(signs, dim=1)).split(self.widths, dim=1)
+        constant, vector, tensor, dyad = gates
+        return (
+            scalars + constant / math.sqrt(2.0),
+            torch.addcmul(vectors, vector[:, None], self.up(turned)),
+            tensors + tensor[:, None] * first + dyad[:, None] * dyads,
+        )
+
+
+def safe_norm(features: Float[Tensor, "atoms components some"]) -> Float[Tensor, "atoms some"]:
+    """Length of each vector or tensor, with a finite gradient at zero."""
+    return torch.sqrt((features * features).sum(dim=1) + 1e-8)

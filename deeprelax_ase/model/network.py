@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from deeprelax_ase.config import FUNCTIONALS, MAX_ATOMIC_NUMBER, NetworkConfig
 from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.model.convolution import Edges, Message, Update, portions
+from deeprelax_ase.model.convolution import Edges, Message, TensorUpdate, Update, portions
 from deeprelax_ase.model.heads import DisplacementHead, EdgeHead, StrainHead
 from deeprelax_ase.model.offsets import OffsetEncoding
 from deeprelax_ase.model.radial import RadialBasis
-from deeprelax_ase.model.tensors import TensorUpdate
 from deeprelax_ase.prediction import Prediction, certainty, log_scale
 
 _MEAN_PAIRS_PER_ATOM = 11.0
