@@ -57,25 +57,25 @@ def assemble(equations: NormalEquations) -> Blocks:
     i, j = equations.pairs
     a, h = equations.by_displacement, equations.by_deformation
     num_atoms = equations.batch.shape[0]
-    weighted = equations.weights[:, None] * a
-    square = weighted[:, :, None] * a[:, None, :]
-    mixed = weighted[:, :, None] * h[:, None, :]
-    right = weighted * equations.residuals[:, None]
+    weighted = equations.weights.unsqueeze(1) * a
+    square = weighted.unsqueeze(2) * a.unsqueeze(1)
+    mixed = weighted.unsqueeze(2) * h.unsqueeze(1)
+    right = weighted * equations.residuals.unsqueeze(1)
     identity = torch.eye(3, dtype=a.dtype, device=a.device)
-    atom = equations.atom_weights[:, None, None] * identity
+    atom = equations.atom_weights.view(-1, 1, 1) * identity
     atom = atom.index_add(0, torch.cat([i, j]), torch.cat([square, square]))
     # A pair of an atom and its own image moves as one: its blocks cancel.
-    image = (i == j).to(a.dtype)[:, None, None]
+    image = (i == j).to(a.dtype).view(-1, 1, 1)
     atom = atom.index_add(0, i, -2.0 * square * image)
     both = torch.cat([j, i])
     border = a.new_zeros(num_atoms, 3, 6).index_add(0, both, torch.cat([mixed, -mixed]))
-    atom_right = equations.atom_weights[:, None] * equations.atom_residuals
+    atom_right = equations.atom_weights.unsqueeze(1) * equations.atom_residuals
     atom_right = atom_right.index_add(0, both, torch.cat([right, -right]))
-    weighted_h = equations.weights[:, None] * h
-    corner = equations.crystal_weights[:, None, None] * torch.eye(6).to(a)
-    corner = corner.index_add(0, equations.crystals, weighted_h[:, :, None] * h[:, None, :])
-    corner_right = equations.crystal_weights[:, None] * equations.crystal_residuals
+    weighted_h = equations.weights.unsqueeze(1) * h
+    corner = equations.crystal_weights.view(-1, 1, 1) * torch.eye(6).to(a)
+    corner = corner.index_add(0, equations.crystals, weighted_h.unsqueeze(2) * h.unsqueeze(1))
+    corner_right = equations.crystal_weights.unsqueeze(1) * equations.crystal_residuals
     corner_right = corner_right.index_add(
-        0, equations.crystals, weighted_h * equations.residuals[:, None]
+        0, equations.crystals, weighted_h * equations.residuals.unsqueeze(1)
     )
     return Blocks(atom, -square * (1.0 - image), border, corner, atom_right, corner_right)

@@ -160,11 +160,11 @@ def gauss_newton_step(
     )
     of_pair = deformations.index_select(0, crystals)
     lengths, directions = length_and_direction(undeformed, of_pair)
-    by_displacement = (of_pair @ directions[:, :, None])[:, :, 0]
+    by_displacement = (of_pair @ directions.unsqueeze(2)).squeeze(2)
     projectors = graph.strain_projectors.index_select(0, crystals)
     by_deformation = _symmetric_product(
-        (projectors @ undeformed[:, :, None])[:, :, 0],
-        (projectors @ directions[:, :, None])[:, :, 0],
+        (projectors @ undeformed.unsqueeze(2)).squeeze(2),
+        (projectors @ directions.unsqueeze(2)).squeeze(2),
     )
     change, components = solve_normal_equations(
         NormalEquations(

@@ -189,8 +189,8 @@ def _factor_and_solve(
     A matrix that is not positive definite gives NaN, which the check on the result finds.
     """
     factor, info = torch.linalg.cholesky_ex(matrix)
-    solution = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
-    return factor, torch.where((info == 0)[:, None], solution, torch.nan)
+    solution = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
+    return factor, torch.where((info == 0).unsqueeze(1), solution, torch.nan)
 
 
 class _CholeskySolve(torch.autograd.Function):
@@ -207,5 +207,5 @@ class _CholeskySolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         factor, solution = ctx.saved_tensors
-        by_right = torch.cholesky_solve(gradients[0][:, :, None], factor)[:, :, 0]
-        return -by_right[:, :, None] * solution[:, None, :], by_right
+        by_right = torch.cholesky_solve(gradients[0].unsqueeze(2), factor).squeeze(2)
+        return -by_right.unsqueeze(2) * solution.unsqueeze(1), by_right

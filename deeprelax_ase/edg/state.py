@@ -76,7 +76,7 @@ def _exp(strains: Float[Tensor, "crystals 3 3"]) -> Float[Tensor, "crystals 3 3"
         return torch.linalg.matrix_exp(strains)
     safe = torch.where(strains.isfinite(), strains, 0.0)
     values, axes = torch.linalg.eigh(safe)
-    result = (axes * values.exp()[:, None, :]) @ axes.mT
+    result = (axes * values.exp().unsqueeze(1)) @ axes.mT
     return torch.where(strains.isfinite(), result, strains)
 
 
@@ -113,9 +113,9 @@ def length_and_direction(
     undeformed: Float[Tensor, "pairs 3"], deformations: Float[Tensor, "pairs 3 3"]
 ) -> tuple[Float[Tensor, " pairs"], Float[Tensor, "pairs 3"]]:
     """Lengths (Å) and unit vectors of deformed vectors."""
-    vectors = (undeformed[:, None, :] @ deformations)[:, 0]
+    vectors = (undeformed.unsqueeze(1) @ deformations).squeeze(1)
     lengths = torch.sqrt((vectors * vectors).sum(dim=1) + TINY)
-    return lengths, vectors / lengths[:, None]
+    return lengths, vectors / lengths.unsqueeze(1)
 
 
 def pair_lengths(graph: CrystalGraph, state: State) -> Float[Tensor, " pairs"]:
@@ -135,8 +135,8 @@ def unmoved(graph: CrystalGraph) -> State:
 
 def choose(graph: CrystalGraph, first: Bool[Tensor, " crystals"], a: State, b: State) -> State:
     """State a for the crystals marked, b for the others."""
-    atoms = first.index_select(0, graph.batch)[:, None]
-    return torch.where(atoms, a[0], b[0]), torch.where(first[:, None, None], a[1], b[1])
+    atoms = first.index_select(0, graph.batch).unsqueeze(1)
+    return torch.where(atoms, a[0], b[0]), torch.where(first.view(-1, 1, 1), a[1], b[1])
 
 
 def largest_change(graph: CrystalGraph, a: State, b: State) -> Float[Tensor, " crystals"]:

@@ -128,21 +128,22 @@ class Message(nn.Module):
         new_vectors = scalars.new_zeros(scalars.shape[0], 3, scalars.shape[1])
         new_tensors = scalars.new_zeros(scalars.shape[0], 5, self.num_tensors)
         for edges in portions:
-            filters = self.filter(edges.codes) * edges.envelope[:, None]  # (ways, pairs, 3F + 2T)
+            # (ways, pairs, 3F + 2T)
+            filters = self.filter(edges.codes) * edges.envelope.unsqueeze(1)
             sent = source.index_select(0, edges.sources)
             sent = (sent.view(2, -1, sent.shape[1]) * filters).view(sent.shape)
             along, outward, scalar, same, stretch = sent.split(self.widths, dim=1)
-            moved = outward[:, None, :] * edges.directions[:, :, None]
+            moved = outward.unsqueeze(1) * edges.directions.unsqueeze(2)
             if vectors is not None:
                 received = vectors.index_select(0, edges.sources)
-                moved = torch.addcmul(moved, along[:, None, :], received)
+                moved = torch.addcmul(moved, along.unsqueeze(1), received)
             new_scalars.index_add_(0, edges.targets, scalar.contiguous())
             new_vectors.index_add_(0, edges.targets, moved)
             if edges.quadrupoles is not None:
-                turned = stretch[:, None, :] * edges.quadrupoles[:, :, None]
+                turned = stretch.unsqueeze(1) * edges.quadrupoles.unsqueeze(2)
                 if tensors is not None:
                     theirs = tensors.index_select(0, edges.sources)
-                    turned = torch.addcmul(turned, same[:, None, :], theirs)
+                    turned = torch.addcmul(turned, same.unsqueeze(1), theirs)
                 new_tensors.index_add_(0, edges.targets, turned)
         return new_scalars, new_vectors, new_tensors
 
@@ -169,7 +170,7 @@ class Update(nn.Module):
         gates = self.gates(torch.cat([scalars, safe_norm(second)], dim=1))
         constant, product, vector = gates.chunk(3, dim=1)
         new_scalars = scalars + (constant + product * inner) / math.sqrt(2.0)
-        return new_scalars, torch.addcmul(vectors, vector[:, None, :], first)
+        return new_scalars, torch.addcmul(vectors, vector.unsqueeze(1), first)
 
 
 class TensorUpdate(nn.Module):
@@ -199,8 +200,8 @@ class TensorUpdate(nn.Module):
         """New scalars, vectors and tensors, the residual included."""
         first, second = self.mix(tensors).chunk(2, dim=-1)
         one, other = self.down(vectors).chunk(2, dim=-1)
-        dyads = components_of(one[:, :, None] * other[:, None, :])
-        turned = (matrices_of(first) * one[:, None]).sum(dim=2)
+        dyads = components_of(one.unsqueeze(2) * other.unsqueeze(1))
+        turned = (matrices_of(first) * one.unsqueeze(1)).sum(dim=2)
         signs = [
             scalars,
             safe_norm(second),
@@ -211,8 +212,8 @@ class TensorUpdate(nn.Module):
         constant, vector, tensor, dyad = gates
         return (
             scalars + constant / math.sqrt(2.0),
-            torch.addcmul(vectors, vector[:, None], self.up(turned)),
-            tensors + tensor[:, None] * first + dyad[:, None] * dyads,
+            torch.addcmul(vectors, vector.unsqueeze(1), self.up(turned)),
+            tensors + tensor.unsqueeze(1) * first + dyad.unsqueeze(1) * dyads,
         )
 
 

@@ -73,11 +73,11 @@ class EdgeHead(nn.Module):
         i, j = pairs
         # Each end's vectors along its own outward direction: symmetric when the ends swap.
         difference = pulls.index_select(0, i) - pulls.index_select(0, j)
-        outward = (difference * directions[:, :, None]).sum(dim=1)
+        outward = (difference * directions.unsqueeze(2)).sum(dim=1)
         mixed = ends.index_select(0, i) + ends.index_select(0, j) + self.code(codes) + outward
         if self.tensors is not None:
             both = tensors.index_select(0, i) + tensors.index_select(0, j)
-            along = (both * quadrupoles(directions)[:, :, None]).sum(dim=1)
+            along = (both * quadrupoles(directions).unsqueeze(2)).sum(dim=1)
             mixed = mixed + self.tensors(along)
         activation = nn.functional.silu
         out: Tensor = self.out(activation(self.hidden(activation(mixed))))
@@ -130,14 +130,14 @@ class StrainHead(nn.Module):
     ) -> Estimate:
         """Estimates of shape `(crystals, 3, 3)`, `(crystals,)` and `(crystals,)`."""
         isotropic, raw_scales, raw_weights = graph.mean(self.atoms(scalars)).unbind(dim=1)
-        dyads = (directions[:, :, None] * directions[:, None, :]).flatten(1)
+        dyads = (directions.unsqueeze(2) * directions.unsqueeze(1)).flatten(1)
         total = dyads.new_zeros(graph.num_crystals, 9)
-        total = total.index_add(0, graph.edge_batch, dyads * pulls[:, None])
-        deviatoric = (total / graph.num_atoms[:, None]).view(-1, 3, 3)
+        total = total.index_add(0, graph.edge_batch, dyads * pulls.unsqueeze(1))
+        deviatoric = (total / graph.num_atoms.unsqueeze(1)).view(-1, 3, 3)
         identity = torch.eye(3, dtype=dyads.dtype, device=dyads.device)
-        strains = deviatoric + isotropic[:, None, None] * identity
+        strains = deviatoric + isotropic.view(-1, 1, 1) * identity
         if self.tensors is not None:
             mean = graph.mean(0.1 * self.tensors(tensors).flatten(1))
-            strains = strains + matrices_of(mean[:, :, None]).squeeze(3)
+            strains = strains + matrices_of(mean.unsqueeze(2)).squeeze(3)
         projectors = graph.strain_projectors
         return Estimate(projectors @ strains @ projectors, raw_scales, raw_weights)

@@ -85,7 +85,7 @@ class PaEGNN(nn.Module):
         """Features of the atoms after the last layer, and what is known of the pairs."""
         i, j = graph.edge_index
         numbers_i, numbers_j = graph.numbers.index_select(0, i), graph.numbers.index_select(0, j)
-        directions = graph.edge_vectors / graph.edge_lengths[:, None]
+        directions = graph.edge_vectors / graph.edge_lengths.unsqueeze(1)
         codes = self.radial(graph.edge_lengths, numbers_i, numbers_j)
         envelope = self.radial.envelope(graph.edge_lengths)
 
@@ -131,7 +131,7 @@ class PaEGNN(nn.Module):
         self, graph: CrystalGraph, directions: Tensor, codes: Tensor, envelope: Tensor
     ) -> list[Edges]:
         """The edges in portions; without offsets, the codes of both ways are the same."""
-        ways = codes[None]
+        ways = codes.unsqueeze(0)
         if self.offsets is not None:
             encoded = graph.encoded_offsets
             ways = torch.stack(

@@ -77,9 +77,9 @@ class RadialBasis(nn.Module):
         numbers_j: Int[Tensor, " pairs"],
     ) -> Float[Tensor, "pairs basis"]:
         """Basis functions of each pair, not yet under the envelope."""
-        absolute = (distances[:, None] - self.centers) * self.inverse_width
+        absolute = (distances.unsqueeze(1) - self.centers) * self.inverse_width
         touching = self.radii.index_select(0, numbers_i) + self.radii.index_select(0, numbers_j)
-        relative = (distances / touching)[:, None] - self.relative_centers
+        relative = (distances / touching).unsqueeze(1) - self.relative_centers
         arguments = torch.cat([absolute, relative * self.relative_inverse_width], dim=1)
         # Past the clamp a Gaussian would be a denormal number, which costs fifty times as much.
         return torch.exp((-0.5 * arguments**2).clamp_min(-30.0))

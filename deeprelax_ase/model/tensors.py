@@ -19,7 +19,7 @@ _BASIS = math.sqrt(5.0) * o3.wigner_3j(1, 1, 2, dtype=torch.float64).reshape(9, 
 
 def quadrupoles(directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 5"]:
     """Dyads of unit vectors less their trace: spherical harmonics times the root of 2/3."""
-    dyads = directions[:, :, None] * directions[:, None, :]
+    dyads = directions.unsqueeze(2) * directions.unsqueeze(1)
     return dyads.flatten(1) @ _BASIS.to(directions)
 
 
