@@ -1,6 +1,7 @@
 """The parts of the benchmarks that can be wrong without anybody seeing it in a table."""
 
 import csv
+from dataclasses import fields
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import typer
 from conftest import SMALL
 from datasets import write_pairs, write_relaxed
 
-from benchmarks import ablation, average, baselines, distill, transfer
+from benchmarks import ablation, average, baselines, distill, scales, transfer
 from deeprelax_ase.checkpoint import load_weights, save_weights
 from deeprelax_ase.config import LossConfig
 from deeprelax_ase.data.dataset import PairFile, collate
@@ -123,6 +124,32 @@ def test_average_of_different_networks_is_refused(tmp_path, random_weights, caps
         average.average(tmp_path / "mean.safetensors", [str(random_weights), "default"])
     assert "are not of one configuration" in capsys.readouterr().err
     assert not (tmp_path / "mean.safetensors").exists()
+
+
+def test_scales_are_fitted_and_predictions_stay(tmp_path, random_weights, batch):
+    path = write_pairs(tmp_path / "pairs.parquet")
+    out = tmp_path / "scaled.safetensors"
+    scales.scales(out, str(random_weights), [path], steps=60)
+    known = (load_weights(random_weights), load_weights(out))
+    assert known[1].provenance["scales_of"] == ["pairs.parquet (train)"]
+    graph = batch[0].to(torch.float32)
+    with torch.no_grad():
+        before, after = (weights.network(graph) for weights in known)
+    for field in fields(before):
+        is_equal = torch.equal(getattr(before, field.name), getattr(after, field.name))
+        assert is_equal != field.name.endswith("log_scales"), field.name
+    batches = list(scales.encoded(known[0].network, path, "train", 100))
+    first, last = scales.fit_scales(known[0].network, batches, 60)
+    assert last < first - 0.1
+
+
+def test_scales_for_no_pairs_are_refused(tmp_path, random_weights, capsys):
+    with pytest.raises(typer.Exit):
+        scales.scales(
+            tmp_path / "out.safetensors", str(random_weights), [tmp_path / "none.parquet"]
+        )
+    assert "none.parquet" in capsys.readouterr().err
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_hydrides_are_split_by_formula_and_defects_held_out(tmp_path):
