@@ -84,7 +84,7 @@ def fit_scales(
     before = _mean_likelihood(network, batches)
     for _ in range(steps):
         optimizer.zero_grad()
-        _likelihood(network, batches[order.integers(len(batches))]).backward()
+        _likelihood(network, batches[int(order.integers(len(batches)))]).backward()
         optimizer.step()
         decay.step()
     return before, _mean_likelihood(network, batches)
