@@ -18,7 +18,7 @@ from deeprelax_ase.config import TrainConfig
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.train.loop import Trainer
 
-_BASE = Path(__file__).parents[1] / "weights" / "default-4.json"
+_BASE = Path(__file__).parent / "stages" / "first-1.json"
 """The stage of the shipped weights that started from random ones."""
 _RESULTS = Path(__file__).parent / "results" / "ablation.json"
 _BUDGET = {"steps": 4000, "edges_per_batch": 6000, "validate_every": 4000, "augmentation": None}

@@ -42,6 +42,11 @@ _LICENCES = {
     "exfoliation_2d": "layers of Materials Project crystals to 2DMatPedia sheets",
     "defects_and_hydrides": "JasonGibsonUfl/Augmented_CGCNN (MIT), SMTG-Bham/doped and "
     "ShakeNBreak (MIT)",
+    "distilled": "crystals of `relaxed` with species exchanged, as two networks relax them, by "
+    "`benchmarks/distill.py`",
+    "distilled_functional": "crystals of `relaxed` under another functional, likewise",
+    "distilled_2d": "sheets of `relaxed_2d` with species exchanged, likewise",
+    "distilled_exfoliation": "inputs of `exfoliation_2d` with species exchanged, likewise",
     "relaxed": "Materials Project (CC BY 4.0), by way of fxcoudert/topology_databases and "
     "kdmsit/crysxpp; disturbed on the fly",
     "relaxed_2d": "the sheets of the sources above, disturbed on the fly",
