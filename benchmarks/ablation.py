@@ -19,7 +19,7 @@ from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.train.loop import Trainer
 
 _BASE = Path(__file__).parent / "stages" / "first-1.json"
-"""The stage of the shipped weights that started from random ones."""
+"""The first stage of the first generation, which started from random weights."""
 _RESULTS = Path(__file__).parent / "results" / "ablation.json"
 _BUDGET = {"steps": 4000, "edges_per_batch": 6000, "validate_every": 4000, "augmentation": None}
 Results = dict[str, dict[str, dict[str, dict[str, float]]]]

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LinearLR
 from deeprelax_ase.checkpoint import load_weights, save_weights
 from deeprelax_ase.cli.common import stop
 from deeprelax_ase.config import LossConfig
-from deeprelax_ase.data.dataset import PairFile, Targets, collate
+from deeprelax_ase.data.dataset import Targets, collate, open_pairs
 from deeprelax_ase.graph import CrystalGraph
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.model.network import Features
@@ -60,7 +60,7 @@ def scales(
 @torch.no_grad()
 def encoded(network: PaEGNN, path: Path, split: str, limit: int) -> Iterator[Known]:
     """Batches of a file's crystals, with what the layers before the heads make of them."""
-    file = PairFile(path, split)
+    file = open_pairs(path, split)
     chosen = np.random.default_rng(0).permutation(len(file))[:limit].tolist()
     for first in range(0, len(chosen), _BATCH):
         graph, targets = collate(

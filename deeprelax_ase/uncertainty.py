@@ -135,7 +135,7 @@ def is_within_error(change: float, expected_error: float) -> bool:
 
     It is below 0.85 of the expected error. Validation crystals that were relaxed already then move
     by 0.004 Å in the mean, sheets by just less than the 0.012 Å that are allowed, and no hydride
-    of theirs ends worse; substitution pairs lose half a point of their gain.
+    of theirs ends worse; substitution pairs lose up to a point of their gain.
 
     Args:
         change: Root mean square change of the lengths of the bonds, in which a few that change much

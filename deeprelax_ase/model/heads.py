@@ -101,7 +101,7 @@ class DisplacementHead(nn.Module):
         """Estimates of shape `(atoms, 3)`, `(atoms,)` and `(atoms,)`."""
         first, second = self.mix(vectors).chunk(2, dim=-1)
         gates = self.gates(torch.cat([scalars, safe_norm(second)], dim=1))
-        values = (first * gates[:, None, : self.num_features]).mean(dim=-1)
+        values = (first * gates[:, : self.num_features].unsqueeze(1)).mean(dim=-1)
         return Estimate(values, gates[:, -2], gates[:, -1])
 
 
