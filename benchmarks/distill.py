@@ -4,7 +4,9 @@
 
 The inputs are training crystals of RELAXED with some of their species exchanged for similar ones,
 which nobody has relaxed. The targets are the mean of the teachers' predictions, which is better
-than each of them. Compositions of the validation and test splits of the files in DATA are left out.
+than each of them. What teachers know of a functional from crystals of another one alone is of use
+anywhere after a prediction for that other one: `--through`. Compositions of the validation and
+test splits of the files in DATA are left out.
 """
 
 import argparse
@@ -14,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pymatgen.core import Element
+from scipy.linalg import polar
 from tqdm import tqdm
 
 from deeprelax_ase.checkpoint import load_weights
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--functionals", nargs="+", help="one at random; that of the crystal if not"
     )
+    parser.add_argument("--through", help="functional of a first prediction, before any other's")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -64,7 +68,8 @@ def main() -> None:
             for entry, name in zip(inputs, chosen, strict=True)
         ]
     networks = [load_weights(name).network for name in arguments.teachers]
-    print(write_pairs(arguments.out, label(inputs, networks)), "pairs of", len(inputs), "inputs")
+    pairs = label(inputs, networks, arguments.through)
+    print(write_pairs(arguments.out, pairs), "pairs of", len(inputs), "inputs")
 
 
 def compositions_held_back(paths: Sequence[Path]) -> set[str]:
@@ -135,27 +140,31 @@ def _swapped(
     return swapped
 
 
-def label(inputs: Sequence[Row], networks: Sequence[PaEGNN]) -> Iterator[Row]:
-    """Pairs of inputs and the mean of what networks predict."""
+def label(
+    inputs: Sequence[Row], networks: Sequence[PaEGNN], through: str | None = None
+) -> Iterator[Row]:
+    """Pairs of inputs and the mean of what networks predict, for another functional first if so."""
     ordered = sorted(inputs, key=lambda entry: len(entry.pair.crystal))
     for first in tqdm(range(0, len(ordered), _CHUNK), mininterval=30):
         chunk = ordered[first : first + _CHUNK]
-        displacements, deformations = _mean_of(networks, [entry.pair for entry in chunk])
-        sizes = np.cumsum([len(entry.pair.crystal) for entry in chunk])[:-1]
-        for entry, moves, deformation in zip(
-            chunk, np.split(displacements, sizes), deformations, strict=True
-        ):
-            length = np.linalg.norm(moves, axis=1).mean()
-            log_volume = abs(np.log(np.linalg.det(deformation)))
+        pairs = _mean_of(networks, [entry.pair for entry in chunk], through)
+        for entry, pair in zip(chunk, pairs, strict=True):
+            length = np.linalg.norm(pair.displacements, axis=1).mean()
+            log_volume = abs(np.log(np.linalg.det(pair.deformation)))
             if length < LARGEST_MEAN_DISPLACEMENT and log_volume < _LARGEST_LOG_VOLUME:
-                pair = replace(entry.pair, displacements=moves, deformation=deformation)
                 yield replace(entry, pair=pair)
 
 
-def _mean_of(
-    networks: Sequence[PaEGNN], pairs: Sequence[Pair]
-) -> tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "crystals 3 3"]]:
-    """Mean displacements, and the deformations of the mean strains."""
+def _mean_of(networks: Sequence[PaEGNN], pairs: Sequence[Pair], through: str | None) -> list[Pair]:
+    """Pairs with the mean displacements, and the deformations of the mean strains, as targets."""
+    if through:
+        steps = _mean_of(networks, [replace(pair, functional=through) for pair in pairs], None)
+        on = [replace(pair, crystal=step.relaxed) for pair, step in zip(pairs, steps, strict=True)]
+        ends = _mean_of(networks, on, None)
+        return [
+            step if pair.functional == through else _joined(step, end)
+            for pair, step, end in zip(pairs, steps, ends, strict=True)
+        ]
     displacements, strains = [], []
     with torch.inference_mode():
         for network in networks:
@@ -163,7 +172,28 @@ def _mean_of(
             moves, deformations = through_the_solve(network, network.config, "cpu")(graph)
             displacements.append(moves.numpy())
             strains.append(log_symmetric(deformations.numpy()))
-    return np.mean(displacements, axis=0), exp_symmetric(np.mean(strains, axis=0))
+    sizes = np.cumsum([len(pair.crystal) for pair in pairs])[:-1]
+    return [
+        replace(pair, displacements=moves, deformation=deformation)
+        for pair, moves, deformation in zip(
+            pairs,
+            np.split(np.mean(displacements, axis=0), sizes),
+            exp_symmetric(np.mean(strains, axis=0)),
+            strict=True,
+        )
+    ]
+
+
+def _joined(first: Pair, second: Pair) -> Pair:
+    """From the first's input to the second's target; the second starts where the first ends."""
+    moves = np.linalg.solve(first.deformation, second.displacements.T).T
+    _, deformation = polar(first.deformation @ second.deformation, side="left")
+    return replace(
+        second,
+        crystal=first.crystal,
+        displacements=first.displacements + moves,
+        deformation=deformation,
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The parts of the benchmarks that can be wrong without anybody seeing it in a table."""
 
 import csv
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -203,6 +203,32 @@ def test_distilled_targets_are_the_mean_of_the_teachers(tmp_path, random_weights
         np.testing.assert_allclose(pair.displacements, mean, atol=1e-12)
         volumes = [np.linalg.det(p.deformation) for p in (one[name], other[name], pair)]
         assert volumes[2] == pytest.approx(np.sqrt(volumes[0] * volumes[1]))
+
+
+@pytest.mark.parametrize("functional", ["PBE", "PBEsol"])
+def test_a_functional_is_reached_by_way_of_another(functional, tmp_path, random_weights):
+    network = load_weights(random_weights).network
+    file = PairFile(write_relaxed(tmp_path / "relaxed.parquet"), "train")
+    (entry, *_) = distill.swaps_of(file, 1, 0.0, set(), np.random.default_rng(0))
+
+    def end_of(crystal, functional, through=None):
+        pair = replace(entry.pair, crystal=crystal, functional=functional)
+        (row,) = distill.label([replace(entry, pair=pair)], [network], through)
+        return row.pair
+
+    start = entry.pair.crystal
+    whole = end_of(start, functional, through="PBE")
+    expected = end_of(start, "PBE")
+    if functional == "PBEsol":
+        expected = end_of(expected.relaxed, "PBEsol")
+        assert np.abs(end_of(start, "PBEsol").deformation - whole.deformation).max() > 1e-3
+    assert whole.functional == functional
+    assert whole.crystal is start
+    np.testing.assert_allclose(  # all that a rotation keeps
+        whole.relaxed.pairs_within(4.0).lengths,
+        expected.relaxed.pairs_within(4.0).lengths,
+    )
+    np.testing.assert_allclose(whole.deformation, whole.deformation.T, atol=1e-12)
 
 
 def test_nothing_is_exchanged_for_what_is_there_or_not_like_it():

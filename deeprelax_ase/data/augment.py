@@ -28,6 +28,12 @@ class Pair:
     displacements: Float[np.ndarray, "atoms 3"]
     deformation: Float[np.ndarray, "3 3"]
 
+    @property
+    def relaxed(self) -> Crystal:
+        """The target."""
+        moved = (self.crystal.positions + self.displacements) @ self.deformation
+        return replace(self.crystal, positions=moved, cell=self.crystal.cell @ self.deformation)
+
 
 def disturb(pair: Pair, noise: NoiseConfig, rng: np.random.Generator) -> Pair:
     """The pair with its input strained and rattled, and the same relaxed crystal as target.

@@ -88,8 +88,7 @@ def write_pairs(path: Path, rows: Iterable[Row]) -> int:
 
 def _record(row: Row) -> dict[str, object]:
     pair = row.pair
-    relaxed_cell = pair.crystal.cell @ pair.deformation
-    relaxed = (pair.crystal.positions + pair.displacements) @ pair.deformation
+    relaxed = pair.relaxed
     return {
         "id": row.id,
         "source": row.source,
@@ -98,8 +97,8 @@ def _record(row: Row) -> dict[str, object]:
         "numbers": pair.crystal.numbers.tolist(),
         "cell": pair.crystal.cell.ravel(),
         "positions": pair.crystal.positions.ravel(),
-        "relaxed_cell": relaxed_cell.ravel(),
-        "relaxed_positions": relaxed.ravel(),
+        "relaxed_cell": relaxed.cell.ravel(),
+        "relaxed_positions": relaxed.positions.ravel(),
         "mean_displacement": float(np.linalg.norm(pair.displacements, axis=1).mean()),
         "log_volume_ratio": float(np.log(np.linalg.det(pair.deformation))),
         "pbc": pair.crystal.pbc.tolist(),
