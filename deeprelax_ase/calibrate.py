@@ -1,5 +1,6 @@
 """Fit expected errors and intervals on validation data, and store them with the weights."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from deeprelax_ase.uncertainty import (
     fit_powers,
 )
 
+_ENOUGH_CRYSTALS = 100
+
 
 def calibrate(
     path: Path, files: Sequence[Path], limit: int | None = None, *, ensemble: bool = False
@@ -33,7 +36,8 @@ def calibrate(
             the weights alone stays.
 
     Raises:
-        ValueError: No such weights or replicates, or a file that cannot be evaluated.
+        ValueError: No such weights or replicates, a file that cannot be evaluated, or too few
+            crystals.
     """
     if not Path(path).is_file():
         msg = f"no file {path}: name the weights file to calibrate, not shipped weights"
@@ -49,6 +53,7 @@ def calibrate(
             msg = f"{file}: not a single bond to calibrate on"
             raise ValueError(msg)
     crystal_errors, signs = zip(*map(_errors_and_signs, evaluations), strict=True)
+    _check_count(sum(map(len, crystal_errors)), signs[0].shape[1] + 1)
     crystal = fit_crystal(crystal_errors, signs)
     expected = [
         _expected_of_bonds(entry, rows, Calibration(crystal=crystal))
@@ -77,6 +82,21 @@ def calibrate(
     own = kept | {"ensemble": fitted} if ensemble else kept | fitted
     save_weights(path, stored.network, stored.provenance, own)
     return calibration
+
+
+def _check_count(crystals: int, numbers: int) -> None:
+    """Refuse fewer crystals than numbers fitted to them, and warn where they are few."""
+    if crystals <= numbers:
+        msg = (
+            f"{crystals} crystals with bonds are too few to fit {numbers} numbers to: give more, "
+            f"some hundreds, or leave out the limit"
+        )
+        raise ValueError(msg)
+    if crystals < _ENOUGH_CRYSTALS:
+        warnings.warn(
+            f"calibrated on {crystals} crystals: expected errors need some hundreds to be trusted",
+            stacklevel=3,
+        )
 
 
 def _errors_and_signs(

@@ -4,11 +4,12 @@ One YAML or JSON file makes one `TrainConfig`; the `NetworkConfig` inside it tra
 weights. No defaults live anywhere else.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 FUNCTIONALS = ("unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW")
 """Exchange-correlation functionals a network can be told to relax to; the index is its token."""
@@ -20,7 +21,7 @@ _CUTOFF_MARGIN = 1e-4
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class NetworkConfig(_Frozen):
@@ -145,13 +146,36 @@ def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainCo
         raise ValueError(msg)
     try:
         entries = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        msg = f"{path} is neither JSON nor YAML: {error}"
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}"
         raise ValueError(msg) from error
     if not isinstance(entries, dict):
         msg = f"{path} holds no configuration"
         raise ValueError(msg)
-    config = TrainConfig(**entries | changes)
+    try:
+        config = TrainConfig.model_validate(entries | changes)
+    except ValidationError as error:
+        msg = f"{path}: {'; '.join(_complaints(error))}"
+        raise ValueError(msg) from error
     folder = data or path.parent
     sources = [s.model_copy(update={"path": folder / s.path}) for s in config.sources]
     return config.model_copy(update={"sources": tuple(sources)})
+
+
+def _complaints(error: ValidationError) -> Iterator[str]:
+    """What is wrong with each entry; not also with what contains it."""
+    problems = error.errors(include_url=False)
+    places = [problem["loc"] for problem in problems]
+    for problem, place in zip(problems, places, strict=True):
+        if any(len(other) > len(place) and other[: len(place)] == place for other in places):
+            continue
+        name = ".".join(map(str, place))
+        reason = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            yield f"{name} is no option"
+        elif problem["type"] == "missing":
+            yield f"{name} is missing"
+        elif name:
+            yield f"{name} is {problem['input']!r}: {reason[0].lower()}{reason[1:]}"
+        else:
+            yield reason

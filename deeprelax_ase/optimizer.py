@@ -30,6 +30,8 @@ def apply_move(target: Relaxable, result: RelaxResult) -> RelaxResult:
     Returns:
         The result with the strain and the displacement that were in fact made.
     """
+    if not result.displacement.any() and not result.strain.any():
+        return result  # nor is what a calculator knows of the atoms lost
     atoms = _atoms_of(target)
     strain = result.strain
     if _has_cell(target):

@@ -89,7 +89,8 @@ _Outcome = tuple[Any, Status, str, Float[np.ndarray, "3 3"], Float[np.ndarray, "
 def _kept(entry: StructureInput, status: Status, why: str) -> _Outcome:
     """The input as it was."""
     unmoved = np.zeros((3, 3)), np.zeros((len(entry.crystal), 3))
-    return entry.source, status, "; ".join((*entry.notes, why)), *unmoved
+    kept = entry.copy_of_source() if status == "relaxed" else entry.source
+    return kept, status, "; ".join((*entry.notes, why)), *unmoved
 
 
 def _moved(entry: StructureInput, move: _Move) -> _Outcome:

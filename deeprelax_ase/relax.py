@@ -70,8 +70,8 @@ class Relaxer:
             msg = f"unknown method {method!r}: choose from {', '.join(edg.METHODS)}"
             raise ValueError(msg)
         check_vacuum(vacuum)
-        if edges_per_batch < 1:
-            msg = f"edges_per_batch is {edges_per_batch}: it has to be positive"
+        if not isinstance(edges_per_batch, int | np.integer) or edges_per_batch < 1:
+            msg = f"edges_per_batch is {edges_per_batch!r}: it has to be a positive whole number"
             raise ValueError(msg)
         self.device = _device(device)
         self.functional = functional
@@ -101,10 +101,10 @@ class Relaxer:
             replicates: Sequence[Weights] = [model]
         elif isinstance(model, str | Path):
             replicates = load_replicates(model) if ensemble else [load_weights(model)]
-        elif len(model):
+        elif model and isinstance(model, list | tuple) and isinstance(model[0], Weights):
             replicates = model
         else:
-            msg = "the list of replicates is empty"
+            msg = f"model is {model!r}: give a name, a path, `Weights`, or a list of `Weights`"
             raise ValueError(msg)
         return Predictor(replicates, self.device, self.method)
 

@@ -153,6 +153,7 @@ def trust_table(summaries: dict[str, dict[str, Any]]) -> str:
         "worst 5 % flagged bonds, displacements, distances / %",
         "coverage / %",
         "left as they were",
+        "refused or failed",
     ]
     rows = []
     for name, summary in summaries.items():
@@ -160,7 +161,7 @@ def trust_table(summaries: dict[str, dict[str, Any]]) -> str:
         covered = ", ".join(
             f"{100 * float(share):.0f}: {value:.1f}" for share, value in entry["coverage"].items()
         )
-        kept = summary["crystals"] - summary["moved"]
+        kept = summary["crystals"] - summary["moved"] - summary["failed"]
         rows.append(
             [
                 f"`{name}`",
@@ -169,6 +170,7 @@ def trust_table(summaries: dict[str, dict[str, Any]]) -> str:
                 _two(entry, "flagged_{}", _TRUSTED, 0),
                 covered,
                 str(kept),
+                str(summary["failed"]),
             ]
         )
     return markdown_table(header, rows)
@@ -216,19 +218,25 @@ def _uncertainty(evaluation: Evaluation) -> dict[str, Any]:
         "distances": (evaluation.uncertainty, evaluation.distance_errors),
     }
     found: dict[str, Any] = {
-        "expected_error": float(np.nanmean(evaluation.expected)),
-        "actual_error": float(np.nanmean(predicted)),
-        "expected_displacement_error": float(np.nanmean(evaluation.expected_displacement)),
+        "expected_error": _mean(evaluation.expected),
+        "actual_error": _mean(predicted),
+        "expected_displacement_error": _mean(evaluation.expected_displacement),
     }
     for name, (expected, actual) in pairs.items():
         known = np.isfinite(expected) & np.isfinite(actual)
         found[f"spearman_{name}"] = _spearman(expected[known], actual[known])
         found[f"flagged_{name}"] = _flagged(expected[known], actual[known])
     found["coverage"] = {
-        str(share): 100 * float(np.concatenate(within).mean()) if within else float("nan")
+        str(share): 100 * _mean(np.concatenate(within, dtype=float))
         for share, within in evaluation.within.items()
     }
     return found
+
+
+def _mean(values: Float[np.ndarray, " n"]) -> float:
+    """Of what is known; not a number where nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _spearman(expected: Float[np.ndarray, " n"], actual: Float[np.ndarray, " n"]) -> float:

@@ -45,7 +45,8 @@ class RelaxResult:
     """What came of one structure.
 
     Attributes:
-        structure: Relaxed, of the type that came in; the input itself unless `relaxed`.
+        structure: Relaxed, of the type that came in, and never the input but a copy; the input
+            itself unless `relaxed`.
         status: `relaxed`, also where it was left as it was, because the expected error is too
             large for the move (the message says so); `refused`: the prediction failed a sanity
             check and the input is returned; `failed`: the input could not be read as a crystal.

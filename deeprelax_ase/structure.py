@@ -61,6 +61,12 @@ class StructureInput:
             return str(self.source.get_chemical_formula(empirical=True))
         return str(self.source.composition.reduced_formula)
 
+    def copy_of_source(self) -> Any:
+        """The source as it was, for somebody to change."""
+        if isinstance(self.source, Atoms):
+            return _copied_atoms(self.source)
+        return _copied_structure(self.source, self.source.lattice, self.source.frac_coords)
+
     def with_relaxed(
         self, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
     ) -> Any:
@@ -244,11 +250,16 @@ def _relaxed_atoms(
     cell: Float[np.ndarray, "3 3"],
     deformation: Float[np.ndarray, "3 3"],
 ) -> Atoms:
-    relaxed = atoms.copy()
-    relaxed.calc = atoms.calc
+    relaxed = _copied_atoms(atoms)
     cell = np.where(np.any(np.array(atoms.cell) != 0, axis=1)[:, None], cell, 0.0)
     move_atoms(relaxed, positions, cell, deformation)
     return relaxed
+
+
+def _copied_atoms(atoms: Atoms) -> Atoms:
+    copied = atoms.copy()
+    copied.calc = atoms.calc
+    return copied
 
 
 def move_atoms(
@@ -295,17 +306,26 @@ def move_atoms(
 def _relaxed_structure(
     structure: IStructure, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
 ) -> IStructure:
-    # A deep copy would turn deuterium into hydrogen: species are shared, all else is copied.
     lattice = Lattice(cell, pbc=structure.lattice.pbc)
+    return _copied_structure(structure, lattice, lattice.get_fractional_coords(positions))
+
+
+def _copied_structure(
+    structure: IStructure, lattice: Lattice, scaled: Float[np.ndarray, "atoms 3"]
+) -> IStructure:
+    """A copy with its sites elsewhere: species are shared, all else is copied.
+
+    A deep copy would turn deuterium into hydrogen.
+    """
     sites = []
-    for site, coords in zip(structure, lattice.get_fractional_coords(positions), strict=True):
+    for site, coords in zip(structure, scaled, strict=True):
         moved = copy.copy(site)
         moved.properties = copy.deepcopy(site.properties)
         moved.lattice = lattice
         moved.frac_coords = coords
         sites.append(moved)
-    relaxed = copy.copy(structure)
-    relaxed.properties = copy.deepcopy(structure.properties)
-    relaxed._lattice = lattice  # noqa: SLF001 - an IStructure has no public way
-    relaxed._sites = type(structure._sites)(sites)  # noqa: SLF001
-    return relaxed
+    copied = copy.copy(structure)
+    copied.properties = copy.deepcopy(structure.properties)
+    copied._lattice = lattice  # noqa: SLF001 - an IStructure has no public way
+    copied._sites = type(structure._sites)(sites)  # noqa: SLF001
+    return copied

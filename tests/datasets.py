@@ -29,7 +29,7 @@ def rows(count, seed=0, *, sheets=False):
         row = {
             "id": f"row-{number}",
             "source": "made by the tests",
-            "functional": ("PBE", "r2SCAN", "something else")[number % 3],
+            "functional": ("PBE", "r2SCAN", "unknown")[number % 3],
             "split": SPLITS[number % len(SPLITS)],
             "numbers": relaxed.numbers.astype(np.uint8).tolist(),
             "cell": cell.astype(np.float32).ravel().tolist(),

@@ -49,7 +49,7 @@ def test_pairs_reproduce_the_relaxed_crystal(pairs):
         assert pair.functional in ("PBE", "r2SCAN", "unknown")
         assert pair.crystal.positions.dtype == np.float64
     assert file.elements == {8, 12, 22}
-    assert file.functionals == {"PBE", "r2SCAN", "something else"}
+    assert file.functionals == {"PBE", "r2SCAN", "unknown"}
 
 
 def test_sheets_have_two_periodic_axes(tmp_path):
@@ -200,6 +200,16 @@ SPOILT = {
         "relaxed_cell": [*BOX, 22.0],
     },
     "pbc": lambda _: {"pbc": [True, True]},
+    "near": lambda row: {"positions": [*row["positions"][3:6], *row["positions"][3:]]},
+    "near after": lambda row: {
+        "relaxed_positions": [*row["relaxed_positions"][3:6], *row["relaxed_positions"][3:]]
+    },
+    "image": lambda row: {
+        "positions": [
+            *np.add(row["positions"][3:6], np.dot([1, -2, 0], np.reshape(row["cell"], (3, 3)))),
+            *row["positions"][3:],
+        ]
+    },
     "empty": lambda _: {"numbers": [], "positions": [], "relaxed_positions": []},
 }
 
@@ -219,6 +229,9 @@ FAULTS = {
     "rotated": "rotated",
     "order": "another order",
     "empty": "no atoms",
+    "near": r"positions has two atoms less than 0\.5",
+    "near after": r"relaxed_positions has two atoms less than 0\.5",
+    "image": r"positions has two atoms less than 0\.5",
 }
 
 
@@ -256,6 +269,26 @@ def test_other_layouts_of_lists_are_read(tmp_path, form):
     pair = PairFile(path, "train")[0]
     assert pair.crystal.positions.dtype == np.float64
     collate([pair], SMALL)
+
+
+def test_functionals_nobody_knows_are_named(tmp_path):
+    table = list(rows(20))
+    table[0]["functional"], table[1]["functional"] = "pbe", None
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.Table.from_pylist(table), path)
+    with pytest.warns(UserWarning, match="functional pbe is taken for unknown; known are") as told:
+        file = PairFile(path, "train")
+    assert len(told) == 1
+    assert [file[row].functional for row in range(2)] == ["unknown"] * 2
+    assert file.functionals == {"PBE", "r2SCAN", "unknown"}
+
+
+def test_columns_of_another_kind_are_named(tmp_path):
+    table = [row | {"numbers": ["x"] * len(row["numbers"])} for row in rows(20)]
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.Table.from_pylist(table), path)
+    with pytest.raises(ValueError, match=r"p\.parquet: column numbers holds list<.*string>"):
+        PairFile(path, "train")
 
 
 def test_a_pair_needs_both_halves_of_its_target(tmp_path):

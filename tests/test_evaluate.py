@@ -169,7 +169,12 @@ def test_a_crystal_that_fails_alone_of_its_functional_is_counted(weights_file, t
     for row in table:
         row["functional"] = "PBE"
     bad = next(row for row in table if row["split"] == "val")
-    bad |= {"functional": "r2SCAN", "positions": [0.0, 0, 0, 0.01, 0, 0, *bad["positions"][6:]]}
+    bad["functional"] = "r2SCAN"
+    for name in ("cell", "positions", "relaxed_cell", "relaxed_positions"):
+        bad[name] = [1e3 * value for value in bad[name]]  # a mistake of units
+    shift = np.subtract(bad["relaxed_positions"], bad["positions"]) / 1e3
+    bad["relaxed_positions"] = (np.array(bad["positions"]) + shift).tolist()
+    bad["relaxed_cell"] = bad["cell"]
     pq.write_table(pa.Table.from_pylist(table), path)
     result = evaluate(path, weights_file)
     assert result.failed.sum() == 1
@@ -185,6 +190,31 @@ def test_files_of_one_name_are_told_apart(weights_file, tmp_path):
     second = write_pairs(tmp_path / "other" / "pairs.parquet", count=20)
     result = run("evaluate", first, second, "--model", weights_file, "--json", "--no-match")
     assert [entry["crystals"] for entry in json.loads(result.stdout).values()] == [8, 4]
+
+
+def test_a_file_given_twice_is_refused(weights_file, tmp_path):
+    pairs = write_pairs(tmp_path / "pairs.parquet")
+    result = run("evaluate", pairs, pairs, "--model", weights_file)
+    assert result.exit_code == 2
+    assert "given 2 times" in result.stderr
+
+
+def test_if_all_fail_it_is_said(weights_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_COORDINATE", 0.0)
+    pairs = write_pairs(tmp_path / "pairs.parquet")
+    result = run("evaluate", pairs, "--model", weights_file)
+    assert result.exit_code == 1
+    assert "| 0 | 8 |" in result.stdout
+
+
+def test_few_crystals_are_not_calibrated_on(weights_file, tmp_path):
+    before = weights_file.read_bytes()
+    pairs = write_pairs(tmp_path / "pairs.parquet")
+    with pytest.raises(ValueError, match="1 crystals with bonds are too few to fit 6"):
+        calibrate(weights_file, [pairs], limit=1)
+    assert weights_file.read_bytes() == before
+    with pytest.warns(UserWarning, match="calibrated on 8 crystals"):
+        calibrate(weights_file, [pairs])
 
 
 @pytest.mark.parametrize("limit", ["0", "-1"])

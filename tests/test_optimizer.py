@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixBondLengths, FixSymmetry
 from ase.filters import ExpCellFilter, Filter, FrechetCellFilter, StrainFilter, UnitCellFilter
 from ase.io import read
@@ -42,6 +43,18 @@ def test_moves_atoms_and_cell_without_calculator(mover):
     assert optimizer.converged()
     assert optimizer.forces_converged is None
     assert optimizer.result.status == "relaxed"
+
+
+def test_atoms_left_as_they_were_keep_what_is_known_of_them():
+    atoms = bulk("Cu", a=3.63)
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+    before = atoms.positions.copy(), atoms.cell.copy()
+    optimizer = DeepRelaxOptimizer(atoms)
+    assert optimizer.run()
+    assert "left as it was" in optimizer.result.message
+    assert atoms.get_potential_energy() == -1.0
+    assert np.array_equal(atoms.positions, before[0])
+    assert np.array_equal(atoms.cell, before[1])
 
 
 def test_no_steps_and_second_run(mover):

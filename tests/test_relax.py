@@ -5,6 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, make_supercell, mx2
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.mep import NEB
 from hypothesis import given, settings
@@ -298,6 +299,7 @@ def test_unseen_elements(random_weights):
         ({"device": "cuda:99"}, "cuda:99"),
         ({"method": "magic"}, "choose from joint, robust, bed"),
         ({"edges_per_batch": 0}, "positive"),
+        ({"model": []}, "a name, a path"),
         ({"vacuum": "some"}, "choose 'auto' or 'none'"),
         ({"device": None}, "choose 'auto', 'cpu'"),
         ({"model": "nonesuch"}, "choose from .*default"),
@@ -349,6 +351,14 @@ def test_a_move_within_the_expected_error_is_not_made(random_weights, tmp_path):
     assert result.status == "relaxed"
     assert "left as it was: the expected error" in result.message
     assert result.structure == rattled()
+    mine = rattled()
+    mine.calc = SinglePointCalculator(mine, energy=-1.0)
+    kept = Relaxer(unsure).relax(mine).structure
+    assert kept.get_potential_energy() == -1.0
+    kept.info["mine"] = True
+    kept.positions[0] += 1.0
+    assert mine == rattled()
+    assert not mine.info
     assert result.largest_displacement == result.volume_change == 0
     assert result.expected_error == pytest.approx(50 * result.uncertainty)
     moved = Relaxer(unsure, always_move=True).relax(rattled())

@@ -140,6 +140,16 @@ def test_arrays_hold_plain_numbers_or_nothing(tmp_path, kind):
         load_structures(path)
 
 
+def test_no_memory_is_asked_for(tmp_path):
+    path = tmp_path / "block_0.p"
+    path.write_bytes(pickle.dumps({"mp-1": Made(bytearray, (2**40,))}, 4))
+    with pytest.raises(UnsafePickleError, match="bytearray of int"):
+        load_structures(path)
+    for protocol in range(6):
+        path.write_bytes(pickle.dumps(bytearray(b"\xff\x00a"), protocol))
+        assert load_structures(path) == b"\xff\x00a"
+
+
 def test_functions_cannot_be_changed(tmp_path):
     path = tmp_path / "block_0.p"
     path.write_bytes(b"c_codecs\nencode\n}S'a'\nI1\nsb.")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from conftest import SMALL
 from datasets import write_pairs, write_relaxed
 from test_cli import run
@@ -297,8 +298,15 @@ def test_a_run_that_cannot_start_leaves_no_state(config, tmp_path):
     source = config.sources[0].model_copy(update={"path": tmp_path / "none.parquet"})
     with pytest.raises(ValueError, match=r"none\.parquet"):
         Trainer(config.model_copy(update={"sources": (source,)}), tmp_path / "run").run()
-    assert not (tmp_path / "run" / "state.safetensors").exists()
+    assert not (tmp_path / "run").exists()
     Trainer(config.model_copy(update={"steps": 1}), tmp_path / "run").run()
+
+
+def test_a_run_that_diverged_saves_no_weights(config, tmp_path):
+    config = config.model_copy(update={"learning_rate": 1e30, "validate_every": 100, "steps": 100})
+    with pytest.raises(ValueError, match=r"diverged: .* learning_rate below 1e\+30"):
+        Trainer(config, tmp_path / "run").run()
+    assert not (tmp_path / "run" / "best.safetensors").exists()
 
 
 def test_strict_holds_for_validation_too(config, tmp_path):
@@ -327,11 +335,18 @@ def test_files_of_one_name_are_told_apart(config, tmp_path):
         ({"sources": [{}]}, "path"),
         ({"sources": "pairs.parquet"}, "sources"),
         ({"sources": None}, "sources"),
+        (
+            {"sources": [{"path": "p", "passes": -1}]},
+            r"json: sources\.0\.passes is -1: input .* 0$",
+        ),
+        ({"learning_rate": float("inf")}, "learning_rate is inf: input should be a finite number$"),
+        ({"stepps": 1, "epochs": 2}, "json: epochs is no option; stepps is no option$"),
+        ({1: 2}, "keys"),
     ],
 )
 def test_configurations_that_make_no_sense(config, tmp_path, entries, words):
     whole = config.model_dump(mode="json") | entries
-    (tmp_path / "run.json").write_text(json.dumps(whole))
+    (tmp_path / "run.json").write_text(yaml.safe_dump(whole))
     with pytest.raises(ValueError, match=words):
         read_config(tmp_path / "run.json")
 

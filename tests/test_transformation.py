@@ -110,6 +110,18 @@ def test_annotations_are_plain(random_weights, perovskite):
     assert "expected_error" not in perovskite.site_properties
 
 
+def test_what_is_left_as_it_was_is_a_copy():
+    copper = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.63), ["Cu"], [[0, 0, 0]])
+    before = copper.copy()
+    kept = copper.apply(DeepRelaxTransformation(annotate=True))
+    assert kept.lattice == before.lattice
+    assert "expected_error" in kept.site_properties
+    kept.remove_sites([0])
+    assert copper == before
+    assert not copper.properties
+    assert not copper.site_properties
+
+
 def test_refusal_warns_and_copies(transformation, perovskite, monkeypatch):
     monkeypatch.setattr("deeprelax_ase.checks.LARGEST_DISPLACEMENT", 0.0)
     with pytest.warns(UserWarning, match="input kept"):

@@ -1,5 +1,7 @@
 """The command line, put together."""
 
+import warnings
+
 import typer
 
 from deeprelax_ase.cli.data import data
@@ -11,6 +13,14 @@ from deeprelax_ase.cli.weights import calibrate, evaluate, info, train
 app = typer.Typer(
     help="Relax crystal structures in one pass.", no_args_is_help=True, add_completion=False
 )
+
+
+@app.callback()
+def _plainly() -> None:
+    """Warnings as a line each, without the place in the code that gave them."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+
+
 app.command()(relax)
 app.command()(vasp)
 app.command()(qe)

@@ -122,6 +122,7 @@ def evaluate(
     """Compare relaxed structures with their targets, and with the unrelaxed input.
 
     Errors as in Eq. 25-28 of the paper, match rates, and how far expected errors can be believed.
+    The exit code is 1 if every crystal failed or was refused.
     """
     from deeprelax_ase.data.dataset import file_labels
     from deeprelax_ase.evaluate import evaluate
@@ -137,6 +138,8 @@ def evaluate(
     except (ValueError, OSError) as error:
         stop(str(error))
     print(json.dumps(to_json(results)) if as_json else as_markdown(results, details=details))
+    if all(result.failed.all() for result in results):
+        raise typer.Exit(1)
 
 
 def calibrate(

@@ -65,8 +65,16 @@ class EmptySplitError(ValueError):
 
 
 def file_labels(paths: Sequence[Path]) -> list[str]:
-    """Names to tell files apart: their stems, or their whole paths where two stems are equal."""
+    """Names to tell files apart: their stems, or their whole paths where two stems are equal.
+
+    Raises:
+        ValueError: A file is there twice.
+    """
     stems = [path.stem for path in paths]
+    for path in paths:
+        if paths.count(path) > 1:
+            msg = f"{path} is given {paths.count(path)} times: give each file once"
+            raise ValueError(msg)
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
@@ -97,24 +105,29 @@ class PairFile:
             raise ValueError(msg)
         self.path = path
         self.is_pairs = "relaxed_cell" in schema.names
-        wanted = [
-            *_COLUMNS,
-            "id",
-            "source",
-            "pbc",
-            "relaxed_cell",
-            "relaxed_positions",
-            "relaxed_numbers",
-        ]
+        wanted = [*_COLUMNS, *_OPTIONAL_COLUMNS]
         table = pq.read_table(path, columns=[name for name in wanted if name in schema.names])
         in_split = np.array([row == split for row in table["split"].to_pylist()])
         if not in_split.any():
             msg = f"{path}: no row with split {split!r}"
             raise EmptySplitError(msg)
         table = table.filter(in_split)
-        self._columns = {name: _column(name, table[name]) for name in table.column_names}
+        self._columns = {name: self._column(name, table[name]) for name in table.column_names}
         self._drop_faulty(np.flatnonzero(in_split), strict=strict)
+        self._name_functionals()
         self.num_atoms = np.array([len(row) for row in self._columns["numbers"]])
+
+    def _column(self, name: str, chunked: Any) -> list[Any]:
+        """Rows of a column.
+
+        Raises:
+            ValueError: They are not of the kind they should be.
+        """
+        try:
+            return _rows(name, chunked)
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            msg = f"{self.path}: column {name} holds {chunked.type}, not numbers: {error}"
+            raise ValueError(msg) from error
 
     def _drop_faulty(self, places: Int[np.ndarray, " rows"], *, strict: bool) -> None:
         """Skip rows that cannot be used and say so, or refuse the file."""
@@ -130,6 +143,19 @@ class PairFile:
         warnings.warn(f"{self.path}: skipped {len(faults)} rows; the first, {first}", stacklevel=3)
         for name, column in self._columns.items():
             self._columns[name] = [v for row, v in enumerate(column) if row not in faults]
+
+    def _name_functionals(self) -> None:
+        """Take functionals that no network can be told of for unknown, and say so."""
+        named = self._columns["functional"]
+        others = sorted(set(named) - {*FUNCTIONALS, "None"})
+        if others:
+            warnings.warn(
+                f"{self.path}: functional {', '.join(others)} is taken for unknown; "
+                f"known are {', '.join(FUNCTIONALS)}",
+                stacklevel=3,
+            )
+        known = [name if name in FUNCTIONALS else "unknown" for name in named]
+        self._columns["functional"] = known
 
     def __len__(self) -> int:
         return len(self.num_atoms)
@@ -161,7 +187,6 @@ class PairFile:
             pbc=columns["pbc"][row] if "pbc" in columns else np.array([True] * 3),
         )
         functional = columns["functional"][row]
-        functional = functional if functional in FUNCTIONALS else "unknown"
         if not self.is_pairs:
             return Pair(crystal, functional, np.zeros_like(crystal.positions), np.eye(3))
         relaxed_cell = columns["relaxed_cell"][row].reshape(3, 3)
@@ -186,7 +211,7 @@ def open_pairs(path: Path, split: str, *, strict: bool = False) -> PairFile:
     return file
 
 
-def _column(name: str, chunked: Any) -> list[Any]:
+def _rows(name: str, chunked: Any) -> list[Any]:
     """Rows of a column: strings, or flat arrays; empty ones where there is nothing."""
     array = chunked.combine_chunks()
     if name in _TEXTS:

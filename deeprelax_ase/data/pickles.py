@@ -140,6 +140,16 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _bytearray(values: Any = b"", encoding: str = "latin-1") -> bytearray:
+    """How protocols below 5 write one; a number would be a size to be allocated."""
+    if isinstance(values, str):
+        return bytearray(_latin1(values, encoding.replace("-", "")))
+    if not isinstance(values, bytes):
+        msg = f"the pickle makes a bytearray of {type(values).__name__}"
+        raise UnsafePickleError(msg)
+    return bytearray(values)
+
+
 _NUMBERS = {f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 _NAMES: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _Maker(_latin1),
@@ -155,7 +165,8 @@ for _module in ("copyreg", "copy_reg"):
     _NAMES[_module, "_reconstructor"] = _Maker(_old_new)
 for _module in ("builtins", "__builtin__"):
     _NAMES[_module, "object"] = _StandIn
-    _NAMES |= {(_module, kind.__name__): kind for kind in (set, frozenset, complex, bytearray)}
+    _NAMES |= {(_module, kind.__name__): kind for kind in (set, frozenset, complex)}
+    _NAMES[_module, "bytearray"] = _Maker(_bytearray)
 
 
 class _Unpickler(pickle.Unpickler):

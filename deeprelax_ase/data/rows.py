@@ -4,16 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from deeprelax_ase.config import MAX_ATOMIC_NUMBER
+from deeprelax_ase.data.cleanup import LARGEST_MEAN_DISPLACEMENT
+from deeprelax_ase.edg import LEAST_DISTANCE
 
-LARGEST_MEAN_DISPLACEMENT = 4.0
-"""Sites that move further than this in the mean (Å) do not stand in the same order."""
 _LEAST_VOLUME = 1e-3
+_TOO_NEAR = f"has two atoms less than {LEAST_DISTANCE} Å apart"
 _SIZES = {"cell": 9, "relaxed_cell": 9, "positions": None, "relaxed_positions": None, "pbc": 3}
 """Values in a row; None: three an atom."""
 _LARGEST_SHEAR = 1e-3
+_PAIRS_AT_ONCE = 1_000_000
 
 
 def find_faults(columns: Mapping[str, Sequence[Any]]) -> dict[int, str]:
@@ -64,6 +66,8 @@ def _geometry_faults(
     volumes = np.linalg.det(cells)
     flat = np.abs(volumes) < _LEAST_VOLUME
     yield flat, "cell has no volume"
+    positions = np.concatenate(columns["positions"]).reshape(-1, 3)
+    yield _have_near_atoms(cells, positions, counts, flat), f"positions {_TOO_NEAR}"
     if "relaxed_cell" not in columns:
         return
     relaxed_cells = np.stack(columns["relaxed_cell"]).reshape(-1, 3, 3)
@@ -81,8 +85,9 @@ def _geometry_faults(
     inverted = np.linalg.eigvalsh((deformations + deformations.swapaxes(1, 2)) / 2)[:, 0] <= 0
     yield inverted, "relaxed_cell is no strain of cell, but turns it over"
     back = np.repeat(np.linalg.solve(relaxed_cells, cells), counts, axis=0)
-    positions = np.concatenate(columns["positions"]).reshape(-1, 3)
     relaxed = np.concatenate(columns["relaxed_positions"]).reshape(-1, 3)
+    near = _have_near_atoms(relaxed_cells, relaxed, counts, relaxed_flat)
+    yield near, f"relaxed_positions {_TOO_NEAR}"
     moves = (relaxed[:, None, :] @ back)[:, 0] - positions
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     means = np.add.reduceat(moves, starts) / counts[:, None]
@@ -94,8 +99,35 @@ def _geometry_faults(
     far = np.add.reduceat(lengths, starts) / counts > LARGEST_MEAN_DISPLACEMENT
     yield (
         far,
-        f"atoms move by over {LARGEST_MEAN_DISPLACEMENT} Å: is it another order?",
+        f"atoms move by over {LARGEST_MEAN_DISPLACEMENT} Å in the mean: another order, or wrapped?",
     )
+
+
+def _have_near_atoms(
+    cells: Float[np.ndarray, "rows 3 3"],
+    positions: Float[np.ndarray, "all_atoms 3"],
+    counts: Int[np.ndarray, " rows"],
+    flat: Bool[np.ndarray, " rows"],
+) -> Bool[np.ndarray, " rows"]:
+    """Which crystals have two atoms on a site, images counted.
+
+    Rounding the fractional distance finds the nearest image where that is much nearer than the
+    cell is wide, and no other matters here.
+    """
+    wrong = np.zeros(len(counts), dtype=bool)
+    starts = np.cumsum(counts) - counts
+    for count in np.unique(counts[counts > 1]).tolist():
+        first, second = np.triu_indices(count, 1)
+        same = np.flatnonzero((counts == count) & ~flat)
+        size = max(1, _PAIRS_AT_ONCE // len(first))
+        for rows in np.split(same, range(size, len(same), size)):
+            own = cells[rows]
+            scaled = positions[starts[rows, None] + np.arange(count)] @ np.linalg.inv(own)
+            vectors = scaled[:, second] - scaled[:, first]
+            vectors = (vectors - np.rint(vectors)) @ own
+            squares = np.einsum("rpx,rpx->rp", vectors, vectors)
+            wrong[rows] = squares.min(axis=1) < LEAST_DISTANCE**2
+    return wrong
 
 
 def _lengths(column: Sequence[Any]) -> np.ndarray:

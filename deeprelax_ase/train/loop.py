@@ -43,6 +43,9 @@ from deeprelax_ase.train.validation import (
     through_the_solve,
 )
 
+_HOPELESS = 10
+"""Steps in a row that were lost, because their gradients were not finite, and a run with them."""
+
 
 class Trainer:
     """One training run in one folder.
@@ -70,7 +73,6 @@ class Trainer:
         self.config = config
         self.folder = folder
         self.team = Team.join(config.device)
-        folder.mkdir(parents=True, exist_ok=True)
         start = None if config.start_from is None else load_weights(config.start_from)
         self.network = _starting_network(config, start).to(config.device)
         self._origin = None if start is None else _origin(start)
@@ -85,6 +87,7 @@ class Trainer:
         self.step = self.epoch = self.batch = self.crystals = 0
         self.seconds = 0.0
         self.best = -math.inf
+        self._lost = 0
         self._resume()
         if config.compile:
             self.network.compile(dynamic=True)
@@ -102,9 +105,14 @@ class Trainer:
         return open_validation(paths, strict=self.config.strict)
 
     def run(self) -> None:
-        """Train to the last step, saving on the way; Ctrl-C ends the step, saves and stops."""
+        """Train to the last step, saving on the way; Ctrl-C ends the step, saves and stops.
+
+        Raises:
+            ValueError: A file cannot be used, or the run diverged.
+        """
         # What is wrong with the files is said before anything is written.
         mixture, _ = self._mixture, self._validation
+        self._open_folder()
         last_save = started = time.monotonic()
         before = self.seconds
         progress = tqdm(
@@ -132,6 +140,10 @@ class Trainer:
                 self.save()
 
     @property
+    def _state(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    @property
     def _is_over(self) -> bool:
         return self.step >= self.config.steps
 
@@ -150,6 +162,7 @@ class Trainer:
             name: score(relax, config.network, file, config.validation_limit)
             for name, file in self._validation.items()
         }
+        self._open_folder()
         rows = [
             {"step": self.step, "set": name, "minutes": round(self.seconds / 60, 1), **entry}
             for name, entry in scores.items()
@@ -166,6 +179,7 @@ class Trainer:
         """Write everything that a resumed run needs."""
         if not self.team.is_first:
             return
+        self._open_folder()
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
@@ -179,16 +193,19 @@ class Trainer:
             "progress": progress,
             "schedule": self.schedule.state(),
         }
-        save_tensors(self.folder / "state.safetensors", tensors, metadata)
+        save_tensors(self._state, tensors, metadata)
+
+    def _open_folder(self) -> None:
+        """Make the folder of a new run, with its configuration."""
+        if self.team.is_first and not self._state.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            config = json.dumps(self.config.model_dump(mode="json"), indent=2)
+            (self.folder / "config.json").write_text(config + "\n")
 
     def _resume(self) -> None:
-        path = self.folder / "state.safetensors"
-        if not path.exists():
-            if self.team.is_first:
-                config = json.dumps(self.config.model_dump(mode="json"), indent=2)
-                (self.folder / "config.json").write_text(config + "\n")
+        if not self._state.exists():
             return
-        tensors, metadata = load_tensors(path)
+        tensors, metadata = load_tensors(self._state)
         if metadata["config"] != self.config.model_dump(mode="json"):
             msg = (
                 f"{self.folder} holds a run of another configuration; "
@@ -238,6 +255,16 @@ class Trainer:
         if bool(norm.isfinite()):
             self.optimizer.step()
             self.average.update_parameters(self.network)
+            self._lost = 0
+        else:
+            self._lost += 1
+        if self._lost == _HOPELESS:
+            msg = (
+                f"the run diverged: {_HOPELESS} steps before step {self.step:,} had gradients that "
+                "are not finite; start again in another folder with a learning_rate below "
+                f"{self.config.learning_rate:g}"
+            )
+            raise ValueError(msg)
         self.step, self.batch = self.step + 1, self.batch + 1
         self.crystals += batch.num_crystals
         if self.step % self.config.log_every == 0:
