@@ -12,10 +12,6 @@ from deeprelax_ase import edg
 from deeprelax_ase.config import MAX_ATOMIC_NUMBER
 from deeprelax_ase.crystal import Crystal, nearest_pair
 
-VACUUM_GAP = 8.0
-"""A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
-SHEET_GAP = 14.0
-"""A gap wider than this (Å) is that of a sheet by itself: layered crystals have narrower ones."""
 LONGEST_VECTOR = 1000.0
 """A longer cell vector (Å) is taken for a mistake of units."""
 LARGEST_COORDINATE = 1e5
@@ -29,13 +25,6 @@ _FLAT = 1e-4
 
 class StructureError(ValueError):
     """The input cannot be read as a crystal; the message says why and what to do."""
-
-
-def check_vacuum(vacuum: str) -> None:
-    """Refuse what is no way to treat vacuum."""
-    if vacuum not in ("auto", "none"):
-        msg = f"unknown vacuum {vacuum!r}: choose 'auto' or 'none'"
-        raise ValueError(msg)
 
 
 def check_input(
@@ -118,23 +107,6 @@ def check_distances(crystal: Crystal, search: float = 0.0) -> None:
         f"{edg.LEAST_DISTANCE} Å; remove one of them"
     )
     raise StructureError(msg)
-
-
-def widest_gaps(
-    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
-) -> tuple[Float[np.ndarray, "3"], Int[np.ndarray, "atoms 3"]]:
-    """Widest empty slab (Å) along each axis, and shifts that put all atoms to one side of it."""
-    inverse = np.linalg.inv(cell)
-    scaled = positions @ inverse
-    heights = 1.0 / np.linalg.norm(inverse, axis=0)
-    wrapped = scaled - np.floor(scaled)
-    order = np.sort(wrapped, axis=0)
-    gaps = np.diff(order, axis=0, append=order[:1] + 1.0)
-    widest = gaps.argmax(axis=0)
-    # The first atom above the gap starts the sheet.
-    start = order[(widest + 1) % len(order), np.arange(3)]
-    target = wrapped + (wrapped < start)
-    return gaps.max(axis=0) * heights, np.rint(target - scaled).astype(int)
 
 
 def reason_to_refuse(

@@ -129,12 +129,11 @@ def _bonds(
     predictor: Predictor,
 ) -> Bonds:
     """Bonds of these lengths, between the cells of the input."""
-    i, j = part.edge_index
     calibration = predictor.calibration
     scales = calibration.bond_scales(part.distance_scales, expected_error)
     return Bonds(
         edge_index=part.edge_index,
-        offsets=part.offsets + entry.shifts[j] - entry.shifts[i],
+        offsets=entry.between_cells(part.edge_index, part.offsets),
         lengths=lengths,
         uncertainties=calibration.distance * scales,
         intervals={share: factor * scales for share, factor in calibration.intervals.items()},

@@ -15,12 +15,13 @@ from ase.data import chemical_symbols
 
 from deeprelax_ase import edg
 from deeprelax_ase.checkpoint import Weights, load_weights
-from deeprelax_ase.checks import StructureError, check_vacuum
+from deeprelax_ase.checks import StructureError
 from deeprelax_ase.config import EDGES_PER_BATCH, FUNCTIONALS, NetworkConfig
 from deeprelax_ase.outcome import make_result
 from deeprelax_ase.predictor import Predictor, load_replicates
 from deeprelax_ase.result import RelaxResult
 from deeprelax_ase.structure import StructureInput, read_structure
+from deeprelax_ase.vacuum import check_vacuum
 from deeprelax_ase.weights_files import SPECIALIST, has_specialist, replicate_paths
 
 
@@ -33,8 +34,8 @@ class Relaxer:
         functional: Exchange-correlation functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         relax_cell: False keeps the cell and moves the atoms only.
-        vacuum: `auto` never strains an axis with a gap of more than 8 Å in the atoms; `none`
-            strains every periodic axis.
+        vacuum: `auto` never strains a direction with a gap of more than 8 Å in the atoms,
+            whichever cell is given; `none` strains every periodic axis.
         keep_symmetry: Average the result over the space group of the input.
         allow_unseen: Go on with elements the weights never saw.
         method: How distances become a structure, see `edg.solve`.
@@ -104,7 +105,10 @@ class Relaxer:
         elif model and isinstance(model, list | tuple) and isinstance(model[0], Weights):
             replicates = model
         else:
-            msg = f"model is {model!r}: give a name, a path, `Weights`, or a list of `Weights`"
+            msg = (
+                f"model is {model!r}: give a name, a path, `Weights`, or a list of `Weights` that "
+                "is not empty"
+            )
             raise ValueError(msg)
         return Predictor(replicates, self.device, self.method)
 

@@ -17,16 +17,9 @@ from jaxtyping import Bool, Float, Int
 from pymatgen.core import IStructure, Lattice
 from scipy.linalg import polar
 
-from deeprelax_ase.checks import (
-    SHEET_GAP,
-    VACUUM_GAP,
-    StructureError,
-    check_distances,
-    check_input,
-    check_vacuum,
-    widest_gaps,
-)
+from deeprelax_ase.checks import StructureError, check_distances, check_input
 from deeprelax_ase.crystal import Crystal, complete_cell, log_symmetric
+from deeprelax_ase.vacuum import SHEET_GAP, check_vacuum, find_vacuum, given_axes
 
 _AXES_OF_A_SHEET = 2
 _LARGEST_STRAIN_STEP = 0.1
@@ -39,8 +32,11 @@ class StructureInput:
 
     Attributes:
         source: What came in, untouched.
-        crystal: What is computed with; atoms are shifted so that no sheet is cut by a boundary.
-        shifts: Cells each atom was shifted by: `crystal position = position + shift @ cell`.
+        crystal: What is computed with; atoms are shifted so that no sheet is cut by a boundary,
+            and where vacuum does not lie along the axes of the source, it has others.
+        basis: Cell vectors of the crystal, in those of the source.
+        shifts: Cells each atom was shifted by: `crystal position = position + shift @ cell`, with
+            the cell of the crystal.
         free: Which fractional coordinates of each atom may change.
         notes: What the user should be told.
         is_sheet: Whether it is one sheet by itself: periodic along two axes, and not periodic
@@ -49,6 +45,7 @@ class StructureInput:
 
     source: Any
     crystal: Crystal
+    basis: Int[np.ndarray, "3 3"]
     shifts: Int[np.ndarray, "atoms 3"]
     free: Bool[np.ndarray, "atoms 3"]
     notes: tuple[str, ...]
@@ -67,6 +64,20 @@ class StructureInput:
             return _copied_atoms(self.source)
         return _copied_structure(self.source, self.source.lattice, self.source.frac_coords)
 
+    @property
+    def _back(self) -> Float[np.ndarray, "3 3"]:
+        """Cell vectors of the source, in those of the crystal."""
+        back: np.ndarray = np.rint(np.linalg.inv(self.basis))
+        return back
+
+    def between_cells(
+        self, edge_index: Int[np.ndarray, "2 pairs"], offsets: Int[np.ndarray, "pairs 3"]
+    ) -> Int[np.ndarray, "pairs 3"]:
+        """Cells of the source between atoms that are so many cells of the crystal apart."""
+        i, j = edge_index
+        between: np.ndarray = (offsets + self.shifts[j] - self.shifts[i]) @ self.basis
+        return between
+
     def with_relaxed(
         self, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
     ) -> Any:
@@ -81,6 +92,7 @@ class StructureInput:
         cell = self.crystal.cell.copy()
         cell[self.crystal.pbc] = cell[self.crystal.pbc] @ deformation
         positions = positions - self.shifts @ cell
+        cell = self._back @ cell
         if isinstance(self.source, Atoms):
             return _relaxed_atoms(self.source, positions, cell, deformation)
         return _relaxed_structure(self.source, positions, cell)
@@ -94,7 +106,7 @@ class StructureInput:
         """
         cell = self.crystal.cell.copy()
         pbc = self.crystal.pbc
-        cell[pbc] = np.array(relaxed.cell)[pbc]
+        cell[pbc] = (self.basis @ np.array(relaxed.cell))[pbc]
         gradient = np.linalg.solve(self.crystal.cell, cell)
         projector = self.crystal.strain_projector()
         identity = np.eye(3)
@@ -117,7 +129,7 @@ class StructureInput:
         held = ~self.free.any(axis=1)
         if held.any():
             displacements = displacements - displacements[held].mean(axis=0)
-        cell = self.crystal.cell
+        cell = self._back @ self.crystal.cell
         return (displacements @ np.linalg.inv(cell) * self.free) @ cell
 
 
@@ -126,8 +138,8 @@ def read_structure(structure: Any, vacuum: str = "auto", search: float = 0.0) ->
 
     Args:
         structure: The input; it is never changed.
-        vacuum: `auto` treats periodic axes with a gap of more than 8 Å in the atoms as vacuum,
-            which is never strained; `none` strains every periodic axis.
+        vacuum: `auto` takes gaps of more than 8 Å between the atoms for vacuum, which is never
+            strained; `none` strains every periodic axis.
         search: Cutoff (Å) of the pairs that will be asked for.
 
     Raises:
@@ -137,26 +149,20 @@ def read_structure(structure: Any, vacuum: str = "auto", search: float = 0.0) ->
     numbers, positions, cell, pbc, free = _raw(structure)
     check_input(numbers, positions, cell, pbc)
     cell = complete_cell(cell, pbc)
-    shifts = np.zeros((len(numbers), 3), dtype=int)
-    notes = []
-    periodic = pbc.copy()
-    gaps = np.zeros(3)
-    # A gap is never wider than the cell vector is long.
-    if vacuum == "auto" and np.linalg.norm(cell, axis=1).max() > VACUUM_GAP:
-        gaps, all_shifts = widest_gaps(positions, cell)
-        for axis in np.flatnonzero(pbc & (gaps > VACUUM_GAP)):
-            periodic[axis] = False
-            shifts[:, axis] = all_shifts[:, axis]
-            notes.append(
-                f"axis {'abc'[axis]} is vacuum (a gap of {gaps[axis]:.1f} Å): its length is kept"
-            )
-    alone = ~pbc | (gaps > SHEET_GAP)
+    axes = find_vacuum(positions, cell, pbc) if vacuum == "auto" else given_axes(len(numbers))
+    cell = axes.basis @ cell
+    periodic = pbc & ~axes.is_vacuum
+    notes = [
+        f"{axes.name(k)} is vacuum (a gap of {axes.gaps[k]:.1f} Å): its length is kept"
+        for k in np.flatnonzero(axes.is_vacuum).tolist()
+    ]
+    alone = ~pbc | (axes.gaps > SHEET_GAP)
     is_sheet = bool(periodic.sum() == _AXES_OF_A_SHEET and alone[~periodic].all())
     if not periodic.any() and len(numbers) == 1:
         notes.append("a single atom: nothing to relax")
-    crystal = Crystal(numbers, positions + shifts @ cell, cell, periodic)
+    crystal = Crystal(numbers, positions + axes.shifts @ cell, cell, periodic)
     check_distances(crystal, search)
-    return StructureInput(structure, crystal, shifts, free, tuple(notes), is_sheet)
+    return StructureInput(structure, crystal, axes.basis, axes.shifts, free, tuple(notes), is_sheet)
 
 
 def plain_crystal(structure: Any) -> Crystal:

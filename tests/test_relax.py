@@ -218,6 +218,24 @@ def test_sheets_keep_their_thickness_of_vacuum(random_relaxer):
     np.testing.assert_allclose(there.structure.positions, here.structure.positions, atol=1e-5)
 
 
+def test_a_sheet_is_the_same_in_a_cell_that_leans(random_relaxer):
+    sheet = mx2("MoS2", a=3.2, vacuum=10)
+    sheet.set_atomic_numbers([22, 8, 8])
+    sheet.pbc = True
+    leaning = sheet.copy()
+    leaning.set_cell([sheet.cell[0] + sheet.cell[2], sheet.cell[1], sheet.cell[2]])
+    there, here = random_relaxer.relax(leaning), random_relaxer.relax(sheet)
+    assert "normal to (1 0 1) is vacuum" in there.message
+    np.testing.assert_allclose(there.strain, here.strain, atol=1e-6)
+    np.testing.assert_allclose(there.structure.cell[2], sheet.cell[2], atol=1e-12)
+    for result in (there, here):  # bonds are between cells of what was given
+        i, j = result.bonds.edge_index
+        structure = result.structure
+        vectors = structure.positions[j] + result.bonds.offsets @ structure.cell[:]
+        lengths = np.linalg.norm(vectors - structure.positions[i], axis=1)
+        np.testing.assert_allclose(lengths, result.bonds.lengths, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "atoms",
     [Atoms("O"), Atoms("O", cell=[20] * 3, pbc=True), Atoms("O2", [[0, 0, 0], [9, 0, 0]])],

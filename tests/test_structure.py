@@ -9,6 +9,7 @@ from ase.constraints import FixAtoms, FixCartesian, FixScaled, FixSymmetry
 from pymatgen.core import DummySpecies, Element, IStructure, Lattice, Structure
 
 from deeprelax_ase.checks import StructureError
+from deeprelax_ase.crystal import log_symmetric
 from deeprelax_ase.structure import read_structure
 
 STRETCH = np.diag([1.02, 0.97, 1.05])
@@ -255,3 +256,57 @@ def test_a_sheet_is_one_by_itself(gap, pbc, is_sheet):
 
 def test_a_sheet_without_a_third_vector():
     assert read_structure(mx2("MoS2", a=3.2)).is_sheet
+
+
+_CUTS = [
+    [[1, 0, 1], [0, 1, 0], [0, 0, 1]],
+    [[1, 0, 1], [1, 1, 1], [0, 0, 1]],
+    [[1, 2, 1], [0, 1, 1], [1, 2, 2]],
+    [[0, 0, 1], [1, 0, 0], [0, 1, 0]],
+]
+
+
+@pytest.mark.parametrize("cut", _CUTS)
+@pytest.mark.parametrize("kind", ["sheet", "wire", "molecule"])
+def test_vacuum_is_found_whichever_cell_was_given(cut, kind, rng):
+    """The same crystal in another cell is strained and kept along the same directions."""
+    if kind == "sheet":
+        atoms = mx2("MoS2", a=3.2, vacuum=9.0)
+    elif kind == "wire":
+        atoms = Atoms("C2", [[5, 5, 0], [5, 5, 1.3]], cell=[13, 12, 2.6])
+    else:
+        atoms = molecule("H2O", vacuum=5.0)
+    atoms.pbc = True
+    atoms.rattle(0.05, seed=2)
+    other = atoms.copy()
+    other.set_cell(np.array(cut) @ atoms.cell[:])
+    other.wrap()
+    plain, read = read_structure(atoms), read_structure(other)
+    assert read.is_sheet == plain.is_sheet == (kind == "sheet")
+    assert read.crystal.pbc.sum() == plain.crystal.pbc.sum()
+    assert len(read.notes) == len(plain.notes) == {"sheet": 1, "wire": 2, "molecule": 3}[kind]
+    projector = plain.crystal.strain_projector()
+    np.testing.assert_allclose(read.crystal.strain_projector(), projector, atol=1e-9)
+    deform = np.eye(3) + projector @ np.diag([0.03, 0.02, 0.01]) @ projector
+    moves = rng.normal(scale=0.05, size=atoms.positions.shape)
+    here, there = plain.with_relaxed(moves, deform), read.with_relaxed(moves, deform)
+    assert there.get_volume() == pytest.approx(here.get_volume())
+    np.testing.assert_allclose(
+        there.get_all_distances(mic=True), here.get_all_distances(mic=True), atol=1e-9
+    )
+    strain, displacements = log_symmetric(deform), moves - moves.mean(axis=0)
+    for entry, relaxed in ((plain, here), (read, there)):
+        found = entry.measure(relaxed)
+        np.testing.assert_allclose(found[0] - found[0].mean(axis=0), displacements, atol=1e-9)
+        np.testing.assert_allclose(found[1], strain, atol=1e-9)
+
+
+def test_wires_between_the_planes_of_each_other_are_not_cut():
+    ring = np.array([[2.2, 0, 0], [-2.2, 0, 0], [0, 2.2, 0], [0, -2.2, 0]])
+    wires = Atoms("C8", np.vstack([ring, ring + np.array([8, 8, 0])]), cell=[16, 16, 2.6], pbc=True)
+    read = read_structure(wires)  # 8.2 Å along both diagonals, 3.6 Å along both axes
+    assert read.crystal.pbc.sum() == 2
+    assert read.notes[0].startswith("the direction normal to (1 ")
+    relaxed = read.with_relaxed(np.zeros((8, 3)), np.eye(3))
+    np.testing.assert_allclose(relaxed.positions, wires.positions, atol=1e-9)
+    np.testing.assert_allclose(relaxed.cell[:], wires.cell[:], atol=1e-9)

@@ -15,7 +15,7 @@ Functional = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 Vacuum = Annotated[
-    str, typer.Option(help="auto: never strain an axis with a gap over 8 Å; none: strain all.")
+    str, typer.Option(help="auto: never strain across a gap over 8 Å; none: strain all.")
 ]
 
 FixedCell = Annotated[bool, typer.Option("--fixed-cell", help="Move atoms only.")]

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from deeprelax_ase.checks import check_vacuum
 from deeprelax_ase.config import EDGES_PER_BATCH, FUNCTIONALS
 from deeprelax_ase.screen.records import Item, one_line
 from deeprelax_ase.screen.rows import ROWS, failed_row, result_row
+from deeprelax_ase.vacuum import check_vacuum
 
 CHUNK_SIZE = 256
 """Entries of the input that are read, relaxed and written together."""

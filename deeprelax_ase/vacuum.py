@@ -1,0 +1,175 @@
+"""Vacuum in a cell that repeats along it: where it is, and axes of which it is one or more.
+
+A crystal does not say along which directions it is a crystal: a sheet in a periodic box is a sheet
+whichever vectors span the box. So gaps are looked for between all lattice planes that are far
+enough apart, and not along the given axes alone.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+VACUUM_GAP = 8.0
+"""A gap in the atoms wider than this (Å), normal to lattice planes, is vacuum."""
+SHEET_GAP = 14.0
+"""A gap wider than this (Å) is that of a sheet by itself: layered crystals have narrower ones."""
+_LEAST_SLAB = 6.0
+"""Nothing is seen across an empty slab as wide as this (Å): the cutoff of the networks."""
+_SHORTER = 1e-6
+
+
+class Axes(NamedTuple):
+    """Axes of which some are vacuum and the others have none.
+
+    Attributes:
+        basis: Cell vectors, in those given: `basis @ cell`; of determinant 1.
+        is_vacuum: Which of them are vacuum.
+        gaps: Widest empty slab along each, Å; zero where that was not looked for.
+        shifts: Cells, along each axis of vacuum, that put all atoms to one side of the slab.
+    """
+
+    basis: Int[np.ndarray, "3 3"]
+    is_vacuum: Bool[np.ndarray, "3"]
+    gaps: Float[np.ndarray, "3"]
+    shifts: Int[np.ndarray, "atoms 3"]
+
+    def name(self, axis: int) -> str:
+        """What a user knows an axis by: its letter, or the planes of the cell it leads through."""
+        indices = np.rint(np.linalg.inv(self.basis)).astype(int)[:, axis]
+        letters = np.flatnonzero(indices)
+        if len(letters) == 1:
+            return f"axis {'abc'[letters[0]]}"
+        return f"the direction normal to ({' '.join(map(str, indices))})"
+
+
+def check_vacuum(vacuum: str) -> None:
+    """Refuse what is no way to treat vacuum."""
+    if vacuum not in ("auto", "none"):
+        msg = f"unknown vacuum {vacuum!r}: choose 'auto' or 'none'"
+        raise ValueError(msg)
+
+
+def given_axes(num_atoms: int) -> Axes:
+    """The axes of a cell as they are, none of them vacuum."""
+    none = np.zeros(3)
+    return Axes(np.eye(3, dtype=int), none > 0, none, np.zeros((num_atoms, 3), dtype=int))
+
+
+def find_vacuum(
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    pbc: Bool[np.ndarray, "3"],
+) -> Axes:
+    """The given axes, or others of the same lattice where vacuum does not lie along those."""
+    # Lattice planes are no farther apart than a vector between them is long.
+    reach = (np.linalg.norm(cell, axis=1) / VACUUM_GAP).astype(int) * pbc
+    if not reach.any():
+        return given_axes(len(positions))
+    planes = _planes_beside_vacuum(positions, cell, reach)
+    is_axis = np.abs(planes).sum(axis=1) == 1
+    if len(planes) == is_axis.sum() or np.linalg.matrix_rank(planes) == is_axis.sum():
+        return _axes(np.eye(3, dtype=int), planes, positions, cell)
+    axes = _axes(_along(planes, cell), planes, positions, cell)
+    if axes.gaps[axes.is_vacuum].min() < _LEAST_SLAB:
+        # Wires or molecules that stand between each other's planes: what is sure is one of these.
+        axes = _axes(_along(planes[:1], cell), planes[:1], positions, cell)
+    return axes
+
+
+def _axes(
+    basis: Int[np.ndarray, "3 3"],
+    planes: Int[np.ndarray, "planes 3"],
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+) -> Axes:
+    """Axes of which those that do not lie in the planes are vacuum."""
+    gaps, shifts = _widest_gaps(positions, basis @ cell)
+    is_vacuum = (basis @ planes.T != 0).any(axis=1)
+    return Axes(basis, is_vacuum, gaps, np.where(is_vacuum, shifts, 0))
+
+
+def _planes_beside_vacuum(
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    reach: Int[np.ndarray, "3"],
+) -> Int[np.ndarray, "planes 3"]:
+    """Miller indices of the lattice planes between which there is vacuum, the farthest first.
+
+    Args:
+        positions: Å.
+        cell: Å.
+        reach: Largest index along each axis.
+    """
+    inverse = np.linalg.inv(cell)
+    ranges = [np.arange(-largest, largest + 1) for largest in reach]
+    indices = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
+    indices = indices[len(indices) // 2 + 1 :]  # of a plane and its opposite, one
+    indices = indices[np.gcd.reduce(indices, axis=1) == 1]
+    spacings = 1.0 / np.linalg.norm(indices @ inverse.T, axis=1)
+    order = np.argsort(-spacings, kind="stable")
+    order = order[spacings[order] > VACUUM_GAP]
+    planes, spacings = indices[order], spacings[order]
+    heights = np.sort((positions @ inverse @ planes.T) % 1.0, axis=0)
+    gaps = np.diff(heights, axis=0, append=heights[:1] + 1.0).max(axis=0)
+    return planes[gaps * spacings > VACUUM_GAP]
+
+
+def _along(
+    planes: Int[np.ndarray, "planes 3"], cell: Float[np.ndarray, "3 3"]
+) -> Int[np.ndarray, "3 3"]:
+    """Cell vectors of which as many as can be lie in all of the planes; the others stand upright.
+
+    Euclid's algorithm on the rows, which adds one to another until their heights above the first
+    plane are zero but for one of them, and so on with the others and the next planes.
+    """
+    basis = np.eye(3, dtype=int)
+    flat, upright = [0, 1, 2], []
+    for plane in planes:
+        while above := [row for row in flat if basis[row] @ plane]:
+            lowest, *others = sorted(above, key=lambda row: abs(basis[row] @ plane))
+            for row in others:
+                basis[row] -= (basis[row] @ plane) // (basis[lowest] @ plane) * basis[lowest]
+            if not others:
+                flat.remove(lowest)
+                upright.append(lowest)
+    while _straighten(basis, flat, upright, cell):
+        pass
+    return basis
+
+
+def _straighten(
+    basis: Int[np.ndarray, "3 3"],
+    flat: list[int],
+    upright: list[int],
+    cell: Float[np.ndarray, "3 3"],
+) -> bool:
+    """Make one of the upright vectors shorter by the others, in place, if that can be."""
+    for row in upright:
+        others = flat + [other for other in upright if other != row]
+        if not others:
+            return False
+        vectors = basis @ cell
+        leaning = np.rint(vectors[row] @ np.linalg.pinv(vectors[others])).astype(int)
+        straight = basis[row] - leaning @ basis[others]
+        if np.linalg.norm(straight @ cell) < np.linalg.norm(vectors[row]) - _SHORTER:
+            basis[row] = straight
+            return True
+    return False
+
+
+def _widest_gaps(
+    positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+) -> tuple[Float[np.ndarray, "3"], Int[np.ndarray, "atoms 3"]]:
+    """Widest empty slab (Å) along each axis, and shifts that put all atoms to one side of it."""
+    inverse = np.linalg.inv(cell)
+    scaled = positions @ inverse
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    wrapped = scaled - np.floor(scaled)
+    order = np.sort(wrapped, axis=0)
+    gaps = np.diff(order, axis=0, append=order[:1] + 1.0)
+    widest = gaps.argmax(axis=0)
+    # The first atom above the gap starts the sheet.
+    start = order[(widest + 1) % len(order), np.arange(3)]
+    target = wrapped + (wrapped < start)
+    return gaps.max(axis=0) * heights, np.rint(target - scaled).astype(int)
