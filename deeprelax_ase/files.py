@@ -85,15 +85,23 @@ def _read(path: Path) -> StructureFile:
             text = stream.read()
         if '"pymatgen' in text:
             return StructureFile(path, "pymatgen-json", [Structure.from_str(text, fmt="json")])
-    try:
-        file_format = filetype(str(path))
-        if file_format == "vasp":  # by its name alone: a POSCAR would have been read by now
-            file_format = filetype(f"structure{split_suffix(path)}", read=False)
-    except UnknownFileTypeError as error:
+    file_format = _format_of_ase(str(path))
+    if file_format == "vasp":  # by its name alone: a POSCAR would have been read by now
+        file_format = _format_of_ase(f"structure{split_suffix(path)}", read=False)
+    if file_format is None:
         msg = f"{path} is in no format that ASE or pymatgen reads"
-        raise StructureError(msg) from error
+        raise StructureError(msg)
     frames = ase_read(str(path), index=":", format=file_format)
     return StructureFile(path, file_format, frames)
+
+
+def _format_of_ase(name: str, *, read: bool = True) -> str | None:
+    """What ASE takes a file for, by its name and perhaps its content."""
+    try:
+        found = str(filetype(name, read=read))
+    except UnknownFileTypeError:
+        return None
+    return found if found in ioformats else None  # an ending that ASE knows nothing of comes back
 
 
 def _read_poscar(path: Path) -> StructureFile:
@@ -200,10 +208,7 @@ def _output_format(source: StructureFile, path: Path) -> str:
     _, suffix, _ = split_name(path)
     if suffix == ".json":
         return "pymatgen-json" if source.format in _PYMATGEN_FORMATS else "json"
-    try:
-        return str(filetype(path.name, read=False)) if suffix else source.format
-    except UnknownFileTypeError:
-        return source.format
+    return (suffix and _format_of_ase(path.name, read=False)) or source.format
 
 
 def _write(source: StructureFile, structures: Sequence[Any], path: Path, beside: Path) -> None:

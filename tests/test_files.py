@@ -100,6 +100,8 @@ def test_other_format_by_name_of_the_output(tmp_path, rocksalt):
     for name in ("out.cif", "out.extxyz", "out.vasp"):
         write_structures(source, source.structures, tmp_path / name)
         assert len(read_structures(tmp_path / name).structures[0]) == 8
+    write_structures(source, source.structures, tmp_path / "out.nonsense")  # as it came
+    assert "direct" in (tmp_path / "out.nonsense").read_text()
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,7 @@ def test_other_format_by_name_of_the_output(tmp_path, rocksalt):
         ("a.cif", b"data_x\n_cell_length_a 3\n", "cannot be read"),
         ("a.cif", bytes(range(256)), "cannot be read"),
         ("a.xyz", b"5\n\nCu 0 0 0\n", "cannot be read"),
+        ("in.lmp", b"units metal\n", "no format"),
         ("noise.dat", bytes(range(256)) * 4, "no format|cannot be read"),
         ("a.json", b'{"@module": "pymatgen.core", ', "cannot be read"),
     ],
