@@ -7,9 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from deeprelax_ase.config import MAX_ATOMIC_NUMBER
-from deeprelax_ase.data.cleanup import LARGEST_MEAN_DISPLACEMENT
 from deeprelax_ase.edg import LEAST_DISTANCE
 
+LARGEST_MEAN_DISPLACEMENT = 3.0
+"""Sites that move further than this in the mean (Å) do not stand in the same order: twice what
+`cleanup` takes for a relaxation, for those who measure moves in another frame."""
 _LEAST_VOLUME = 1e-3
 _TOO_NEAR = f"has two atoms less than {LEAST_DISTANCE} Å apart"
 _SIZES = {"cell": 9, "relaxed_cell": 9, "positions": None, "relaxed_positions": None, "pbc": 3}
