@@ -44,8 +44,14 @@ _LICENCES = {
     "ShakeNBreak (MIT)",
     "distilled": "crystals of `relaxed` with species exchanged, as two networks relax them, by "
     "`benchmarks/distill.py`",
+    "distilled_hypothetical": "inputs of `hypothetical` with species exchanged, likewise",
+    "distilled_substitution": "inputs of `substitution` with species exchanged, likewise",
     "distilled_functional": "crystals of `relaxed` under another functional, likewise",
+    "distilled_through": "as `distilled`, for PBEsol and r2SCAN by way of PBE",
+    "distilled_hypothetical_through": "as `distilled_hypothetical`, for PBEsol and r2SCAN by way "
+    "of PBE",
     "distilled_2d": "sheets of `relaxed_2d` with species exchanged, likewise",
+    "distilled_substitution_2d": "inputs of `substitution_2d` with species exchanged, likewise",
     "distilled_exfoliation": "inputs of `exfoliation_2d` with species exchanged, likewise",
     "relaxed": "Materials Project (CC BY 4.0), by way of fxcoudert/topology_databases and "
     "kdmsit/crysxpp; disturbed on the fly",

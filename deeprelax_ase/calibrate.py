@@ -1,5 +1,6 @@
 """Fit expected errors and intervals on validation data, and store them with the weights."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -24,7 +25,12 @@ _ENOUGH_CRYSTALS = 100
 
 
 def calibrate(
-    path: Path, files: Sequence[Path], limit: int | None = None, *, ensemble: bool = False
+    path: Path,
+    files: Sequence[Path],
+    limit: int | None = None,
+    *,
+    ensemble: bool = False,
+    least_change: float | None = None,
 ) -> Calibration:
     """Fit what makes expected errors of scales, on validation data, and store it with the weights.
 
@@ -34,6 +40,7 @@ def calibrate(
         limit: At most so many crystals of each.
         ensemble: Calibrate the ensemble of the weights and their replicates; what is stored for
             the weights alone stays.
+        least_change: Of `Calibration`, chosen and not fitted; stays as it was if None.
 
     Raises:
         ValueError: No such weights or replicates, a file that cannot be evaluated, or too few
@@ -41,6 +48,9 @@ def calibrate(
     """
     if not Path(path).is_file():
         msg = f"no file {path}: name the weights file to calibrate, not shipped weights"
+        raise ValueError(msg)
+    if least_change is not None and not 0 <= least_change < math.inf:
+        msg = f"least_change is {least_change}: it has to be 0 or more"
         raise ValueError(msg)
     stored = load_weights(path)
     replicates = load_replicates(path) if ensemble else [stored]
@@ -62,7 +72,10 @@ def calibrate(
     power, crystal_power = fit_powers(errors, scales, expected)
     powers = Calibration(power=power, crystal_power=crystal_power)
     scales = [powers.bond_scales(*values) for values in zip(scales, expected, strict=True)]
+    kept = dict(stored.calibration)
+    before = Calibration.from_metadata(kept.get("ensemble", kept) if ensemble else kept)
     calibration = Calibration(
+        least_change=before.least_change if least_change is None else least_change,
         displacement=fit_factor(
             _means([entry.errors.displacement for entry in evaluations]),
             _means([entry.expected_displacement for entry in evaluations]),
@@ -78,7 +91,6 @@ def calibrate(
         intervals=fit_intervals(errors, scales),
     )
     fitted = asdict(calibration)
-    kept = dict(stored.calibration)
     own = kept | {"ensemble": fitted} if ensemble else kept | fitted
     save_weights(path, stored.network, stored.provenance, own)
     return calibration

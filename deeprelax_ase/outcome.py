@@ -12,7 +12,7 @@ from deeprelax_ase.predictor import Part, Predictor
 from deeprelax_ase.result import Bonds, RelaxResult, Status
 from deeprelax_ase.structure import StructureInput
 from deeprelax_ase.symmetry import find_space_group, symmetrise
-from deeprelax_ase.uncertainty import crystal_signs, is_within_error, system_uncertainty
+from deeprelax_ase.uncertainty import crystal_signs, system_uncertainty
 
 _Move = tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]
 """Displacements, Å, and deformation."""
@@ -46,7 +46,7 @@ def make_result(
     bonds = _bonds(entry, part, lengths, expected_error, predictor)
     reason = _reason_to_refuse(entry, part, move, predictor.config.cutoff)
     change = float(np.sqrt(np.mean((lengths - part.lengths) ** 2))) if len(lengths) else 0.0
-    is_noise = not always_move and is_within_error(change, expected_error)
+    is_noise = not always_move and predictor.calibration.is_within_error(change, expected_error)
     if reason is not None:
         outcome = _kept(entry, "refused", reason)
     elif is_noise:

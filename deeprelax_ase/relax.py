@@ -34,8 +34,8 @@ class Relaxer:
         functional: Exchange-correlation functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         relax_cell: False keeps the cell and moves the atoms only.
-        vacuum: `auto` never strains a direction with a gap of more than 8 Å in the atoms,
-            whichever cell is given; `none` strains every periodic axis.
+        vacuum: `auto` never strains an axis with a gap of more than 8 Å in the atoms, nor any
+            direction with one of 14 Å; `none` strains every periodic axis.
         keep_symmetry: Average the result over the space group of the input.
         allow_unseen: Go on with elements the weights never saw.
         method: How distances become a structure, see `edg.solve`.

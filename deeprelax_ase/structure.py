@@ -138,8 +138,8 @@ def read_structure(structure: Any, vacuum: str = "auto", search: float = 0.0) ->
 
     Args:
         structure: The input; it is never changed.
-        vacuum: `auto` takes gaps of more than 8 Å between the atoms for vacuum, which is never
-            strained; `none` strains every periodic axis.
+        vacuum: `auto` takes gaps of more than 8 Å along an axis, and of 14 Å along any other
+            direction, for vacuum, which is never strained; `none` strains every periodic axis.
         search: Cutoff (Å) of the pairs that will be asked for.
 
     Raises:

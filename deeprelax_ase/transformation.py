@@ -25,7 +25,8 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         functional: Functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         relax_cell: False keeps the lattice.
-        vacuum: `auto` never strains a direction with a gap of more than 8 Å in the atoms.
+        vacuum: `auto` never strains an axis with a gap of more than 8 Å in the atoms, nor any
+            direction with one of 14 Å.
         allow_unseen: Go on with elements the weights never saw.
         annotate: Add the site property `expected_error` (Å) and a `deeprelax` entry in the
             structure's properties.

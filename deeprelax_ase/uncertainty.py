@@ -9,7 +9,6 @@ from jaxtyping import Float
 
 COVERAGES = (0.5, 0.8, 0.9)
 """Shares of bond lengths for which an interval is calibrated."""
-_LEAST_CHANGE = 0.85
 _LEAST_ERROR = 1e-3
 """Å. Smaller errors are no more alike or different than this."""
 _SCALE_POWER = 0.5
@@ -31,6 +30,9 @@ class Calibration:
             factors of `crystal_signs`, and a constant. The mean over its bonds until it is fitted.
         intervals: For each coverage, half the width of the interval of a bond over its scale in
             `bond_scales`; those of a Laplace distribution until they are fitted.
+        least_change: A crystal is moved if its bonds change by more than so many times its expected
+            error. It is not fitted but chosen, so that crystals that are relaxed already stay
+            where they are and the others lose little.
     """
 
     displacement: float = 1.0
@@ -42,11 +44,12 @@ class Calibration:
     intervals: Mapping[float, float] = field(
         default_factory=lambda: {share: -float(np.log1p(-share)) for share in COVERAGES}
     )
+    least_change: float = 0.85
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Calibration":
         """Read what a weights file says; what it does not say stays as it is by default."""
-        names = ("displacement", "distance", "power", "crystal_power", "strain")
+        names = ("displacement", "distance", "power", "crystal_power", "strain", "least_change")
         known = {k: float(metadata[k]) for k in names if k in metadata}
         given = metadata.get("intervals", {})
         intervals = {float(share): float(factor) for share, factor in given.items()}
@@ -67,6 +70,16 @@ class Calibration:
             return system_uncertainty(self.distance * scales**self.power)
         *factors, constant = self.crystal
         return float(np.exp(np.dot(factors, signs) + constant))
+
+    def is_within_error(self, change: float, expected_error: float) -> bool:
+        """Whether a move is too small to be told from an error of the prediction.
+
+        Args:
+            change: Root mean square change of the lengths of the bonds, in which a few that change
+                much count, Å.
+            expected_error: Mean expected error of the lengths, Å.
+        """
+        return change < self.least_change * expected_error
 
     def bond_scales(
         self,
@@ -128,21 +141,6 @@ def crystal_signs(
             np.log(np.abs(misfits).mean() + _LEAST_ERROR),
         ]
     )
-
-
-def is_within_error(change: float, expected_error: float) -> bool:
-    """Whether a move is too small to be told from an error of the prediction.
-
-    It is below 0.85 of the expected error. Validation crystals that were relaxed already then move
-    by 0.004 Å in the mean, sheets by just less than the 0.012 Å that are allowed, and no hydride
-    of theirs ends worse; substitution pairs lose up to a point of their gain.
-
-    Args:
-        change: Root mean square change of the lengths of the bonds, in which a few that change much
-            count, Å.
-        expected_error: Mean expected error of the lengths, Å.
-    """
-    return change < _LEAST_CHANGE * expected_error
 
 
 def fit_factor(errors: Float[np.ndarray, " items"], scales: Float[np.ndarray, " items"]) -> float:

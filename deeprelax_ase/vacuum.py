@@ -1,8 +1,8 @@
 """Vacuum in a cell that repeats along it: where it is, and axes of which it is one or more.
 
-A crystal does not say along which directions it is a crystal: a sheet in a periodic box is a sheet
-whichever vectors span the box. So gaps are looked for between all lattice planes that are far
-enough apart, and not along the given axes alone.
+A sheet in a periodic box is a sheet whichever vectors span the box. So gaps are looked for between
+all lattice planes that are far enough apart, and not along the given axes alone. But crystals of
+large atoms have gaps too: along other directions only those count that no crystal has.
 """
 
 from typing import NamedTuple
@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 VACUUM_GAP = 8.0
-"""A gap in the atoms wider than this (Å), normal to lattice planes, is vacuum."""
+"""A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
 SHEET_GAP = 14.0
-"""A gap wider than this (Å) is that of a sheet by itself: layered crystals have narrower ones."""
+"""A gap wider than this (Å) is that of a sheet by itself: layered crystals have narrower ones.
+Along other directions than the axes it is vacuum."""
 _LEAST_SLAB = 6.0
 """Nothing is seen across an empty slab as wide as this (Å): the cutoff of the networks."""
 _SHORTER = 1e-6
@@ -112,7 +113,8 @@ def _planes_beside_vacuum(
     planes, spacings = indices[order], spacings[order]
     heights = np.sort((positions @ inverse @ planes.T) % 1.0, axis=0)
     gaps = np.diff(heights, axis=0, append=heights[:1] + 1.0).max(axis=0)
-    return planes[gaps * spacings > VACUUM_GAP]
+    is_axis = np.abs(planes).sum(axis=1) == 1
+    return planes[gaps * spacings > np.where(is_axis, VACUUM_GAP, SHEET_GAP)]
 
 
 def _along(

@@ -273,9 +273,9 @@ def test_vacuum_is_found_whichever_cell_was_given(cut, kind, rng):
     if kind == "sheet":
         atoms = mx2("MoS2", a=3.2, vacuum=9.0)
     elif kind == "wire":
-        atoms = Atoms("C2", [[5, 5, 0], [5, 5, 1.3]], cell=[13, 12, 2.6])
+        atoms = Atoms("C2", [[5, 5, 0], [5, 5, 1.3]], cell=[19, 17, 2.6])
     else:
-        atoms = molecule("H2O", vacuum=5.0)
+        atoms = molecule("H2O", vacuum=9.0)
     atoms.pbc = True
     atoms.rattle(0.05, seed=2)
     other = atoms.copy()
@@ -302,9 +302,10 @@ def test_vacuum_is_found_whichever_cell_was_given(cut, kind, rng):
 
 
 def test_wires_between_the_planes_of_each_other_are_not_cut():
-    ring = np.array([[2.2, 0, 0], [-2.2, 0, 0], [0, 2.2, 0], [0, -2.2, 0]])
-    wires = Atoms("C8", np.vstack([ring, ring + np.array([8, 8, 0])]), cell=[16, 16, 2.6], pbc=True)
-    read = read_structure(wires)  # 8.2 Å along both diagonals, 3.6 Å along both axes
+    ring = np.array([[4.4, 0, 0], [-4.4, 0, 0], [0, 4.4, 0], [0, -4.4, 0]])
+    both = np.vstack([ring, ring + np.array([14.5, 14.5, 0])])
+    wires = Atoms("C8", both, cell=[29, 29, 2.6], pbc=True)
+    read = read_structure(wires)  # 14.3 Å along both diagonals, 5.7 Å along both axes
     assert read.crystal.pbc.sum() == 2
     assert read.notes[0].startswith("the direction normal to (1 ")
     relaxed = read.with_relaxed(np.zeros((8, 3)), np.eye(3))

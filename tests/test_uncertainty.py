@@ -10,7 +10,6 @@ from deeprelax_ase.uncertainty import (
     fit_crystal,
     fit_intervals,
     fit_powers,
-    is_within_error,
     system_uncertainty,
 )
 
@@ -34,8 +33,10 @@ def test_disagreement_adds_to_the_uncertainty():
 
 @pytest.mark.parametrize(("change", "within"), [(0.0, True), (0.08, True), (0.09, False)])
 def test_moves_within_the_error(change, within):
-    assert is_within_error(change, 0.1) is within
-    assert not is_within_error(0.0, 0.0)  # a crystal without bonds, of which nothing is known
+    assert Calibration().is_within_error(change, 0.1) is within
+    assert Calibration.from_metadata({"least_change": 0.9}).is_within_error(change - 0.001, 0.1)
+    # A crystal without bonds, of which nothing is known.
+    assert not Calibration().is_within_error(0.0, 0.0)
 
 
 def test_system_uncertainty_is_the_mean_over_bonds():

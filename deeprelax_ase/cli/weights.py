@@ -147,12 +147,18 @@ def calibrate(
     files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
     limit: Limit = None,
     ensemble: Ensemble = False,
+    least_change: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Move a crystal if its bonds change by so many times its expected error."
+        ),
+    ] = None,
 ) -> None:
     """Fit expected errors and intervals on the validation splits of files of pairs."""
     from deeprelax_ase.calibrate import calibrate
 
     try:
-        print(calibrate(weights, files, limit, ensemble=ensemble))
+        print(calibrate(weights, files, limit, ensemble=ensemble, least_change=least_change))
     except (ValueError, OSError) as error:
         stop(str(error))
 
