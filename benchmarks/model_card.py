@@ -105,10 +105,14 @@ def _transfer() -> dict[str, str]:
 
 def _weights(known: dict[str, Any]) -> str:
     rows = []
+    shipped = {weights.sha256: name for name, weights in known.items()}  # some under another name
     for name, weights in known.items():
         provenance = weights.provenance
         start = provenance.get("start_from")
-        origin = "random" if not start else f"{start['name']} ({start['sha256'][:8]})"
+        origin = "random"
+        if start:
+            sha256 = start["sha256"]
+            origin = f"{shipped.get(sha256, start['name'])} ({sha256[:8]})"
         rows.append(
             [
                 f"`{name}`",
