@@ -51,7 +51,6 @@ _LICENCES = {
     "distilled_hypothetical_through": "as `distilled_hypothetical`, for PBEsol and r2SCAN by way "
     "of PBE",
     "distilled_2d": "sheets of `relaxed_2d` with species exchanged, likewise",
-    "distilled_substitution_2d": "inputs of `substitution_2d` with species exchanged, likewise",
     "distilled_exfoliation": "inputs of `exfoliation_2d` with species exchanged, likewise",
     "relaxed": "Materials Project (CC BY 4.0), by way of fxcoudert/topology_databases and "
     "kdmsit/crysxpp; disturbed on the fly",
