@@ -110,16 +110,16 @@ def test_annotations_are_plain(random_weights, perovskite):
     assert "expected_error" not in perovskite.site_properties
 
 
-def test_what_is_left_as_it_was_is_a_copy():
-    copper = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.63), ["Cu"], [[0, 0, 0]])
-    before = copper.copy()
-    kept = copper.apply(DeepRelaxTransformation(annotate=True))
+def test_what_is_left_as_it_was_is_a_copy(random_weights, perovskite, monkeypatch):
+    monkeypatch.setattr("deeprelax_ase.uncertainty.Calibration.is_within_error", lambda *_: True)
+    before = perovskite.copy()
+    kept = perovskite.apply(DeepRelaxTransformation(str(random_weights), annotate=True))
     assert kept.lattice == before.lattice
     assert "expected_error" in kept.site_properties
     kept.remove_sites([0])
-    assert copper == before
-    assert not copper.properties
-    assert not copper.site_properties
+    assert perovskite == before
+    assert perovskite.properties == before.properties
+    assert perovskite.site_properties == before.site_properties
 
 
 def test_refusal_warns_and_copies(transformation, perovskite, monkeypatch):
