@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +37,7 @@ class Case:
     @property
     def target(self) -> Atoms:
         """The relaxed crystal."""
-        return relaxed_atoms(self.pair, self.pair.displacements, self.pair.deformation)
+        return atoms_of(self.pair.relaxed)
 
 
 def choose_cases(
@@ -110,9 +110,7 @@ def relaxed_atoms(
     pair: Pair, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
 ) -> Atoms:
     """The input of a pair, moved and deformed."""
-    crystal = pair.crystal
-    positions = (crystal.positions + displacements) @ deformation
-    return Atoms(crystal.numbers, positions, cell=crystal.cell @ deformation, pbc=crystal.pbc)
+    return atoms_of(replace(pair, displacements=displacements, deformation=deformation).relaxed)
 
 
 Move = tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]
@@ -170,7 +168,7 @@ def _minimum_image(
     pair: Pair, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
 ) -> float:
     own = relaxed_atoms(pair, displacements, deformation)
-    target = relaxed_atoms(pair, pair.displacements, pair.deformation)
+    target = atoms_of(pair.relaxed)
     images = _IMAGES[np.abs(_IMAGES[:, ~pair.crystal.pbc]).sum(axis=1) == 0]
     apart = (target.positions - own.positions)[:, None, :] + images @ np.array(target.cell)
     nearest = np.linalg.norm(apart, axis=2).argmin(axis=1)

@@ -13,7 +13,6 @@ import numpy as np
 from ase import Atoms
 from ase.visualize.plot import plot_atoms
 
-from benchmarks.cases import relaxed_atoms
 from deeprelax_ase import Relaxer
 from deeprelax_ase.data.dataset import PairFile
 from deeprelax_ase.structure import atoms_of
@@ -38,7 +37,7 @@ def main() -> None:
     relaxer = Relaxer(functional=pair.functional)
     relaxer.relax(before)  # the first call of torch is slow
     result = relaxer.relax(before)
-    after = relaxed_atoms(pair, pair.displacements, pair.deformation)
+    after = atoms_of(pair.relaxed)
     error = np.linalg.norm(result.displacement - pair.displacements, axis=1).mean()
     move = np.linalg.norm(pair.displacements, axis=1).mean()
     panels = {

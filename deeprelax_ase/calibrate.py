@@ -101,7 +101,7 @@ def _check_count(crystals: int, numbers: int) -> None:
     if crystals <= numbers:
         msg = (
             f"{crystals} crystals with bonds are too few to fit {numbers} numbers to: give more, "
-            f"some hundreds, or leave out the limit"
+            "some hundreds, or leave out the limit"
         )
         raise ValueError(msg)
     if crystals < _ENOUGH_CRYSTALS:

@@ -1,10 +1,13 @@
 """Whether two crystals are the same structure, by pymatgen's StructureMatcher."""
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
+from deeprelax_ase.crystal import Crystal
 from deeprelax_ase.data.augment import Pair
 
 
@@ -20,21 +23,15 @@ def matches(
         displacements: Of the relaxed structure, Å; none: the input itself.
         deformation: Of the relaxed structure; none: the input itself.
     """
-    still = np.zeros_like(pair.displacements) if displacements is None else displacements
-    own = _structure(pair, still, np.eye(3) if deformation is None else deformation)
-    target = _structure(pair, pair.displacements, pair.deformation)
-    return bool(StructureMatcher().fit(own, target))
+    own = replace(
+        pair,
+        displacements=np.zeros_like(pair.displacements) if displacements is None else displacements,
+        deformation=np.eye(3) if deformation is None else deformation,
+    )
+    return bool(StructureMatcher().fit(_structure(own.relaxed), _structure(pair.relaxed)))
 
 
-def _structure(
-    pair: Pair,
-    displacements: Float[np.ndarray, "atoms 3"],
-    deformation: Float[np.ndarray, "3 3"],
-) -> Structure:
-    crystal = pair.crystal
+def _structure(crystal: Crystal) -> Structure:
     return Structure(
-        crystal.cell @ deformation,
-        crystal.numbers.tolist(),
-        (crystal.positions + displacements) @ deformation,
-        coords_are_cartesian=True,
+        crystal.cell, crystal.numbers.tolist(), crystal.positions, coords_are_cartesian=True
     )

@@ -68,8 +68,10 @@ def find_vacuum(
     if not reach.any():
         return given_axes(len(positions))
     planes = _planes_beside_vacuum(positions, cell, reach)
-    is_axis = np.abs(planes).sum(axis=1) == 1
-    if len(planes) == is_axis.sum() or np.linalg.matrix_rank(planes) == is_axis.sum():
+    if not len(planes):
+        return given_axes(len(positions))
+    count = _are_axes(planes).sum()
+    if len(planes) == count or np.linalg.matrix_rank(planes) == count:
         return _axes(np.eye(3, dtype=int), planes, positions, cell)
     axes = _axes(_along(planes, cell), planes, positions, cell)
     if axes.gaps[axes.is_vacuum].min() < _LEAST_SLAB:
@@ -113,8 +115,12 @@ def _planes_beside_vacuum(
     planes, spacings = indices[order], spacings[order]
     heights = np.sort((positions @ inverse @ planes.T) % 1.0, axis=0)
     gaps = np.diff(heights, axis=0, append=heights[:1] + 1.0).max(axis=0)
-    is_axis = np.abs(planes).sum(axis=1) == 1
-    return planes[gaps * spacings > np.where(is_axis, VACUUM_GAP, SHEET_GAP)]
+    return planes[gaps * spacings > np.where(_are_axes(planes), VACUUM_GAP, SHEET_GAP)]
+
+
+def _are_axes(planes: Int[np.ndarray, "planes 3"]) -> Bool[np.ndarray, " planes"]:
+    """Which planes are those that one of the given axes leads through."""
+    return np.abs(planes).sum(axis=1) == 1
 
 
 def _along(
