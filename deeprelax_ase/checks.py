@@ -4,6 +4,7 @@ Plain geometry: nothing here knows ASE, pymatgen or a network.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -25,6 +26,15 @@ _FLAT = 1e-4
 
 class StructureError(ValueError):
     """The input cannot be read as a crystal; the message says why and what to do."""
+
+
+def disordered(site: Any) -> StructureError:
+    """The error for a site that more or less than one atom of one species is on."""
+    msg = (
+        f"a site is disordered or partially occupied ({site}): order the structure first, for "
+        "instance with pymatgen's OrderDisorderedStructureTransformation"
+    )
+    return StructureError(msg)
 
 
 def check_input(

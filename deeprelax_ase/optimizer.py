@@ -13,10 +13,11 @@ from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 from jaxtyping import Float
 
+from deeprelax_ase.ase_atoms import move_atoms
 from deeprelax_ase.crystal import exp_symmetric
 from deeprelax_ase.relax import Relaxer, shared_relaxer
 from deeprelax_ase.result import RelaxResult
-from deeprelax_ase.structure import move_atoms, read_structure
+from deeprelax_ase.structure import read_structure
 
 Relaxable: TypeAlias = Atoms | Filter
 

@@ -1,29 +1,26 @@
 """ASE `Atoms` and pymatgen `Structure` to a `Crystal` and back, losing nothing.
 
-The only module that knows both libraries. It checks what comes in, finds the axes that are
-vacuum, and puts relaxed positions and cell into a copy of the input: labels, site properties,
-constraints, charge, tags, info and calculator stay.
+The only module that takes either. It checks what comes in, finds the axes that are vacuum, and
+puts relaxed positions and cell into a copy of the input: labels, site properties, constraints,
+charge, tags, info and calculator stay. `ase_atoms.py` and `pymatgen_structure.py` know how.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms, FixBondLengths
 from jaxtyping import Bool, Float, Int
-from pymatgen.core import IStructure, Lattice
+from pymatgen.core import IStructure
 from scipy.linalg import polar
 
+from deeprelax_ase.ase_atoms import copied_atoms, read_atoms, relaxed_atoms
 from deeprelax_ase.checks import StructureError, check_distances, check_input
 from deeprelax_ase.crystal import Crystal, complete_cell, log_symmetric
+from deeprelax_ase.pymatgen_structure import copied_structure, read_sites, relaxed_structure
 from deeprelax_ase.vacuum import SHEET_GAP, check_vacuum, find_vacuum, given_axes
 
 _AXES_OF_A_SHEET = 2
-_LARGEST_STRAIN_STEP = 0.1
-_FULL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ class StructureInput:
     def copy_of_source(self) -> Any:
         """The source as it was, for somebody to change."""
         if isinstance(self.source, Atoms):
-            return _copied_atoms(self.source)
-        return _copied_structure(self.source, self.source.lattice, self.source.frac_coords)
+            return copied_atoms(self.source)
+        return copied_structure(self.source, self.source.lattice, self.source.frac_coords)
 
     @property
     def _back(self) -> Float[np.ndarray, "3 3"]:
@@ -94,8 +91,8 @@ class StructureInput:
         positions = positions - self.shifts @ cell
         cell = self._back @ cell
         if isinstance(self.source, Atoms):
-            return _relaxed_atoms(self.source, positions, cell, deformation)
-        return _relaxed_structure(self.source, positions, cell)
+            return relaxed_atoms(self.source, positions, cell, deformation)
+        return relaxed_structure(self.source, positions, cell)
 
     def measure(
         self, relaxed: Any
@@ -146,9 +143,10 @@ def read_structure(structure: Any, vacuum: str = "auto", search: float = 0.0) ->
         StructureError: It is no crystal, or one that cannot be relaxed; see the message.
     """
     check_vacuum(vacuum)
-    numbers, positions, cell, pbc, free = _raw(structure)
-    check_input(numbers, positions, cell, pbc)
-    cell = complete_cell(cell, pbc)
+    given, free = _as_it_stands(structure)
+    numbers, positions, pbc = given.numbers, given.positions, given.pbc
+    check_input(numbers, positions, given.cell, pbc)
+    cell = complete_cell(given.cell, pbc)
     axes = find_vacuum(positions, cell, pbc) if vacuum == "auto" else given_axes(len(numbers))
     cell = axes.basis @ cell
     periodic = pbc & ~axes.is_vacuum
@@ -171,7 +169,7 @@ def plain_crystal(structure: Any) -> Crystal:
     Raises:
         StructureError: It is neither Atoms nor Structure, or disordered.
     """
-    return Crystal(*_raw(structure)[:4])
+    return _as_it_stands(structure)[0]
 
 
 def atoms_of(crystal: Crystal) -> Atoms:
@@ -179,159 +177,14 @@ def atoms_of(crystal: Crystal) -> Atoms:
     return Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=crystal.pbc)
 
 
-_Raw = tuple[
-    Int[np.ndarray, " atoms"],
-    Float[np.ndarray, "atoms 3"],
-    Float[np.ndarray, "3 3"],
-    Bool[np.ndarray, "3"],
-    Bool[np.ndarray, "atoms 3"],
-]
-
-
-def _raw(structure: Any) -> _Raw:
+def _as_it_stands(structure: Any) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
+    """The crystal, and which of its coordinates may change."""
     if isinstance(structure, Atoms):
-        return _from_atoms(structure)
+        return read_atoms(structure)
     if isinstance(structure, IStructure):
-        return _from_structure(structure)
+        return read_sites(structure)
     msg = (
         f"cannot relax a {type(structure).__module__}.{type(structure).__name__}: "
         "give an ase.Atoms or a pymatgen Structure"
     )
     raise StructureError(msg)
-
-
-def _from_atoms(atoms: Atoms) -> _Raw:
-    occupancy = atoms.info.get("occupancy")
-    if isinstance(occupancy, dict):
-        for site in occupancy.values():
-            if len(site) > 1 or any(abs(value - 1) > _FULL for value in site.values()):
-                raise StructureError(_disordered(site))
-    free = np.ones((len(atoms), 3), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            free[constraint.get_indices()] = False
-    return (
-        atoms.numbers.astype(np.int64),
-        atoms.positions.astype(float),
-        np.array(atoms.cell, dtype=float),
-        atoms.pbc.copy(),
-        free,
-    )
-
-
-def _from_structure(structure: IStructure) -> _Raw:
-    numbers = []
-    for site in structure:
-        if not site.is_ordered:
-            raise StructureError(_disordered(site.species.as_dict()))
-        number = getattr(site.specie, "Z", None)
-        if not isinstance(number, int) or "Dummy" in type(site.specie).__name__:
-            msg = f"site {site.label!r} holds the dummy species {site.specie}: name a real element"
-            raise StructureError(msg)
-        numbers.append(number)
-    flags = structure.site_properties.get("selective_dynamics")
-    free = np.ones((len(structure), 3), dtype=bool)
-    for site, flag in enumerate(flags or ()):
-        if flag is not None:
-            free[site] = flag
-    return (
-        np.array(numbers, dtype=np.int64),
-        np.array(structure.cart_coords, dtype=float).reshape(-1, 3),
-        np.array(structure.lattice.matrix, dtype=float),
-        np.array(structure.lattice.pbc),
-        free,
-    )
-
-
-def _disordered(site: Any) -> str:
-    return (
-        f"a site is disordered or partially occupied ({site}): order the structure first, for "
-        "instance with pymatgen's OrderDisorderedStructureTransformation"
-    )
-
-
-def _relaxed_atoms(
-    atoms: Atoms,
-    positions: Float[np.ndarray, "atoms 3"],
-    cell: Float[np.ndarray, "3 3"],
-    deformation: Float[np.ndarray, "3 3"],
-) -> Atoms:
-    relaxed = _copied_atoms(atoms)
-    cell = np.where(np.any(np.array(atoms.cell) != 0, axis=1)[:, None], cell, 0.0)
-    move_atoms(relaxed, positions, cell, deformation)
-    return relaxed
-
-
-def _copied_atoms(atoms: Atoms) -> Atoms:
-    copied = atoms.copy()
-    copied.calc = atoms.calc
-    return copied
-
-
-def move_atoms(
-    atoms: Atoms,
-    positions: Float[np.ndarray, "atoms 3"],
-    cell: Float[np.ndarray, "3 3"],
-    deformation: Float[np.ndarray, "3 3"],
-) -> None:
-    """Give atoms a new cell and new positions in place, as far as their constraints allow.
-
-    A SinglePointCalculator is taken off: its results are those of the old geometry, and ASE's
-    writers would store them with the new one.
-
-    Args:
-        atoms: What is moved.
-        positions: Å.
-        cell: Å.
-        deformation: What took the old cell to the new one.
-    """
-    if isinstance(atoms.calc, SinglePointCalculator):
-        atoms.calc = None
-    if not atoms.constraints:
-        atoms.set_cell(cell)
-        atoms.positions[:] = positions
-        return
-    rigid = [
-        constraint
-        for constraint in atoms.constraints
-        if isinstance(constraint, FixBondLengths) and constraint.bondlengths is None
-    ]
-    for constraint in rigid:  # else they would hold the lengths of the deformed cell
-        constraint.bondlengths = constraint.initialize_bond_lengths(atoms)
-    # ASE's FixSymmetry refuses a deformation of more than 25 % in one call.
-    strain = float(np.abs(deformation - np.eye(3)).max())
-    count = 1 + int(strain / _LARGEST_STRAIN_STEP)
-    old = np.array(atoms.cell)
-    for step in range(1, count + 1):
-        atoms.set_cell(old + (cell - old) * step / count, scale_atoms=True)
-    atoms.set_positions(positions, apply_constraint=True)
-    for constraint in rigid:
-        constraint.bondlengths = None
-
-
-def _relaxed_structure(
-    structure: IStructure, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
-) -> IStructure:
-    lattice = Lattice(cell, pbc=structure.lattice.pbc)
-    return _copied_structure(structure, lattice, lattice.get_fractional_coords(positions))
-
-
-def _copied_structure(
-    structure: IStructure, lattice: Lattice, scaled: Float[np.ndarray, "atoms 3"]
-) -> IStructure:
-    """A copy with its sites elsewhere: species are shared, all else is copied.
-
-    A deep copy would turn deuterium into hydrogen.
-    """
-    sites = []
-    for site, coords in zip(structure, scaled, strict=True):
-        moved = copy.copy(site)
-        moved.properties = copy.deepcopy(site.properties)
-        moved.lattice = lattice
-        moved.frac_coords = coords
-        sites.append(moved)
-    copied = copy.copy(structure)
-    copied.properties = copy.deepcopy(structure.properties)
-    copied._lattice = lattice  # noqa: SLF001 - an IStructure has no public way
-    copied._sites = type(structure._sites)(sites)  # noqa: SLF001
-    return copied

@@ -10,6 +10,7 @@ ROOT = Path(deeprelax_ase.__file__).parent
 LAYERS = [
     "config",
     "crystal",
+    "vacuum",
     "weights_files",
     "graph",
     "prediction",
@@ -19,6 +20,8 @@ LAYERS = [
     "checkpoint",
     "uncertainty",
     "symmetry",
+    "ase_atoms",
+    "pymatgen_structure",
     "structure",
     "result",
     "files",
@@ -41,6 +44,8 @@ LAYERS = [
     "cli",
 ]
 LIBRARIES = {
+    "ase_atoms": {"ase"},
+    "pymatgen_structure": {"pymatgen"},
     "structure": {"ase", "pymatgen"},
     "files": {"ase", "pymatgen"},
     "relax": {"ase"},
@@ -83,6 +88,7 @@ def modules():
 
 
 def test_imports_point_downward():
+    assert {layer for layer, _ in modules()} == set(LAYERS)
     for layer, path in modules():
         for name in imports_of(path):
             parts = name.split(".")

@@ -1,7 +1,5 @@
 """The training loop: AdamW, EMA, clipping, exact resume, one process or several."""
 
-import csv
-import json
 import math
 import sys
 import time
@@ -16,13 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from deeprelax_ase.checkpoint import (
-    Weights,
-    load_tensors,
-    load_weights,
-    save_tensors,
-    save_weights,
-)
+from deeprelax_ase.checkpoint import load_weights, save_weights
 from deeprelax_ase.config import FUNCTIONALS, TrainConfig
 from deeprelax_ase.data.dataset import file_labels
 from deeprelax_ase.data.mixture import Batch, Mixture
@@ -33,7 +25,9 @@ from deeprelax_ase.train.process import (
     leave_interrupts_to_the_parent,
     patient_interrupt,
 )
+from deeprelax_ase.train.run_folder import RunFolder
 from deeprelax_ase.train.schedule import Schedule
+from deeprelax_ase.train.start import origin, starting_network
 from deeprelax_ase.train.team import Team
 from deeprelax_ase.train.validation import (
     Scores,
@@ -71,11 +65,11 @@ class Trainer:
         keep_freed_memory()
         torch.manual_seed(config.seed)
         self.config = config
-        self.folder = folder
+        self._folder = RunFolder(folder, config)
         self.team = Team.join(config.device)
         start = None if config.start_from is None else load_weights(config.start_from)
-        self.network = _starting_network(config, start).to(config.device)
-        self._origin = None if start is None else _origin(start)
+        self.network = starting_network(config, start).to(config.device)
+        self._origin = None if start is None else origin(start)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.average = AveragedModel(self.network, multi_avg_fn=average)
         self.optimizer = torch.optim.AdamW(
@@ -112,7 +106,8 @@ class Trainer:
         """
         # What is wrong with the files is said before anything is written.
         mixture, _ = self._mixture, self._validation
-        self._open_folder()
+        if self.team.is_first:
+            self._folder.open()
         last_save = started = time.monotonic()
         before = self.seconds
         progress = tqdm(
@@ -140,10 +135,6 @@ class Trainer:
                 self.save()
 
     @property
-    def _state(self) -> Path:
-        return self.folder / "state.safetensors"
-
-    @property
     def _is_over(self) -> bool:
         return self.step >= self.config.steps
 
@@ -162,24 +153,22 @@ class Trainer:
             name: score(relax, config.network, file, config.validation_limit)
             for name, file in self._validation.items()
         }
-        self._open_folder()
         rows = [
             {"step": self.step, "set": name, "minutes": round(self.seconds / 60, 1), **entry}
             for name, entry in scores.items()
         ]
-        _append(self.folder / "validation.csv", rows)
+        self._folder.append("validation.csv", rows)
         provenance = self._provenance(scores)
-        save_weights(self.folder / "last.safetensors", network, provenance)
+        save_weights(self._folder.path / "last.safetensors", network, provenance)
         if not scores or overall(scores) > self.best:
             self.best = overall(scores)
-            save_weights(self.folder / "best.safetensors", network, provenance)
+            save_weights(self._folder.path / "best.safetensors", network, provenance)
         return scores
 
     def save(self) -> None:
         """Write everything that a resumed run needs."""
         if not self.team.is_first:
             return
-        self._open_folder()
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
@@ -188,30 +177,14 @@ class Trainer:
             name: getattr(self, name)
             for name in ("step", "epoch", "batch", "crystals", "seconds", "best")
         }
-        metadata = {
-            "config": self.config.model_dump(mode="json"),
-            "progress": progress,
-            "schedule": self.schedule.state(),
-        }
-        save_tensors(self._state, tensors, metadata)
-
-    def _open_folder(self) -> None:
-        """Make the folder of a new run, with its configuration."""
-        if self.team.is_first and not self._state.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            config = json.dumps(self.config.model_dump(mode="json"), indent=2)
-            (self.folder / "config.json").write_text(config + "\n")
+        metadata = {"progress": progress, "schedule": self.schedule.state()}
+        self._folder.save_state(tensors, metadata)
 
     def _resume(self) -> None:
-        if not self._state.exists():
+        saved = self._folder.load_state()
+        if saved is None:
             return
-        tensors, metadata = load_tensors(self._state)
-        if metadata["config"] != self.config.model_dump(mode="json"):
-            msg = (
-                f"{self.folder} holds a run of another configuration; "
-                "name another folder or give the configuration in its config.json"
-            )
-            raise ValueError(msg)
+        tensors, metadata = saved
         self.network.load_state_dict(_within(tensors, "network."))
         self.average.load_state_dict(_within(tensors, "average."))
         optimizer = self.optimizer.state_dict()
@@ -296,45 +269,8 @@ class Trainer:
             row = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
             row["crystals"] = self.crystals
             rounded = {name: round(term, 5) for name, term in terms.items()}
-            _append(self.folder / "log.csv", [row | rounded])
-
-
-def _origin(weights: Weights) -> dict[str, Any]:
-    """What is known of the weights a run starts from."""
-    known = {k: weights.provenance.get(k) for k in ("steps", "crystals", "hours", "start_from")}
-    return {"name": Path(weights.name).stem, "sha256": weights.sha256, **known}
-
-
-def _starting_network(config: TrainConfig, weights: Weights | None) -> PaEGNN:
-    """Of random weights or of given ones; without gradients where it is frozen."""
-    network = PaEGNN(config.network)
-    if weights is not None:
-        if weights.network.config != config.network:
-            theirs, ours = weights.network.config.model_dump(), config.network.model_dump()
-            differing = [name for name, value in ours.items() if theirs[name] != value]
-            msg = (
-                f"{config.start_from} is of another network: it differs in "
-                f"{', '.join(f'{name} ({theirs[name]}, not {ours[name]})' for name in differing)}"
-            )
-            raise ValueError(msg)
-        network.load_state_dict(weights.network.state_dict())
-    if config.freeze_trunk:
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name.split(".")[0].endswith("_head"))
-    return network
+            self._folder.append("log.csv", [row | rounded])
 
 
 def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append rows to a CSV file, with a header if it is new."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as stream:
-        for row in rows:
-            writer = csv.DictWriter(stream, list(row))
-            if is_new:
-                writer.writeheader()
-                is_new = False
-            writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
