@@ -3,6 +3,7 @@
 Each runs its script under `examples/`, unchanged, in an environment of its own.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from benchmarks.cases import Case
 from benchmarks.environments import RivalError, interpreter, pinned_versions
 from benchmarks.rival import going_on
 from deeprelax_ase.report import markdown_table
+from deeprelax_ase.weights_files import weights_sha256
 
 CLIENTS = {
     "matcalc": "matcalc",
@@ -81,13 +83,20 @@ def run_client(
     python = interpreter(f"clients/{CLIENTS[name]}", work)
     kept = work / "clients" / f"{name}.jsonl"
     answers = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    answers = [answer for answer in answers if answer.get("cell", "free") == way.cell]
-    done = {(answer["name"], answer["optimizer"]) for answer in answers}
-    missing = [case for case in cases if {(case.name, one) for one in way.both} - done]
+    keys = {_key(case, way): case for case in cases}
+    done = {(answer.get("key"), answer["optimizer"]) for answer in answers}
+    missing = [case for key, case in keys.items() if {(key, one) for one in way.both} - done]
     if missing:
         answers += _ask(name, python, missing, kept, way)
-    wanted = {case.name for case in cases}
-    return [a for a in answers if a["name"] in wanted and a["optimizer"] in way.both]
+    return [a for a in answers if a.get("key") in keys and a["optimizer"] in way.both]
+
+
+def _key(case: Case, way: Way) -> str:
+    """Of what an answer depends on, besides the optimizer: geometry, cell, and our weights."""
+    atoms = case.atoms
+    parts = [atoms.numbers.tolist(), atoms.cell[:].tolist(), atoms.positions.tolist()]
+    text = json.dumps([*parts, way.cell, weights_sha256("default")])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def run_clients(
@@ -146,7 +155,7 @@ def _ask(
                 for _ in way.both:
                     line = process.stdout.readline()
                     if line:
-                        answers.append({**json.loads(line), "cell": way.cell})
+                        answers.append({**json.loads(line), "key": _key(case, way)})
                         record.write(json.dumps(answers[-1]) + "\n")
                         record.flush()
             process.stdin.close()
@@ -159,11 +168,11 @@ def _ask(
 
 def summarise(answers: Sequence[dict[str, Any]], way: Way = USUAL) -> dict[str, Any]:
     """Calls of the calculator and seconds with either optimizer, and where they ended."""
-    by_name: dict[str, dict[str, dict[str, Any]]] = {}
+    by_key: dict[str, dict[str, dict[str, Any]]] = {}
     for answer in answers:
-        by_name.setdefault(answer["name"], {})[answer["optimizer"]] = answer
+        by_key.setdefault(answer["key"], {})[answer["optimizer"]] = answer
     stock, ours = way.both
-    pairs = [(both[stock], both[ours]) for both in by_name.values() if len(both) == 2]
+    pairs = [(both[stock], both[ours]) for both in by_key.values() if len(both) == 2]
     sound = [(a, b) for a, b in pairs if "error" not in a and "error" not in b]
     summary: dict[str, Any] = {"crystals": len(sound), "failed": len(pairs) - len(sound)}
     for place, label in enumerate(("stock", "ours")):

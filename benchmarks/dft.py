@@ -67,8 +67,7 @@ def energies(cases: Sequence[Case], rival: Rival) -> list[dict[str, Any]]:
 
 def relaxations(cases: Sequence[Case], rival: Rival) -> dict[str, Any]:
     """Ionic steps from the input and from the prediction, see `steps.compare`."""
-    options = {case.name: {"kpts": mesh(case.atoms)} for case in cases}
-    return steps.compare(cases, rival, OPTIMIZER, options)
+    return steps.compare(cases, rival, OPTIMIZER, lambda case: {"kpts": mesh(case.atoms)})
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:

@@ -1,7 +1,7 @@
 """How many steps of a rival's relaxation are saved by starting from our prediction."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ def compare(
     cases: Sequence[Case],
     rival: Rival,
     optimizer: str = "FIRE",
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Callable[[Case], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Relax every case twice with a rival.
 
@@ -64,14 +64,14 @@ def compare(
         cases: The crystals.
         rival: Whose potential it is.
         optimizer: Of ASE.
-        options: For the rival's calculator, by case.
+        options: For the rival's calculator, of a case.
 
     Raises:
         RivalError: Its process ended.
     """
     found, failures = [], 0
     for case in tqdm(cases, rival.name, file=sys.stderr):
-        own = (options or {}).get(case.name)
+        own = None if options is None else options(case)
         runs = [rival.relax(start, optimizer, own) for start in (case.atoms, predicted(case))]
         if any("error" in run for run in runs):
             failures += 1

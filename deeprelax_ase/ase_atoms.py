@@ -3,7 +3,7 @@
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms, FixBondLengths
+from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixScaled
 from jaxtyping import Bool, Float
 
 from deeprelax_ase.checks import disordered
@@ -27,7 +27,11 @@ def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     free = np.ones((len(atoms), 3), dtype=bool)
     for constraint in atoms.constraints:
         if isinstance(constraint, FixAtoms):
-            free[constraint.get_indices()] = False
+            free[constraint.index] = False
+        elif isinstance(constraint, FixScaled):
+            free[np.ix_(constraint.index, constraint.mask)] = False
+        elif isinstance(constraint, FixCartesian) and constraint.mask.all():
+            free[constraint.index] = False
     crystal = Crystal(
         atoms.numbers.astype(np.int64),
         atoms.positions.astype(float),

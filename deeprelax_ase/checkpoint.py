@@ -5,7 +5,6 @@ disk or a killed process leaves the old file whole.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
+from deeprelax_ase.beside import written_beside
 from deeprelax_ase.config import NetworkConfig
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.weights_files import weights_path, weights_sha256
@@ -42,25 +42,12 @@ class Weights:
     calibration: Mapping[str, Any]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that either all of it is there or the old one still is."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and JSON metadata as safetensors."""
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = {key: json.dumps(value) for key, value in metadata.items()}
-    write_atomically(path, save_bytes(own, metadata=text))
+    with written_beside(Path(path)) as beside:
+        beside.write_bytes(save_bytes(own, metadata=text))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -28,10 +28,10 @@ class NetworkConfig(_Frozen):
     """Architecture of a `PaEGNN` and of the graph and the solve it was trained with."""
 
     num_features: int = Field(default=96, ge=8, description="F: scalars and vectors an atom")
-    num_tensors: int = Field(default=0, ge=0, description="T: tensors of order 2 an atom")
+    num_tensors: int = Field(default=32, ge=0, description="T: tensors of order 2 an atom")
     num_layers: int = Field(default=3, ge=1)
     cutoff: float = Field(default=6.0, gt=0, description="Å")
-    max_neighbors: int = Field(default=20, ge=1, description="whole shells are kept beyond it")
+    max_neighbors: int = Field(default=12, ge=1, description="whole shells are kept beyond it")
     num_radial: int = Field(default=32, ge=2, description="Gaussians of the distance")
     num_relative: int = Field(default=24, ge=0, description="Gaussians of distance / radii")
     envelope_exponent: int = Field(default=5, ge=2)
@@ -135,7 +135,8 @@ def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainCo
 
     Args:
         path: The file.
-        data: Folder that relative paths of sources start from; that of the file if None.
+        data: Folder that relative paths of sources start from; that of the file if None. The
+            `start_from` of the file is beside the file.
         changes: Entries that replace those of the file.
 
     Raises:
@@ -158,8 +159,12 @@ def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainCo
         msg = f"{path}: {'; '.join(_complaints(error))}"
         raise ValueError(msg) from error
     folder = data or path.parent
-    sources = [s.model_copy(update={"path": folder / s.path}) for s in config.sources]
-    return config.model_copy(update={"sources": tuple(sources)})
+    places: dict[str, Any] = {
+        "sources": tuple(s.model_copy(update={"path": folder / s.path}) for s in config.sources)
+    }
+    if config.start_from is not None and "start_from" not in changes:
+        places["start_from"] = path.parent / config.start_from
+    return config.model_copy(update=places)
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:

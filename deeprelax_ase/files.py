@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pymatgen.core import Structure
 from pymatgen.io.cif import CifParser, CifWriter
 from pymatgen.io.vasp import Poscar
 
+from deeprelax_ase.beside import written_beside
 from deeprelax_ase.checks import StructureError
 
 COMPRESSED = (".gz", ".bz2", ".xz")
@@ -51,7 +51,8 @@ def read_structures(path: Path) -> StructureFile:
     dynamics; all else goes through ASE.
 
     Raises:
-        StructureError: The file is missing, a folder, empty, or nothing that either reads.
+        StructureError: The file is missing, a folder, empty, holds no structure, or is nothing
+            that either reads.
     """
     if path.is_dir():
         msg = f"{path} is a folder: name the structure file in it"
@@ -63,13 +64,17 @@ def read_structures(path: Path) -> StructureFile:
         msg = f"{path} is empty"
         raise StructureError(msg)
     try:
-        return _read(path)
+        found = _read(path)
     except StructureError:
         raise
     except Exception as error:  # the parsers raise whatever their code runs into
         reason = " ".join(str(error).split()) or type(error).__name__
         msg = f"{path} cannot be read as a structure file: {reason[:200]}"
         raise StructureError(msg) from error
+    if not found.structures:
+        msg = f"{path} holds no structure"
+        raise StructureError(msg)
+    return found
 
 
 def _read(path: Path) -> StructureFile:
@@ -141,16 +146,19 @@ def _own_format(path: Path) -> str | None:
     return "poscar" if is_named and suffix.removeprefix(".") not in {*known, "json"} else None
 
 
-def output_path(source: StructureFile, output: Path | None) -> Path:
+def output_path(source: StructureFile, output: str | Path | None) -> Path:
     """Where the relaxed structures of a file go: beside it, or where the user said.
+
+    What is a folder, or ends in a slash, is the folder they go into.
 
     Raises:
         StructureError: The format can be read but not written, and no output was named.
     """
     path = source.path
     if output is not None:
-        is_folder = output.is_dir() or str(output).endswith(os.sep)
-        return output / path.name if is_folder else output
+        named = Path(output)
+        is_folder = named.is_dir() or str(output).endswith(os.sep)
+        return named / path.name if is_folder else named
     if source.format not in _PYMATGEN_FORMATS and not ioformats[source.format].can_write:
         msg = f"{path} is in the format {source.format!r}, which can only be read: name an --output"
         raise StructureError(msg)
@@ -167,11 +175,10 @@ def write_structures(source: StructureFile, structures: Sequence[Any], path: Pat
         StructureError: They cannot be written there or in that format; nothing is left behind and
             what was there stays.
     """
-    beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(source, structures, path, beside)
-        beside.replace(path)
+        with written_beside(path) as beside:
+            _write(source, structures, path, beside)
     except StructureError:
         raise
     except OSError as error:
@@ -181,23 +188,6 @@ def write_structures(source: StructureFile, structures: Sequence[Any], path: Pat
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         msg = f"cannot write {path} in the format {_output_format(source, path)!r}: {reason[:200]}"
         raise StructureError(msg) from error
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text beside a file and put it in its place: never half written.
-
-    Raises:
-        OSError: It cannot be written; what was there stays.
-    """
-    beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _output_format(source: StructureFile, path: Path) -> str:

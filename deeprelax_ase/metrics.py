@@ -13,6 +13,8 @@ from deeprelax_ase.graph import CrystalGraph
 
 MEASURED = NetworkConfig(cutoff=6.0, max_neighbors=20)
 """Of graphs whose pairs are the bonds of Eq. 26, so that networks of all graphs compare."""
+NO_ERROR = 1e-6
+"""An input with a mean error below this (Å, Å^3) has none to be better than."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,12 @@ def concatenate(parts: list[Errors]) -> Errors:
 def improvement(errors: Errors, dummy: Errors) -> dict[str, float]:
     """By how many per cent each mean error is smaller than that of the unrelaxed input."""
     means = {f.name: (getattr(errors, f.name), getattr(dummy, f.name)) for f in fields(Errors)}
-    return {
-        name: float(100 * (1 - own.mean() / max(input_.mean(), 1e-12)))
-        for name, (own, input_) in means.items()
-    }
+    return {name: better(own.mean(), input_.mean()) for name, (own, input_) in means.items()}
+
+
+def better(own: float, dummy: float) -> float:
+    """By how many per cent an error is smaller; not a number where the input has none."""
+    return float(100 * (1 - own / dummy)) if dummy > NO_ERROR else float("nan")
 
 
 def _deform(graph: CrystalGraph, vectors: Tensor, deformations: Tensor) -> Tensor:

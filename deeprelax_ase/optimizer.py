@@ -22,11 +22,16 @@ from deeprelax_ase.structure import read_structure
 Relaxable: TypeAlias = Atoms | Filter
 
 
-def apply_move(target: Relaxable, result: RelaxResult) -> RelaxResult:
+def apply_move(target: Relaxable, result: RelaxResult, vacuum: str = "auto") -> RelaxResult:
     """Move the atoms, or what a filter shows of them, to where a result puts them, in place.
 
     Constraints hold. A cell filter decides on the cell: its mask, `hydrostatic_strain` and
     `constant_volume` are honoured. A plain filter moves its visible atoms in a fixed cell.
+
+    Args:
+        target: What is moved.
+        result: Of a relaxation of these atoms.
+        vacuum: As the relaxer was made with.
 
     Returns:
         The result with the strain and the displacement that were in fact made.
@@ -47,7 +52,7 @@ def apply_move(target: Relaxable, result: RelaxResult) -> RelaxResult:
         visible[target.index] = 1.0
         displacement = displacement * visible
     deformation = exp_symmetric(strain)
-    before = read_structure(atoms.copy())
+    before = read_structure(atoms.copy(), vacuum)
     if isinstance(target, StrainFilter):
         components = deformation - np.eye(3)
         shear = 2 * components[(1, 0, 0), (2, 2, 1)]
@@ -115,6 +120,8 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
         model: Name of shipped weights or a path.
         functional: Functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        allow_unseen: As of `Relaxer`.
+        always_move: As of `Relaxer`.
         relax_cell: False keeps the cell of bare atoms; a filter decides for itself.
         relaxer: A `Relaxer` to use in place of the options above.
         **kwargs: For `ase.optimize.optimize.Optimizer`.
@@ -134,6 +141,8 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
         model: str | Path = "default",
         functional: str = "PBE",
         device: str = "auto",
+        allow_unseen: bool = False,
+        always_move: bool = False,
         relax_cell: bool = True,
         relaxer: Relaxer | None = None,
         **kwargs: Any,
@@ -141,7 +150,13 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
         _check_target(atoms, type(self).__name__)
         self._relax_cell = _has_cell(atoms) if isinstance(atoms, Filter) else relax_cell
         self._relaxer = relaxer
-        self._options = (model, functional, device)
+        self._options = {
+            "model": model,
+            "functional": functional,
+            "device": device,
+            "allow_unseen": allow_unseen,
+            "always_move": always_move,
+        }
         self.result: RelaxResult | None = None
         self._already_relaxed = False
         super().__init__(atoms, restart, logfile, trajectory, append_trajectory, **kwargs)
@@ -151,7 +166,7 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
     def relaxer(self) -> Relaxer:
         """The relaxer, loaded when first needed and shared by optimizers of equal options."""
         if self._relaxer is None:
-            self._relaxer = shared_relaxer(*self._options)
+            self._relaxer = shared_relaxer(**self._options)
         return self._relaxer
 
     @property
@@ -175,7 +190,7 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
 
     def todict(self) -> dict[str, Any]:
         """Description of the run, as trajectories store it."""
-        model, functional, _ = self._options
+        model, functional = self._options["model"], self._options["functional"]
         if self._relaxer is not None:
             model, functional = self._relaxer.weights.name, self._relaxer.functional
         own = {"model": str(model), "functional": functional, "relax_cell": self._relax_cell}
@@ -191,7 +206,7 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
         """Predict the relaxed structure and move the atoms there."""
         self.result = self.relaxer.relax(_atoms_of(self.atoms), relax_cell=self._relax_cell)
         if self.result.status == "relaxed":
-            self.result = apply_move(self.atoms, self.result)
+            self.result = apply_move(self.atoms, self.result, self.relaxer.vacuum)
         self.dump({"relaxed": self.converged(), "weights": list(self.result.weights)})
 
     def irun(self, fmax: float = 0.05, steps: int = 1) -> Iterator[bool]:
@@ -256,7 +271,9 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
         model: Name of shipped weights or a path.
         functional: Functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        relaxer: A `Relaxer` to use in place of the three options above.
+        allow_unseen: As of `Relaxer`.
+        always_move: As of `Relaxer`.
+        relaxer: A `Relaxer` to use in place of the options above.
         **kwargs: For the stock optimizer.
 
     Raises:
@@ -272,6 +289,8 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
         model: str | Path = "default",
         functional: str = "PBE",
         device: str = "auto",
+        allow_unseen: bool = False,
+        always_move: bool = False,
         relaxer: Relaxer | None = None,
         **kwargs: Any,
     ) -> None:
@@ -279,7 +298,13 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
         self.result: RelaxResult | None = None
         self._move_made = restart is not None and Path(restart).is_file()
         self._relaxer = relaxer
-        self._options = (model, functional, device)
+        self._options = {
+            "model": model,
+            "functional": functional,
+            "device": device,
+            "allow_unseen": allow_unseen,
+            "always_move": always_move,
+        }
         super().__init__(atoms, restart, *args, **kwargs)
 
     def irun(self, *args: Any, **kwargs: Any) -> Iterator[bool]:
@@ -294,10 +319,10 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
             raise ValueError(msg)
         steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)
         if not self._move_made and steps > 0:
-            relaxer = self._relaxer or shared_relaxer(*self._options)
+            relaxer = self._relaxer or shared_relaxer(**self._options)
             self.result = relaxer.relax(atoms, relax_cell=_has_cell(self.atoms))
             if self.result.status == "relaxed":
-                self.result = apply_move(self.atoms, self.result)
+                self.result = apply_move(self.atoms, self.result, relaxer.vacuum)
             else:
                 text = f"{name} starts from the input itself: {self.result.message}"
                 warnings.warn(text, stacklevel=2)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from deeprelax_ase import edg
 from deeprelax_ase.checkpoint import Weights, load_weights
-from deeprelax_ase.config import NetworkConfig
+from deeprelax_ase.config import FUNCTIONALS, NetworkConfig
 from deeprelax_ase.crystal import Crystal, exp_symmetric, log_symmetric
 from deeprelax_ase.graph import CrystalGraph, build_graph
 from deeprelax_ase.prediction import Prediction
@@ -81,11 +81,19 @@ class Predictor:
             calibration = calibration.get("ensemble", calibration)
         self.calibration = Calibration.from_metadata(calibration)
         self.seen = frozenset(first.provenance.get("elements", ()))
+        self._functionals = frozenset(first.provenance.get("functionals", ()))
 
     @property
     def config(self) -> NetworkConfig:
         """Configuration of its networks."""
         return self.networks[0].config
+
+    def notes(self, functional: str) -> tuple[str, ...]:
+        """What a user should be told who asks for a functional."""
+        if not self._functionals or functional in self._functionals:
+            return ()
+        known = ", ".join(name for name in FUNCTIONALS if name in self._functionals)
+        return (f"the weights {self.weights.name!r} never saw {functional}, but {known}",)
 
     def predict(
         self, crystals: Sequence[Crystal], functional: str, *, relax_cell: bool

@@ -5,6 +5,7 @@ The front-ends (optimizer, transformation, command line) know only this module.
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ class Relaxer:
                 "pass allow_unseen=True to go on all the same, or train on it"
             )
             raise StructureError(msg)
-        return read
+        return replace(read, notes=read.notes + predictor.notes(self.functional))
 
     def _relax_batch(self, inputs: Sequence[StructureInput], relax_cell: bool) -> list[RelaxResult]:
         predictors = [self._predictor(entry) for entry in inputs]

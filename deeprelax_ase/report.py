@@ -10,13 +10,12 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 
 from deeprelax_ase.evaluate import Evaluation
-from deeprelax_ase.metrics import Errors
+from deeprelax_ase.metrics import NO_ERROR, Errors, better
 
 _MEASURES = tuple(field.name for field in fields(Errors))
 _RESAMPLES = 1000
 _WORST, _MOST_UNCERTAIN = 0.05, 0.2
 _LEAST_CRYSTALS = 5
-_NO_ERROR = 1e-6
 _TRUSTED = ("bonds", "displacement", "distances")
 
 
@@ -46,8 +45,8 @@ def summarise(evaluation: Evaluation, *, intervals: bool = True) -> dict[str, An
         summary[name] = {
             **_statistics(own),
             "input": _statistics(dummy),
-            "better": _better(own.mean(), dummy.mean()),
-            "median_better": _better(np.median(own), np.median(dummy)),
+            "better": better(own.mean(), dummy.mean()),
+            "median_better": better(np.median(own), np.median(dummy)),
             "better_interval": list(_bootstrap(own, dummy)) if intervals else None,
         }
     if evaluation.matched is not None and evaluation.dummy_matched is not None:
@@ -196,16 +195,11 @@ def _statistics(values: Float[np.ndarray, " crystals"]) -> dict[str, float]:
     }
 
 
-def _better(own: Any, dummy: Any) -> float:
-    """Per cent; not a number where the input has no error to be better than."""
-    return float(100 * (1 - own / dummy)) if dummy > _NO_ERROR else float("nan")
-
-
 def _bootstrap(own: Float[np.ndarray, " n"], dummy: Float[np.ndarray, " n"]) -> tuple[float, float]:
     """95 % interval of the improvement of the mean, crystals drawn anew with a fixed seed."""
     rng = np.random.default_rng(0)
     draws = rng.integers(len(own), size=(_RESAMPLES, len(own)))
-    shares = own[draws].mean(axis=1) / np.maximum(dummy[draws].mean(axis=1), _NO_ERROR)
+    shares = own[draws].mean(axis=1) / np.maximum(dummy[draws].mean(axis=1), NO_ERROR)
     low, high = np.percentile(100 * (1 - shares), [2.5, 97.5])
     return float(low), float(high)
 

@@ -123,11 +123,11 @@ class StructureInput:
         """
         if self.free.all():
             return displacements
-        held = ~self.free.any(axis=1)
-        if held.any():
-            displacements = displacements - displacements[held].mean(axis=0)
         cell = self._back @ self.crystal.cell
-        return (displacements @ np.linalg.inv(cell) * self.free) @ cell
+        scaled = displacements @ np.linalg.inv(cell)
+        held = ~self.free
+        scaled = scaled - (scaled * held).sum(axis=0) / np.maximum(held.sum(axis=0), 1)
+        return (scaled * self.free) @ cell
 
 
 def read_structure(structure: Any, vacuum: str = "auto", search: float = 0.0) -> StructureInput:

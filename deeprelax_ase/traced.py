@@ -21,7 +21,6 @@ _MOST_PAIRS = 800
 """Beyond them the portions that a trace does without are worth more than the trace."""
 _WORTH_IT = 20
 """A trace takes as long as some fifty crystals cost without it, so a few do without."""
-_FIELDS = len(fields(Prediction))
 
 
 class TracedMove:

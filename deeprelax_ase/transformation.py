@@ -11,7 +11,7 @@ from pymatgen.alchemy.materials import TransformedStructure
 from pymatgen.core import Structure
 from pymatgen.transformations.transformation_abc import AbstractTransformation
 
-from deeprelax_ase.weights_files import weights_sha256
+from deeprelax_ase.weights_files import SPECIALIST, has_specialist, weights_sha256
 
 
 class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
@@ -28,9 +28,11 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         vacuum: `auto` never strains an axis with a gap of more than 8 Å in the atoms, nor any
             direction with one of 14 Å.
         allow_unseen: Go on with elements the weights never saw.
+        always_move: Move a crystal also where the expected error is too large for the move.
         annotate: Add the site property `expected_error` (Å) and a `deeprelax` entry in the
-            structure's properties.
+            structure's properties, with the message that tells what was left as it was.
         sha256: Of the weights; None takes whatever the name stands for.
+        sheets_sha256: Of those that `default` takes for sheets; None takes what is there.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         relax_cell: bool = True,
         vacuum: str = "auto",
         allow_unseen: bool = False,
+        always_move: bool = False,
         annotate: bool = False,
         sha256: str | None = None,
+        sheets_sha256: str | None = None,
     ) -> None:
         self.model = str(model)
         self.functional = functional
@@ -51,8 +55,10 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         self.relax_cell = relax_cell
         self.vacuum = vacuum
         self.allow_unseen = allow_unseen
+        self.always_move = always_move
         self.annotate = annotate
         self.sha256 = sha256
+        self.sheets_sha256 = sheets_sha256
 
     def apply_transformation(self, structure: Structure) -> Structure:
         """A relaxed copy of the structure.
@@ -73,16 +79,11 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
             self.relax_cell,
             self.vacuum,
             self.allow_unseen,
+            always_move=self.always_move,
         )
-        found = relaxer.weights.sha256
-        if self.sha256 is not None and found != self.sha256:
-            msg = (
-                f"the weights {self.model!r} have the SHA-256 {found[:12]}..., and this "
-                f"transformation was made with {self.sha256[:12]}...: install the version of "
-                "deeprelax-ase it was made with, or pass sha256=None"
-            )
-            raise ValueError(msg)
         result = relaxer.relax(structure)
+        is_specialist = result.weights.sha256 != relaxer.weights.sha256
+        self._check_weights(result.weights, self.sheets_sha256 if is_specialist else self.sha256)
         if result.status != "relaxed":
             warnings.warn(f"{result.formula}: {result.message}", stacklevel=2)
             return structure.copy()
@@ -91,21 +92,41 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
             relaxed.properties["deeprelax"] = {
                 "expected_error": result.expected_error,
                 "uncertainty": result.uncertainty,
+                "message": result.message,
                 "weights": result.weights.name,
                 "sha256": result.weights.sha256,
             }
             relaxed.add_site_property("expected_error", result.site_errors.tolist())
         return relaxed
 
+    def _check_weights(self, weights: Any, expected: str | None) -> None:
+        if expected is not None and weights.sha256 != expected:
+            msg = (
+                f"the weights {weights.name!r} have the SHA-256 {weights.sha256[:12]}..., and this "
+                f"transformation was made with {expected[:12]}...: install the version of "
+                "deeprelax-ase it was made with, or pass sha256=None and sheets_sha256=None"
+            )
+            raise ValueError(msg)
+
     def __call__(self, structure: Structure) -> Structure:
         """The same as `apply_transformation`."""
         return self.apply_transformation(structure)
 
     def as_dict(self) -> dict[str, Any]:
-        """The arguments under their own names, with the hash of the weights."""
+        """The arguments under their own names, with the hashes of the weights."""
         stored: dict[str, Any] = super().as_dict()
-        stored["sha256"] = self.sha256 or weights_sha256(self.model)
-        return stored
+        return stored | self._hashes()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled, with the hashes of the weights."""
+        return vars(self) | self._hashes()
+
+    def _hashes(self) -> dict[str, str | None]:
+        sheets = weights_sha256(SPECIALIST) if has_specialist(self.model) else None
+        return {
+            "sha256": self.sha256 or weights_sha256(self.model),
+            "sheets_sha256": self.sheets_sha256 or sheets,
+        }
 
     def __repr__(self) -> str:
         return f"DeepRelaxTransformation(model={self.model!r}, functional={self.functional!r})"

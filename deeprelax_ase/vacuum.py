@@ -73,10 +73,10 @@ def find_vacuum(
     count = _are_axes(planes).sum()
     if len(planes) == count or np.linalg.matrix_rank(planes) == count:
         return _axes(np.eye(3, dtype=int), planes, positions, cell)
-    axes = _axes(_along(planes, cell), planes, positions, cell)
+    axes = _axes(_along(planes, cell, pbc), planes, positions, cell)
     if axes.gaps[axes.is_vacuum].min() < _LEAST_SLAB:
         # Wires or molecules that stand between each other's planes: what is sure is one of these.
-        axes = _axes(_along(planes[:1], cell), planes[:1], positions, cell)
+        axes = _axes(_along(planes[:1], cell, pbc), planes[:1], positions, cell)
     return axes
 
 
@@ -124,15 +124,20 @@ def _are_axes(planes: Int[np.ndarray, "planes 3"]) -> Bool[np.ndarray, " planes"
 
 
 def _along(
-    planes: Int[np.ndarray, "planes 3"], cell: Float[np.ndarray, "3 3"]
+    planes: Int[np.ndarray, "planes 3"],
+    cell: Float[np.ndarray, "3 3"],
+    pbc: Bool[np.ndarray, "3"],
 ) -> Int[np.ndarray, "3 3"]:
     """Cell vectors of which as many as can be lie in all of the planes; the others stand upright.
+
+    Vectors along which nothing repeats stay what they are, and out of the others.
 
     Euclid's algorithm on the rows, which adds one to another until their heights above the first
     plane are zero but for one of them, and so on with the others and the next planes.
     """
     basis = np.eye(3, dtype=int)
-    flat, upright = [0, 1, 2], []
+    upright: list[int] = []
+    flat: list[int] = np.flatnonzero(pbc).tolist()
     for plane in planes:
         while above := [row for row in flat if basis[row] @ plane]:
             lowest, *others = sorted(above, key=lambda row: abs(basis[row] @ plane))

@@ -8,8 +8,9 @@ import torch
 from conftest import SMALL
 from safetensors.torch import save_file
 
-from deeprelax_ase import checkpoint
-from deeprelax_ase.checkpoint import load_tensors, load_weights, save_weights, write_atomically
+from deeprelax_ase import beside
+from deeprelax_ase.beside import replace_text
+from deeprelax_ase.checkpoint import load_tensors, load_weights, save_weights
 from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.weights_files import available_weights, weights_path, weights_sha256
 
@@ -87,15 +88,15 @@ def test_bad_files(tmp_path, kind, words):
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
-    write_atomically(path, b"old")
+    replace_text(path, "old")
 
     def full_disk(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full_disk)
+    monkeypatch.setattr(beside.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
+        replace_text(path, "new")
+    assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 

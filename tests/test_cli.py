@@ -70,6 +70,12 @@ def test_several_files_and_frames(tmp_path, poscar, random_weights):
     assert len(read(out / "two.extxyz", ":")) == 2
 
 
+def test_a_name_with_a_slash_is_a_folder(tmp_path, poscar, random_weights):
+    result = run("relax", poscar, "--model", random_weights, "-o", f"{tmp_path / 'new'}/")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["POSCAR"]
+
+
 def test_nothing_is_overwritten_unasked(poscar, random_weights):
     target = poscar.with_name("POSCAR_relaxed")
     target.write_text("precious")

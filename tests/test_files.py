@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.constraints import FixAtoms
+from ase.io import Trajectory
 from ase.io import read as ase_read
 from ase.io import write as ase_write
 from pymatgen.core import Lattice, Structure
@@ -124,6 +125,12 @@ def test_bad_files(tmp_path, name, content, words):
     with pytest.raises(StructureError, match=words) as caught:
         read_structures(path)
     assert name in str(caught.value)
+
+
+def test_a_file_without_a_structure_is_named(tmp_path):
+    Trajectory(tmp_path / "none.traj", "w").close()
+    with pytest.raises(StructureError, match=r"none\.traj holds no structure"):
+        read_structures(tmp_path / "none.traj")
 
 
 def test_folder_and_missing(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -261,7 +262,7 @@ def test_sizes_that_no_crystal_has(tmp_path):
 def test_clients_are_counted_honestly():
     def answer(name, optimizer, energy, calls):
         return {
-            "name": name,
+            "key": name,
             "optimizer": optimizer,
             "energy": energy,
             "calls": calls,
@@ -272,7 +273,7 @@ def test_clients_are_counted_honestly():
         *(answer("a", "FIRE", -3.0, 30), answer("a", "DeepRelaxFIRE", -3.001, 10)),
         *(answer("b", "FIRE", -3.0, 20), answer("b", "DeepRelaxFIRE", -3.1, 12)),
         *(answer("c", "FIRE", -3.0, 40), answer("c", "DeepRelaxFIRE", -2.9, 80)),
-        *(answer("d", "FIRE", -3.0, 40), {"name": "d", "optimizer": "DeepRelaxFIRE", "error": "x"}),
+        *(answer("d", "FIRE", -3.0, 40), {"key": "d", "optimizer": "DeepRelaxFIRE", "error": "x"}),
         answer("e", "FIRE", -3.0, 40),
     ]
     summary = clients.summarise(answers)
@@ -313,3 +314,23 @@ def test_structures_without_targets_are_cases_too(tmp_path, capsys):
         cases.find_cases([str(tmp_path)], None, "val", sizes=(3, 4))
     pairs = write_pairs(tmp_path / "pairs.parquet")
     assert len(cases.find_cases([str(pairs)], 3, "val")) == 3
+
+
+def test_a_rival_without_a_record_is_asked_every_time(adapters, tmp_path):
+    unrecorded = rival.Rival("morse", tmp_path)
+    unrecorded.relax(bulk("Cu", a=3.3))
+    made = calls(adapters)
+    unrecorded.relax(bulk("Cu", a=3.3))
+    unrecorded.close()
+    assert calls(adapters) > made
+
+
+def test_answers_of_other_geometries_cells_and_weights_are_asked_for_anew(some_cases, monkeypatch):
+    case, other = some_cases[:2]
+    keys = {
+        clients._key(case, clients.USUAL),
+        clients._key(replace(other, name=case.name), clients.USUAL),
+        clients._key(case, clients.Way(cell="fixed")),
+    }
+    monkeypatch.setattr(clients, "weights_sha256", lambda _: "0" * 64)
+    assert len(keys | {clients._key(case, clients.USUAL)}) == 4

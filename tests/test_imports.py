@@ -9,6 +9,7 @@ ROOT = Path(deeprelax_ase.__file__).parent
 # Lower modules first; each may import only those before it.
 LAYERS = [
     "config",
+    "beside",
     "crystal",
     "vacuum",
     "weights_files",

@@ -353,3 +353,14 @@ def test_molecules_relax_too(mover):
     atoms = Atoms("O2", [[0, 0, 0], [0, 0, 1.1]], calculator=LennardJones())
     DeepRelaxFIRE(atoms, logfile=None, relaxer=mover).run(fmax=0.05)
     assert not atoms.cell.any()
+
+
+def test_vacuum_is_what_the_relaxer_takes_it_for(random_weights):
+    relaxer = Relaxer(random_weights, vacuum="none", allow_unseen=True, always_move=True)
+    atoms = alloy()
+    atoms.set_cell([3.6, 3.6, 14])
+    expected = relaxer.relax(atoms).structure
+    assert abs(expected.cell[2, 2] - 14) > 1e-4
+    DeepRelaxOptimizer(atoms, relaxer=relaxer).run()
+    np.testing.assert_allclose(atoms.cell[:], expected.cell[:], atol=1e-9)
+    np.testing.assert_allclose(atoms.positions, expected.positions, atol=1e-9)

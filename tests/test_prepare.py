@@ -39,7 +39,7 @@ POTCAR = """  TITEL  = PAW_PBE Ti_pv 07Sep2000
   TITEL  = PAW_PBE Ti 08Apr2002
   TITEL  = PAW_PBE O 08Apr2002
 """
-INCAR = "MAGMOM = 1 -1 4*0\nLDAU = .TRUE.\nLDAUU = 3 4 0\nLDAUL = 2 2 -1\nLDAUJ = 0 0 0\n"
+INCAR = "ISIF = 3\nMAGMOM = 1 -1 4*0\nLDAU = .TRUE.\nLDAUU = 3 4 0\nLDAUL = 2 2 -1\nLDAUJ = 0 0 0\n"
 PW = """&CONTROL
   calculation = 'relax', prefix = 'A = 3' ! A comment
 /
@@ -194,7 +194,6 @@ def test_vasp_reads_compressed_files_beside(call, folder):
         ("METAGGA = R2SCAN\nGGA = PS", "r2SCAN"),
         ("GGA = BO\nLUSE_VDW = .TRUE.", "optB88-vdW"),
         ("GGA = PE", None),
-        ("METAGGA = SCAN", None),
         ("", None),
     ],
 )
@@ -416,10 +415,28 @@ def test_what_a_folder_says_of_its_job(call, folder):
     result = call("vasp", folder, "--dry-run")
     assert result.exit_code == 0
     assert "ISIF = 2 keeps the cell" in result.stderr
+    assert "keeps the cell" not in call("vasp", folder, "--dry-run", "--fixed-cell").stderr
     assert "no TITEL lines: its order was not checked" in result.stderr
     hydrogen = POTCAR.replace("PBE O", "PBE O.75")
     (folder / "POTCAR").write_text(hydrogen)
     assert call("vasp", folder, "--dry-run").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("incar", "sentence"),
+    [
+        ("IBRION = 2\nNSW = 50", "without ISIF in INCAR, VASP keeps the cell (ISIF = 2)"),
+        ("IBRION = 0", "without ISIF in INCAR, VASP keeps the cell (ISIF = 0)"),
+        ("ISIF = 3", ""),
+        ("ISIF = 3\nMETAGGA = SCAN", "a functional that the weights do not know"),
+        ("ISIF = 3\nGGA = PE\nIVDW = 11", "a functional that the weights do not know"),
+        ("ISIF = 3\nGGA = PE\nLHFCALC = T", "a functional that the weights do not know"),
+    ],
+)
+def test_what_an_incar_goes_on_with(call, folder, incar, sentence):
+    (folder / "INCAR").write_text(f"{incar}\n")
+    said = call("vasp", folder, "--dry-run").stderr
+    assert sentence in said if sentence else "note" not in said
 
 
 def test_an_element_without_inputs_does_not_stop_the_others(call, tmp_path):

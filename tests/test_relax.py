@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk, make_supercell, mx2
+from ase.build import bulk, graphene, make_supercell, mx2
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.mep import NEB
@@ -441,3 +441,10 @@ def test_default_takes_the_specialist_for_sheets(random_weights, tmp_path, monke
     np.testing.assert_allclose(results[1].displacement, special.displacement, atol=1e-6)
     general = Relaxer(tmp_path / "default.safetensors", allow_unseen=True)
     assert general.relax(sheet).weights.name.endswith("default.safetensors")
+
+
+def test_a_functional_that_was_never_seen_is_told():
+    relaxer = Relaxer(functional="PBEsol")
+    assert not relaxer.relax(bulk("MgO", "rocksalt", a=4.6)).message
+    message = relaxer.relax(graphene(vacuum=10)).message
+    assert "the weights 'sheets' never saw PBEsol, but unknown, PBE, optB88-vdW" in message

@@ -322,3 +322,17 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
 def make(folder):
     folder.mkdir()
     return folder
+
+
+def test_what_has_no_ending_came_last_and_orig_first(tmp_path):
+    folder = sources.vasp_contcar(tmp_path)
+    before = (folder / "POSCAR").read_text()
+    (folder / "POSCAR.orig").write_text(before)
+    (folder / "POSCAR").write_text((folder / "CONTCAR").read_text())
+    for number in (1, 2, 10):
+        (folder / f"CONTCAR.relax{number}").write_text(before)
+    (row,) = convert(folder, Report())
+    np.testing.assert_allclose(row.pair.deformation, sources.bulk_pair()[3], atol=1e-6)
+    (folder / "CONTCAR").rename(folder / "CONTCAR.relax11")
+    (row,) = convert(folder, Report())
+    np.testing.assert_allclose(row.pair.deformation, sources.bulk_pair()[3], atol=1e-6)

@@ -151,6 +151,21 @@ def test_fixed_atoms_keep_their_fractional_coordinates():
     assert relaxed.constraints[0].todict() == atoms.constraints[0].todict()
 
 
+@pytest.mark.parametrize(
+    "constraint",
+    [FixAtoms([0]), FixCartesian(0), FixScaled([0]), FixScaled([0], mask=(False, False, True))],
+)
+def test_atoms_move_as_far_from_those_that_are_held(constraint):
+    """The crystal may be anywhere: if one of two is held, the other makes the whole move."""
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)[:2]
+    atoms.set_constraint(constraint)
+    moves = np.array([[0.0, 0.0, -0.3], [0.0, 0.0, 0.3]])
+    relaxed = read_structure(atoms).with_relaxed(moves, np.eye(3))
+    np.testing.assert_allclose(
+        relaxed.positions - atoms.positions, [[0] * 3, [0, 0, 0.6]], atol=1e-9
+    )
+
+
 def test_other_constraints_hold():
     atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
     atoms.set_constraint([FixCartesian(1, mask=(True, False, False)), FixScaled(2)])
@@ -311,3 +326,13 @@ def test_wires_between_the_planes_of_each_other_are_not_cut():
     relaxed = read.with_relaxed(np.zeros((8, 3)), np.eye(3))
     np.testing.assert_allclose(relaxed.positions, wires.positions, atol=1e-9)
     np.testing.assert_allclose(relaxed.cell[:], wires.cell[:], atol=1e-9)
+
+
+def test_what_does_not_repeat_stays_out_of_what_does():
+    """A ribbon, in a cell with a vector along which nothing repeats, and that leans."""
+    cell = np.array([[3.0, 0, 30], [0, 10, 8], [0, 0, 30]])
+    ribbon = Atoms("C2", [[0, 0, 29.5], [0.8, 0, 30.6]], cell=cell, pbc=[True, False, True])
+    read = read_structure(ribbon)
+    np.testing.assert_allclose(read.basis[1], [0, 1, 0])
+    np.testing.assert_allclose(read.basis[[0, 2], 1], 0)
+    assert read.crystal.pairs_within(1.5).lengths == pytest.approx([np.hypot(0.8, 1.1)])

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +28,7 @@ from deeprelax_ase.model import PaEGNN
 from deeprelax_ase.train.loop import Trainer
 from deeprelax_ase.train.loss import compute_loss
 from deeprelax_ase.train.schedule import Schedule
-from deeprelax_ase.train.validation import score
+from deeprelax_ase.train.validation import overall, score
 
 
 @pytest.fixture
@@ -223,6 +225,32 @@ def test_resumes_exactly(config, tmp_path, changes):
         torch.testing.assert_close(tensor, there[name], rtol=0, atol=0, msg=name)
 
 
+def test_what_a_killed_run_noted_too_much_is_dropped(config, tmp_path):
+    folder = tmp_path / "run"
+    changes = {"validate_every": 5, "log_every": 1}
+    trainer = Trainer(config.model_copy(update=changes), folder)
+    update = trainer._update
+
+    def killed(batch):
+        if trainer.step == 7:
+            trainer.save()
+        if trainer.step == 11:
+            trainer.save = lambda: None
+            raise KeyboardInterrupt
+        return update(batch)
+
+    trainer._update = killed
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    Trainer(config.model_copy(update=changes), folder).run()
+    for name, every in (("log", 1), ("validation", 5)):
+        with (folder / f"{name}.csv").open() as stream:
+            steps = [int(row["step"]) for row in csv.DictReader(stream)]
+        assert steps == [
+            k for k in range(1, config.steps + 1) if k % every == 0 or k == config.steps
+        ]
+
+
 def test_another_configuration_is_refused(config, tmp_path):
     trainer = Trainer(config, tmp_path / "run")
     trainer.save()
@@ -235,6 +263,10 @@ def test_configuration_is_read_from_json_and_yaml(config, tmp_path):
     entries["sources"] = [{"path": "pairs.parquet"}]
     (tmp_path / "run.json").write_text(json.dumps(entries))
     assert read_config(tmp_path / "run.json").sources[0].path == tmp_path / "pairs.parquet"
+    (tmp_path / "run.json").write_text(json.dumps(entries | {"start_from": "w.safetensors"}))
+    assert read_config(tmp_path / "run.json").start_from == tmp_path / "w.safetensors"
+    given = read_config(tmp_path / "run.json", start_from="w.safetensors").start_from
+    assert given == Path("w.safetensors")
     (tmp_path / "run.yaml").write_text("name: a\nsources:\n- path: pairs.parquet\n  passes: 2\n")
     assert read_config(tmp_path / "run.yaml").sources[0].passes == 2
 
@@ -360,6 +392,10 @@ def test_goes_on_from_weights(config, tmp_path):
     for name, tensor in trainer.network.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
     trainer.run()
+    start.unlink()  # what a run started from is in its state
+    resumed = Trainer(config.model_copy(update=changes), tmp_path / "second")
+    resumed.validate()
+    assert resumed.origin["name"] == "last"
     after = trainer.network.state_dict()
     moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert moved
@@ -395,3 +431,15 @@ def test_command_line_trains_replicates_from_weights(config, tmp_path):
     missing = run("train", path, "--folder", tmp_path / "other", "--from", "nonesuch")
     assert missing.exit_code == 2
     assert "no weights 'nonesuch'" in missing.stderr
+
+
+def test_what_nothing_changes_does_not_decide():
+    whole = {"crystals": 400, "displacement": 50.0, "lattice": 60.0, "volume": 70.0}
+    fixed = {"crystals": 400, "displacement": 30.0, "lattice": math.nan, "volume": math.nan}
+    assert overall({"whole": whole}) == pytest.approx(180)
+    assert overall({"whole": whole, "fixed": fixed}) == pytest.approx(170)
+
+
+def test_what_is_left_to_its_defaults_goes_on_from_the_shipped_weights():
+    assert load_weights("default").network.config == NetworkConfig()
+    assert load_weights("sheets").network.config == NetworkConfig()

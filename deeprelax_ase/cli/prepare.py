@@ -40,12 +40,14 @@ class _Input:
         structure: What is to be relaxed.
         text: Gives the new text for a relaxed structure.
         notes: What a person should know.
+        keeps_cell: What keeps the cell in the calculation that follows, or nothing.
     """
 
     path: Path
     structure: Any
     text: Callable[[Any], str]
     notes: tuple[str, ...] = ()
+    keeps_cell: str = ""
 
 
 def vasp(
@@ -156,12 +158,23 @@ def _read_vasp(path: Path, functional: str, force: bool) -> _Input:
     check_not_prepared(path / "POSCAR")
     folder = read_vasp_folder(path, force=force)
     notes = [*folder.warnings]
-    if folder.functional not in (None, functional):
+    if folder.functional == "unknown":
+        notes.append(
+            "INCAR relaxes with a functional that the weights do not know, and the prediction is "
+            f"for {functional}"
+        )
+    elif folder.functional not in (None, functional):
         notes.append(
             f"INCAR relaxes with {folder.functional}, and the prediction is for {functional}: "
             f"try --functional {folder.functional}"
         )
-    return _Input(folder.poscar, folder.structure, folder.text.with_structure, tuple(notes))
+    return _Input(
+        folder.poscar,
+        folder.structure,
+        folder.text.with_structure,
+        tuple(notes),
+        folder.keeps_cell,
+    )
 
 
 def _read_pw(path: Path) -> _Input:
@@ -179,16 +192,18 @@ def _read_pw(path: Path) -> _Input:
     except StructureError as error:
         msg = f"{path} {error}"
         raise StructureError(msg) from error
-    notes = ("the calculation keeps the cell, and the prediction changes it: try --fixed-cell",)
-    is_fixed = keeps_cell(text)
-    return _Input(path, atoms, lambda new: with_atoms(text, new), notes if is_fixed else ())
+    keeps = "the calculation keeps the cell" if keeps_cell(text) else ""
+    return _Input(path, atoms, lambda new: with_atoms(text, new), keeps_cell=keeps)
 
 
 def _put(entry: _Input, relaxer: Any, max_error: float | None, dry_run: bool) -> str:
     """Relax an input and swap its file; what was done, in a line."""
     from deeprelax_ase.prepare.swap import swap
 
-    for note in entry.notes:
+    notes = [*entry.notes]
+    if entry.keeps_cell and relaxer.relax_cell:
+        notes.append(f"{entry.keeps_cell}, and the prediction changes it: try --fixed-cell")
+    for note in notes:
         print(f"note: {entry.path}: {note}", file=sys.stderr)
     line, result = _predict(entry.path, entry.structure, relaxer, max_error)
     if result is None:

@@ -24,8 +24,8 @@ from deeprelax_ase.cli.common import (
 def relax(
     files: Annotated[list[Path], typer.Argument(help="POSCAR, CIF, extxyz, ...: any number.")],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File, or for several inputs a folder."),
+        str | None,  # a Path would drop the slash of FOLDER/
+        typer.Option("--output", "-o", help="File or FOLDER/; for several inputs a folder."),
     ] = None,
     functional: Functional = "PBE",
     model: Model = "default",
@@ -47,11 +47,12 @@ def relax(
     from deeprelax_ase.relax import shared_relaxer
 
     limit_threads()
-    if len(files) > 1 and output is not None and output.exists() and not output.is_dir():
-        stop(f"{output} is a file, and there are {len(files)} inputs: name a folder")
     if len(files) > 1 and output is not None:
+        folder = Path(output)
+        if folder.exists() and not folder.is_dir():
+            stop(f"{output} is a file, and there are {len(files)} inputs: name a folder")
         try:
-            output.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             stop(f"cannot make the folder {output}: {error.strerror}")
     try:
@@ -80,7 +81,7 @@ def relax(
 def _relax_file(
     relaxer: Any,
     path: Path,
-    output: Path | None,
+    output: str | None,
     overwrite: bool,
     as_json: bool,
     written: set[Path],

@@ -21,13 +21,17 @@ def info(
     from ase.data import chemical_symbols
 
     from deeprelax_ase.checkpoint import load_weights
-    from deeprelax_ase.weights_files import available_weights
+    from deeprelax_ase.weights_files import available_weights, weights_sha256
 
     try:
         weights = load_weights(model)
     except ValueError as error:
         stop(str(error))
     provenance = dict(weights.provenance)
+    start = provenance.get("start_from")
+    if start:  # by the name it has now
+        names = {weights_sha256(name): name for name in available_weights()}
+        provenance["start_from"] = start | {"name": names.get(start["sha256"], start["name"])}
     elements = [chemical_symbols[z] for z in provenance.pop("elements", [])]
     facts: dict[str, Any] = {
         "weights": weights.name,

@@ -1,8 +1,10 @@
 """Where runs of VASP and of ASE keep the first and the last structure."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ase.io
 from pymatgen.io.vasp.outputs import Vasprun
@@ -31,13 +33,13 @@ def runs(path: Path) -> list[Path]:
 def read_vasp(root: Path) -> Iterator[Found]:
     """Each run by its vasprun.xml, else POSCAR and CONTCAR, else the ends of its XDATCAR.
 
-    Of a run in several steps in one folder (`CONTCAR.relax1`, `.relax2`), from the first input to
-    the last output.
+    Of a run in several steps in one folder (`CONTCAR.relax1`, `.relax2`, and without an ending what
+    came last; `POSCAR.orig` came first), from the first input to the last output.
     """
     for folder in runs(root):
         name = folder.name if folder == root else str(folder.relative_to(root))
         vaspruns, poscars, contcars, xdatcars = (
-            sorted(folder.glob(f"{stem}*"))
+            sorted(folder.glob(f"{stem}*"), key=partial(_turn, stem))
             for stem in ("vasprun.xml", "POSCAR", "CONTCAR", "XDATCAR")
         )
         if vaspruns:
@@ -45,7 +47,18 @@ def read_vasp(root: Path) -> Iterator[Found]:
         elif poscars and contcars:
             yield Found(name, file_reader(poscars[0]), file_reader(contcars[-1]))
         elif xdatcars:
-            yield ends(name, None, ase.io.read, xdatcars[0], ":", "vasp-xdatcar")
+            yield ends(name, None, _snapshots, xdatcars)
+
+
+def _turn(stem: str, path: Path) -> tuple[int, list[int], str]:
+    """When in a run of several steps a file was written, by its ending."""
+    ending = re.sub(r"\.(gz|bz2|xz|Z)$", "", path.name.removeprefix(stem))
+    place = {".orig": 0, "": 2}.get(ending, 1)
+    return place, [int(number) for number in re.findall(r"\d+", ending)], ending
+
+
+def _snapshots(xdatcars: Sequence[Path]) -> Sequence[Structure]:
+    return [frame for path in xdatcars for frame in ase.io.read(path, ":", format="vasp-xdatcar")]
 
 
 def _read_vasprun(first: Path, last: Path, name: str) -> Found:
@@ -76,16 +89,23 @@ def _no_relaxation(run: Vasprun) -> str | None:
 
 
 def _vasp_functional(run: Vasprun) -> str:
-    parameters = {**run.parameters, **run.incar}
-    if parameters.get("LHFCALC") or parameters.get("IVDW"):
-        return "unknown"
     if any("PBE" not in symbol for symbol in run.potcar_symbols):
         return "unknown"
-    metagga = str(run.incar.get("METAGGA", "")).strip().upper()
-    if metagga not in ("", "NONE", "--"):
-        return "r2SCAN" if metagga == "R2SCAN" else "unknown"
-    gga = str(run.incar.get("GGA", run.parameters.get("GGA", "")))
-    return _VASP_FUNCTIONALS.get(gga.strip().upper(), "unknown")
+    meta = run.incar.get("METAGGA", "")
+    return functional_of({**run.parameters, **run.incar, "METAGGA": meta})
+
+
+def functional_of(tags: Mapping[str, Any]) -> str:
+    """Functional that tags of an INCAR name, where POTCAR is of PBE: `unknown` for all others.
+
+    https://www.vasp.at/wiki/GGA, METAGGA, LHFCALC and IVDW.
+    """
+    if tags.get("LHFCALC") or tags.get("IVDW"):
+        return "unknown"
+    meta = str(tags.get("METAGGA", "")).strip().upper()
+    if meta not in ("", "NONE", "--"):
+        return "r2SCAN" if meta == "R2SCAN" else "unknown"
+    return _VASP_FUNCTIONALS.get(str(tags.get("GGA", "")).strip().upper(), "unknown")
 
 
 # Trajectories

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
+from deeprelax_ase.beside import written_beside
 from deeprelax_ase.data.augment import Pair
 
 _SHARES = (("val", 0.05), ("test", 0.10))
@@ -65,9 +66,8 @@ def write_pairs(path: Path, rows: Iterable[Row]) -> int:
         ValueError: There is not a single row.
         OSError: It cannot be written; a file that was there is as it was.
     """
-    beside = path.with_name(f".{path.name}.tmp")
     count = 0
-    try:
+    with written_beside(path) as beside:
         with pq.ParquetWriter(beside, _SCHEMA, compression="zstd") as writer:
             batch: list[dict[str, object]] = []
             for row in rows:
@@ -80,9 +80,6 @@ def write_pairs(path: Path, rows: Iterable[Row]) -> int:
         if not count:
             msg = f"nothing to write to {path}: not a single pair"
             raise ValueError(msg)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
     return count
 
 

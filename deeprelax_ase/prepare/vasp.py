@@ -14,6 +14,7 @@ from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import Incar
 
 from deeprelax_ase.checks import StructureError
+from deeprelax_ase.data.runs import functional_of
 from deeprelax_ase.prepare.poscar import PoscarText, read_poscar_text
 from deeprelax_ase.prepare.swap import read_text
 
@@ -23,10 +24,9 @@ _RECENT = 24 * 3600
 _END_OF_OUTCAR = b"General timing and accounting informations for this job"
 _TAIL = 20_000
 _FIXED_CELL = (0, 1, 2)
+_MOLECULAR_DYNAMICS = 0
 _PER_GROUP = ("LDAUL", "LDAUU", "LDAUJ")
 _OF_THE_OLD_CELL = ("WAVECAR", "CHGCAR", "CHG")
-_FUNCTIONALS = {"PE": "PBE", "PS": "PBEsol", "BO": "optB88-vdW"}
-"""Values of GGA that weights know: https://www.vasp.at/wiki/GGA."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class VaspFolder:
         path: The folder.
         text: Of its POSCAR.
         structure: Of its POSCAR.
-        functional: That INCAR names; None where it names none, or one the weights do not know.
+        functional: That INCAR names, `unknown` where the weights know none like it; None where it
+            leaves that to POTCAR.
+        keeps_cell: What in INCAR keeps the cell, or nothing.
         warnings: What a person should know before they run VASP.
     """
 
@@ -45,6 +47,7 @@ class VaspFolder:
     text: PoscarText
     structure: Structure
     functional: str | None
+    keeps_cell: str
     warnings: tuple[str, ...]
 
     @property
@@ -84,11 +87,8 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
     incar = _read_incar(path)
     _check_lengths(path, incar, text)
     notes = [*_warnings(path, text, potentials)]
-    isif = incar.get("ISIF", 3)
-    if isif in _FIXED_CELL:
-        keeps = f"ISIF = {isif} keeps the cell"
-        notes.append(f"{keeps}, and the prediction changes it: try --fixed-cell")
-    return VaspFolder(path, text, structure, _functional(incar), tuple(notes))
+    keeps_cell = _what_keeps_cell(incar)
+    return VaspFolder(path, text, structure, _functional(incar), keeps_cell, tuple(notes))
 
 
 def write_vasp_inputs(structure: Structure, folder: Path) -> None:
@@ -179,10 +179,22 @@ def _read_incar(path: Path) -> Incar:
 
 
 def _functional(incar: Incar) -> str | None:
-    meta = str(incar.get("METAGGA", "")).upper()
-    if meta not in ("", "NONE", "--"):
-        return "r2SCAN" if meta == "R2SCAN" else None
-    return _FUNCTIONALS.get(str(incar.get("GGA", "")).upper())
+    names_one = any(tag in incar for tag in ("GGA", "METAGGA", "LHFCALC", "IVDW"))
+    return functional_of(incar) if names_one else None
+
+
+def _what_keeps_cell(incar: Incar) -> str:
+    """The ISIF of an INCAR, given or VASP's own, that keeps the cell; nothing if none does.
+
+    https://www.vasp.at/wiki/ISIF
+    """
+    is_rigid = incar.get("IBRION") == _MOLECULAR_DYNAMICS or incar.get("LHFCALC")
+    isif = incar.get("ISIF", 0 if is_rigid else 2)
+    if not incar or isif not in _FIXED_CELL:
+        return ""
+    if "ISIF" in incar:
+        return f"ISIF = {isif} keeps the cell"
+    return f"without ISIF in INCAR, VASP keeps the cell (ISIF = {isif})"
 
 
 def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:

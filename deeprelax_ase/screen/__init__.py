@@ -1,5 +1,5 @@
 """Screening: any number of structures relaxed in one stream, on many processes or machines.
 
 `inputs` finds the structures, `chunk` relaxes some of them, `pool` (or `on_ray`) does so on many
-processes, `work` keeps what is done, `results` writes what a user gets, and `run` puts it together.
+processes, `work` keeps what is done, `outputs` writes what a user gets, and `run` puts it together.
 """

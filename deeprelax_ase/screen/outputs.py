@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from ase.io import write as ase_write
 from pymatgen.core import Structure
 
-from deeprelax_ase.files import replace_text
+from deeprelax_ase.beside import replace_text
 from deeprelax_ase.screen.rows import RANKED, atoms_of_row, structure_of_row
 from deeprelax_ase.screen.work import RUN_KEY, Run
 

@@ -18,7 +18,7 @@ from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 from jaxtyping import Float
 
-from deeprelax_ase.files import replace_text
+from deeprelax_ase.beside import replace_text
 from deeprelax_ase.screen.chunk import RelaxOptions
 from deeprelax_ase.screen.finish import Summary, summarise
 from deeprelax_ase.screen.outputs import ROWS_IN_GROUP, run_of

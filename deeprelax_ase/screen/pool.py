@@ -65,15 +65,12 @@ class ProcessPool:
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
         counter = context.Value("i", 0)
-        executor = ProcessPoolExecutor(
+        return ProcessPoolExecutor(
             self._workers,
             context,
             initializer=_begin,
             initargs=(self._options, counter, os.getpid()),
         )
-        with _deaf_to_interrupts():  # what is inherited by processes from their beginning
-            executor.submit(os.getpid)
-        return executor
 
     def relax(self, chunks: Iterable[Chunk]) -> Iterator[tuple[int, pa.Table]]:
         """Numbers of chunks and their rows, as they come.
@@ -101,7 +98,8 @@ class ProcessPool:
 
     def _submit(self, chunk: Chunk) -> Future[pa.Table]:
         try:
-            return self._executor.submit(_relax, chunk)
+            with _deaf_to_interrupts():  # a process may begin here
+                return self._executor.submit(_relax, chunk)
         except BrokenProcessPool as error:
             failed: Future[pa.Table] = Future()
             failed.set_exception(error)

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deeprelax_ase.files import replace_text
+from deeprelax_ase.beside import replace_text, written_beside
 
 RUN_KEY = b"deeprelax_screen"
 """Where the metadata of an output says which run it is of."""
@@ -82,16 +82,8 @@ class WorkFolder:
         Raises:
             OSError: They cannot be written; nothing is left of them.
         """
-        part = self._part(number)
-        beside = part.with_suffix(".tmp")
-        try:
+        with written_beside(self._part(number)) as beside:
             pq.write_table(rows, beside, compression="zstd")
-            with beside.open("rb") as stream:
-                os.fsync(stream.fileno())
-            beside.replace(part)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
 
     def parts(self) -> Iterator[Path]:
         """Files of all chunks, in order."""

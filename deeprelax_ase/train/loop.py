@@ -67,9 +67,12 @@ class Trainer:
         self.config = config
         self._folder = RunFolder(folder, config)
         self.team = Team.join(config.device)
-        start = None if config.start_from is None else load_weights(config.start_from)
+        saved = self._folder.load_state()
+        start = None
+        if saved is None and config.start_from is not None:
+            start = load_weights(config.start_from)
         self.network = starting_network(config, start).to(config.device)
-        self._origin = None if start is None else origin(start)
+        self.origin = None if start is None else origin(start)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.average = AveragedModel(self.network, multi_avg_fn=average)
         self.optimizer = torch.optim.AdamW(
@@ -82,7 +85,8 @@ class Trainer:
         self.seconds = 0.0
         self.best = -math.inf
         self._lost = 0
-        self._resume()
+        if saved is not None:
+            self._resume(*saved)
         if config.compile:
             self.network.compile(dynamic=True)
         self._forward = self.team.wrap(self.network, uses_all=config.network.solver_steps > 0)
@@ -108,6 +112,7 @@ class Trainer:
         mixture, _ = self._mixture, self._validation
         if self.team.is_first:
             self._folder.open()
+            self._folder.forget_after(self.step)
         last_save = started = time.monotonic()
         before = self.seconds
         progress = tqdm(
@@ -175,16 +180,12 @@ class Trainer:
             tensors |= {f"optimizer.{number}.{k}": v for k, v in state.items()}
         progress = {
             name: getattr(self, name)
-            for name in ("step", "epoch", "batch", "crystals", "seconds", "best")
+            for name in ("step", "epoch", "batch", "crystals", "seconds", "best", "origin")
         }
         metadata = {"progress": progress, "schedule": self.schedule.state()}
         self._folder.save_state(tensors, metadata)
 
-    def _resume(self) -> None:
-        saved = self._folder.load_state()
-        if saved is None:
-            return
-        tensors, metadata = saved
+    def _resume(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         self.network.load_state_dict(_within(tensors, "network."))
         self.average.load_state_dict(_within(tensors, "average."))
         optimizer = self.optimizer.state_dict()
@@ -255,7 +256,7 @@ class Trainer:
                 label: {"rows": len(file), "passes": source.passes}
                 for label, source, file in zip(labels, self.config.sources, files, strict=True)
             },
-            "start_from": self._origin,
+            "start_from": self.origin,
             "steps": self.step,
             "crystals": self.crystals,
             "hours": round(self.seconds / 3600, 2),

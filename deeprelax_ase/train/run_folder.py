@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from deeprelax_ase.beside import replace_text
 from deeprelax_ase.checkpoint import load_tensors, save_tensors
 from deeprelax_ase.config import TrainConfig
 
@@ -53,8 +54,16 @@ class RunFolder:
             raise ValueError(msg)
         return tensors, metadata
 
+    def forget_after(self, step: int) -> None:
+        """Drop what a run that was killed noted of steps that it will make again."""
+        for path in self.path.glob("*.csv"):
+            head, *rows = path.read_text().splitlines(keepends=True)
+            kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
+            if len(kept) < len(rows):
+                replace_text(path, head + "".join(kept))
+
     def append(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Append rows to a CSV file, with a header if it is new."""
+        """Append rows, of which the first entry is the step, to a CSV file, with a header first."""
         self.open()
         path = self.path / name
         is_new = not path.exists()

@@ -1,5 +1,6 @@
 """How much better than the input a network in training is."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -95,8 +96,13 @@ def score(
 
 
 def overall(scores: Mapping[str, Scores]) -> float:
-    """One number of several files, by their numbers of crystals: a dozen do not decide."""
-    total = sum(
-        s["crystals"] * (s["displacement"] + s["lattice"] + s["volume"]) for s in scores.values()
-    )
-    return total / max(sum(s["crystals"] for s in scores.values()), 1)
+    """One number of several files, by their numbers of crystals: a dozen do not decide.
+
+    What nothing changes in a file, such as a cell that was kept, does not count there.
+    """
+    total = 0.0
+    for name in ("displacement", "lattice", "volume"):
+        known = [s for s in scores.values() if math.isfinite(s[name])]
+        crystals = sum(s["crystals"] for s in known)
+        total += sum(s["crystals"] * s[name] for s in known) / max(crystals, 1)
+    return total

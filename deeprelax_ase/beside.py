@@ -1,0 +1,34 @@
+"""Writing a file so that either all of it is there or the old one still is."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A path beside a file, to write to, which takes that file's place once all is well.
+
+    Its name ends as that of the file does. On an error it is removed, and the file stays as it
+    was: whatever is raised inside, and an OSError where the disk does not take it.
+    """
+    beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        yield beside
+        with beside.open("rb") as stream:
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text in the place of a file.
+
+    Raises:
+        OSError: It cannot be written; what was there stays.
+    """
+    with written_beside(path) as beside:
+        beside.write_text(text, encoding="utf-8")
