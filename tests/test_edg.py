@@ -11,7 +11,7 @@ from deeprelax_ase.crystal import Crystal
 from deeprelax_ase.graph import build_graph
 from deeprelax_ase.prediction import Prediction
 
-CONFIG = NetworkConfig()
+CONFIG = NetworkConfig(max_neighbors=20)
 
 
 def crystals(count, rng, repeat=(2, 1, 1)):

@@ -59,13 +59,13 @@ def test_a_killed_run_goes_on_by_the_same_command(tmp_path, random_weights):
 
     process = subprocess.Popen(command("cut.parquet"), cwd=tmp_path, stderr=subprocess.DEVNULL)
     work = work_path(tmp_path / "cut.parquet")
-    while not list(work.glob("*.parquet")):
+    while not list(work.glob("[!.]*.parquet")):
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     process.wait()
     assert not (tmp_path / "cut.parquet").exists()
-    done = len(list(work.glob("*.parquet")))
+    done = len(list(work.glob("[!.]*.parquet")))
     assert done < 5
     for output in ("cut.parquet", "whole.parquet"):
         subprocess.run(command(output), cwd=tmp_path, check=True, capture_output=True)

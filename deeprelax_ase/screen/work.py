@@ -87,7 +87,7 @@ class WorkFolder:
 
     def parts(self) -> Iterator[Path]:
         """Files of all chunks, in order."""
-        yield from sorted(self.path.glob("*.parquet"))
+        yield from sorted(self.path.glob("[!.]*.parquet"))  # none that was cut short
 
     def about_to_finish(self, written: Path) -> None:
         """Note which file is to become the output: once it has, all is done."""
