@@ -2,107 +2,17 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from ase import Atoms
-from ase.filters import Filter, StrainFilter, UnitCellFilter
+from ase.filters import Filter
 from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
-from jaxtyping import Float
 
-from deeprelax_ase.ase_atoms import move_atoms
-from deeprelax_ase.crystal import exp_symmetric
+from deeprelax_ase.ase_targets import apply_move, atoms_of, check_target, has_cell
 from deeprelax_ase.relax import Relaxer, shared_relaxer
 from deeprelax_ase.result import RelaxResult
-from deeprelax_ase.structure import read_structure
-
-Relaxable: TypeAlias = Atoms | Filter
-
-
-def apply_move(target: Relaxable, result: RelaxResult, vacuum: str = "auto") -> RelaxResult:
-    """Move the atoms, or what a filter shows of them, to where a result puts them, in place.
-
-    Constraints hold. A cell filter decides on the cell: its mask, `hydrostatic_strain` and
-    `constant_volume` are honoured. A plain filter moves its visible atoms in a fixed cell.
-
-    Args:
-        target: What is moved.
-        result: Of a relaxation of these atoms.
-        vacuum: As the relaxer was made with.
-
-    Returns:
-        The result with the strain and the displacement that were in fact made.
-    """
-    if not result.displacement.any() and not result.strain.any():
-        return result  # nor is what a calculator knows of the atoms lost
-    atoms = _atoms_of(target)
-    strain = result.strain
-    if _has_cell(target):
-        strain = _filtered_strain(target, strain)
-    elif isinstance(target, Filter):
-        strain = np.zeros((3, 3))
-    displacement = result.displacement
-    if isinstance(target, StrainFilter):
-        displacement = np.zeros_like(displacement)
-    elif isinstance(target, Filter) and not isinstance(target, UnitCellFilter):
-        visible = np.zeros((len(atoms), 1))
-        visible[target.index] = 1.0
-        displacement = displacement * visible
-    deformation = exp_symmetric(strain)
-    before = read_structure(atoms.copy(), vacuum)
-    if isinstance(target, StrainFilter):
-        components = deformation - np.eye(3)
-        shear = 2 * components[(1, 0, 0), (2, 2, 1)]
-        target.set_positions(np.concatenate([components.diagonal(), shear]).reshape(2, 3))
-    else:
-        moved = before.with_relaxed(displacement, deformation)
-        move_atoms(atoms, moved.positions, np.array(moved.cell), deformation)
-    displacement, strain = before.measure(atoms)
-    return replace(result, displacement=displacement, strain=strain)
-
-
-def _atoms_of(target: Relaxable) -> Atoms:
-    return target.atoms if isinstance(target, Filter) else target
-
-
-def _filtered_strain(
-    target: UnitCellFilter | StrainFilter, strain: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "3 3"]:
-    """What a cell filter lets through of a strain."""
-    mask = np.asarray(target.mask, dtype=float)
-    if mask.shape != (3, 3):
-        xx, yy, zz, yz, xz, xy = mask.ravel()
-        mask = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    strain = strain * mask
-    if getattr(target, "hydrostatic_strain", False):
-        strain = np.trace(strain) / 3 * np.eye(3)
-    if getattr(target, "constant_volume", False):
-        strain = strain - np.trace(strain) / 3 * np.eye(3)
-    return strain
-
-
-def _has_cell(target: Relaxable) -> bool:
-    """Whether a filter has the cell among its degrees of freedom."""
-    return isinstance(target, (UnitCellFilter, StrainFilter))
-
-
-def _check_target(target: Any, name: str) -> None:
-    if not isinstance(target, (Atoms, Filter)):
-        msg = (
-            f"{name} cannot relax a {type(target).__name__}: give it one ase.Atoms, or a filter "
-            "such as ase.filters.FrechetCellFilter around one"
-        )
-        raise ValueError(msg)
-    pressure = getattr(target, "scalar_pressure", 0.0)
-    if pressure:
-        msg = (
-            f"{name} predicts relaxation at zero pressure, and the filter asks for "
-            f"scalar_pressure={pressure} eV/Å^3: set it to 0, or use a stock ASE optimizer"
-        )
-        raise ValueError(msg)
 
 
 class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
@@ -147,8 +57,8 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
         relaxer: Relaxer | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_target(atoms, type(self).__name__)
-        self._relax_cell = _has_cell(atoms) if isinstance(atoms, Filter) else relax_cell
+        check_target(atoms, type(self).__name__)
+        self._relax_cell = has_cell(atoms) if isinstance(atoms, Filter) else relax_cell
         self._relaxer = relaxer
         self._options = {
             "model": model,
@@ -172,7 +82,7 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
     @property
     def forces_converged(self) -> bool | None:
         """Whether the forces are below the last `fmax`; None without a calculator."""
-        if _atoms_of(self.atoms).calc is None:
+        if atoms_of(self.atoms).calc is None:
             return None
         forces = self.atoms.get_forces()
         return bool((np.linalg.norm(forces, axis=1) < self.fmax).all())
@@ -204,7 +114,7 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
 
     def step(self, *_args: Any, **_kwargs: Any) -> None:
         """Predict the relaxed structure and move the atoms there."""
-        self.result = self.relaxer.relax(_atoms_of(self.atoms), relax_cell=self._relax_cell)
+        self.result = self.relaxer.relax(atoms_of(self.atoms), relax_cell=self._relax_cell)
         if self.result.status == "relaxed":
             self.result = apply_move(self.atoms, self.result, self.relaxer.vacuum)
         self.dump({"relaxed": self.converged(), "weights": list(self.result.weights)})
@@ -294,7 +204,7 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
         relaxer: Relaxer | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_target(atoms, type(self).__name__)
+        check_target(atoms, type(self).__name__)
         self.result: RelaxResult | None = None
         self._move_made = restart is not None and Path(restart).is_file()
         self._relaxer = relaxer
@@ -309,7 +219,7 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
 
     def irun(self, *args: Any, **kwargs: Any) -> Iterator[bool]:
         """Make the move, then iterate as the stock optimizer does."""
-        atoms = _atoms_of(self.atoms)
+        atoms = atoms_of(self.atoms)
         name = type(self).__name__
         if atoms.calc is None:
             msg = (
@@ -320,7 +230,7 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
         steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)
         if not self._move_made and steps > 0:
             relaxer = self._relaxer or shared_relaxer(**self._options)
-            self.result = relaxer.relax(atoms, relax_cell=_has_cell(self.atoms))
+            self.result = relaxer.relax(atoms, relax_cell=has_cell(self.atoms))
             if self.result.status == "relaxed":
                 self.result = apply_move(self.atoms, self.result, relaxer.vacuum)
             else:

@@ -41,11 +41,13 @@ LAYERS = [
     "prepare",
     "transformation",
     "workflows",
+    "ase_targets",
     "optimizer",
     "cli",
 ]
 LIBRARIES = {
     "ase_atoms": {"ase"},
+    "ase_targets": {"ase"},
     "pymatgen_structure": {"pymatgen"},
     "structure": {"ase", "pymatgen"},
     "files": {"ase", "pymatgen"},
