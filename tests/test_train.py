@@ -20,7 +20,7 @@ from conftest import SMALL
 from datasets import write_pairs, write_relaxed
 from test_cli import run
 
-from deeprelax_ase.checkpoint import load_tensors, load_weights
+from deeprelax_ase.checkpoint import load_tensors, load_weights, save_weights
 from deeprelax_ase.config import LossConfig, NetworkConfig, SourceConfig, TrainConfig, read_config
 from deeprelax_ase.data.dataset import PairFile, collate
 from deeprelax_ase.metrics import compute_errors, concatenate, improvement
@@ -386,6 +386,8 @@ def test_configurations_that_make_no_sense(config, tmp_path, entries, words):
 def test_goes_on_from_weights(config, tmp_path):
     Trainer(config, tmp_path / "first").run()
     start = tmp_path / "first" / "last.safetensors"
+    network, seen = load_weights(start).network, {"elements": [8, 92], "functionals": ["r2SCAN"]}
+    save_weights(start, network, {**load_weights(start).provenance, **seen})
     changes = {"start_from": start, "freeze_trunk": True, "steps": 6}
     trainer = Trainer(config.model_copy(update=changes), tmp_path / "second")
     before = load_weights(start).network.state_dict()
@@ -396,6 +398,9 @@ def test_goes_on_from_weights(config, tmp_path):
     resumed = Trainer(config.model_copy(update=changes), tmp_path / "second")
     resumed.validate()
     assert resumed.origin["name"] == "last"
+    last = load_weights(tmp_path / "second" / "last.safetensors").provenance
+    assert last["elements"] == [8, 12, 22, 92]
+    assert "r2SCAN" in last["functionals"]
     after = trainer.network.state_dict()
     moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert moved

@@ -248,8 +248,10 @@ class Trainer:
     def _provenance(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         files = self._mixture.files
         labels = file_labels([source.path for source in self.config.sources])
-        elements = sorted({int(z) for file in files for z in file.elements})
+        before = self.origin or {}
+        elements = {int(z) for file in files for z in file.elements}
         functionals = {name for file in files for name in file.functionals}
+        functionals.update(before.get("functionals", ()))
         return {
             "name": self.config.name,
             "sources": {
@@ -261,7 +263,7 @@ class Trainer:
             "crystals": self.crystals,
             "hours": round(self.seconds / 3600, 2),
             "validation": scores,
-            "elements": elements,
+            "elements": sorted(elements.union(before.get("elements", ()))),
             "functionals": [name for name in FUNCTIONALS if name in functionals],
         }
 

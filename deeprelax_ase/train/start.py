@@ -33,5 +33,6 @@ def starting_network(config: TrainConfig, weights: Weights | None) -> PaEGNN:
 
 def origin(weights: Weights) -> dict[str, Any]:
     """What is known of the weights a run starts from."""
-    known = {k: weights.provenance.get(k) for k in ("steps", "crystals", "hours", "start_from")}
+    names = ("steps", "crystals", "hours", "start_from", "elements", "functionals")
+    known = {name: weights.provenance[name] for name in names if name in weights.provenance}
     return {"name": Path(weights.name).stem, "sha256": weights.sha256, **known}
