@@ -83,19 +83,20 @@ def run_client(
     python = interpreter(f"clients/{CLIENTS[name]}", work)
     kept = work / "clients" / f"{name}.jsonl"
     answers = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    keys = {_key(case, way): case for case in cases}
+    sha256 = weights_sha256("default")
+    keys = {_key(case, way, sha256): case for case in cases}
     done = {(answer.get("key"), answer["optimizer"]) for answer in answers}
-    missing = [case for key, case in keys.items() if {(key, one) for one in way.both} - done]
+    missing = {k: case for k, case in keys.items() if {(k, one) for one in way.both} - done}
     if missing:
         answers += _ask(name, python, missing, kept, way)
     return [a for a in answers if a.get("key") in keys and a["optimizer"] in way.both]
 
 
-def _key(case: Case, way: Way) -> str:
+def _key(case: Case, way: Way, sha256: str) -> str:
     """Of what an answer depends on, besides the optimizer: geometry, cell, and our weights."""
     atoms = case.atoms
     parts = [atoms.numbers.tolist(), atoms.cell[:].tolist(), atoms.positions.tolist()]
-    text = json.dumps([*parts, way.cell, weights_sha256("default")])
+    text = json.dumps([*parts, way.cell, sha256])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -118,7 +119,7 @@ def run_clients(
 
 
 def _ask(
-    name: str, python: Path, cases: Sequence[Case], kept: Path, way: Way
+    name: str, python: Path, cases: Mapping[str, Case], kept: Path, way: Way
 ) -> list[dict[str, Any]]:
     script = _ROOT / "examples" / f"{name}_relax.py"
     command = [str(python), str(Path(__file__).with_name("client_worker.py")), str(script)]
@@ -140,7 +141,7 @@ def _ask(
         assert process.stdin is not None
         assert process.stdout is not None
         with process:
-            for case in tqdm(cases, name, file=sys.stderr):
+            for key, case in tqdm(cases.items(), name, file=sys.stderr):
                 atoms = case.atoms
                 crystal = {
                     "name": case.name,
@@ -155,7 +156,7 @@ def _ask(
                 for _ in way.both:
                     line = process.stdout.readline()
                     if line:
-                        answers.append({**json.loads(line), "key": _key(case, way)})
+                        answers.append({**json.loads(line), "key": key})
                         record.write(json.dumps(answers[-1]) + "\n")
                         record.flush()
             process.stdin.close()

@@ -23,7 +23,7 @@ from benchmarks.solves import table as solves_table
 from benchmarks.transfer import table as transfer_table
 from deeprelax_ase.checkpoint import load_weights
 from deeprelax_ase.report import error_table, improvement_table, markdown_table, trust_table
-from deeprelax_ase.weights_files import available_weights
+from deeprelax_ase.weights_files import available_weights, name_of
 
 _HERE = Path(__file__).parent
 _RESULTS = _HERE / "results"
@@ -45,6 +45,7 @@ _LICENCES = {
     "distilled": "crystals of `relaxed` with species exchanged, as two networks relax them, by "
     "`benchmarks/distill.py`",
     "distilled_hypothetical": "inputs of `hypothetical` with species exchanged, likewise",
+    "distilled_hypothetical_b": "other such inputs, as three networks relax them",
     "distilled_substitution": "inputs of `substitution` with species exchanged, likewise",
     "distilled_functional": "crystals of `relaxed` under another functional, likewise",
     "distilled_through": "as `distilled`, for PBEsol and r2SCAN by way of PBE",
@@ -104,14 +105,13 @@ def _transfer() -> dict[str, str]:
 
 def _weights(known: dict[str, Any]) -> str:
     rows = []
-    shipped = {weights.sha256: name for name, weights in known.items()}  # some under another name
     for name, weights in known.items():
         provenance = weights.provenance
         start = provenance.get("start_from")
         origin = "random"
         if start:
-            sha256 = start["sha256"]
-            origin = f"{shipped.get(sha256, start['name'])} ({sha256[:8]})"
+            sha256 = start["sha256"]  # shipped under another name, it may be
+            origin = f"{name_of(sha256) or start['name']} ({sha256[:8]})"
         rows.append(
             [
                 f"`{name}`",
@@ -132,7 +132,7 @@ def _data(name: str, provenance: dict[str, Any]) -> str:
     for file, entry in provenance["sources"].items():
         stem = Path(file).stem
         counts = [f"{entry['rows']:,}", f"{entry['passes']:g}"]
-        rows.append([f"`{stem}`", *counts, _LICENCES.get(stem, "")])
+        rows.append([f"`{stem}`", *counts, _LICENCES[stem]])
     header = [f"`{name}`", "pairs or crystals", "passes an epoch", "source and licence"]
     return markdown_table(header, rows)
 

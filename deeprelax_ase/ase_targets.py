@@ -16,7 +16,7 @@ from deeprelax_ase.structure import read_structure
 Relaxable: TypeAlias = Atoms | Filter
 
 
-def apply_move(target: Relaxable, result: RelaxResult, vacuum: str = "auto") -> RelaxResult:
+def apply_move(target: Relaxable, result: RelaxResult, vacuum: str) -> RelaxResult:
     """Move the atoms, or what a filter shows of them, to where a result puts them, in place.
 
     Constraints hold. A cell filter decides on the cell: its mask, `hydrostatic_strain` and

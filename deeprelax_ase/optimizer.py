@@ -15,7 +15,36 @@ from deeprelax_ase.relax import Relaxer, shared_relaxer
 from deeprelax_ase.result import RelaxResult
 
 
-class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
+class _WithRelaxer:
+    """A relaxer that was given, or the options of one."""
+
+    def _take(
+        self,
+        relaxer: Relaxer | None,
+        model: str | Path,
+        functional: str,
+        device: str,
+        allow_unseen: bool,
+        always_move: bool,
+    ) -> None:
+        self._relaxer = relaxer
+        self._options = {
+            "model": model,
+            "functional": functional,
+            "device": device,
+            "allow_unseen": allow_unseen,
+            "always_move": always_move,
+        }
+
+    @property
+    def relaxer(self) -> Relaxer:
+        """The relaxer, loaded when first needed and shared by optimizers of equal options."""
+        if self._relaxer is None:
+            self._relaxer = shared_relaxer(**self._options)
+        return self._relaxer
+
+
+class DeepRelaxOptimizer(_WithRelaxer, Optimizer):  # type: ignore[misc]
     """Relaxes atoms, and their cell, in one step, without a calculator.
 
     `run()` is True when the prediction was made, solved and passed its sanity checks. Whether
@@ -59,25 +88,11 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
     ) -> None:
         check_target(atoms, type(self).__name__)
         self._relax_cell = has_cell(atoms) if isinstance(atoms, Filter) else relax_cell
-        self._relaxer = relaxer
-        self._options = {
-            "model": model,
-            "functional": functional,
-            "device": device,
-            "allow_unseen": allow_unseen,
-            "always_move": always_move,
-        }
+        self._take(relaxer, model, functional, device, allow_unseen, always_move)
         self.result: RelaxResult | None = None
         self._already_relaxed = False
         super().__init__(atoms, restart, logfile, trajectory, append_trajectory, **kwargs)
         self.fmax = 0.05
-
-    @property
-    def relaxer(self) -> Relaxer:
-        """The relaxer, loaded when first needed and shared by optimizers of equal options."""
-        if self._relaxer is None:
-            self._relaxer = shared_relaxer(**self._options)
-        return self._relaxer
 
     @property
     def forces_converged(self) -> bool | None:
@@ -168,7 +183,7 @@ class DeepRelaxOptimizer(Optimizer):  # type: ignore[misc]
         )
 
 
-class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
+class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
     """The one-shot move in front of a stock ASE optimizer.
 
     Follows ASE's rule that bare Atoms mean a fixed cell; give a cell filter to relax the cell.
@@ -207,14 +222,7 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
         check_target(atoms, type(self).__name__)
         self.result: RelaxResult | None = None
         self._move_made = restart is not None and Path(restart).is_file()
-        self._relaxer = relaxer
-        self._options = {
-            "model": model,
-            "functional": functional,
-            "device": device,
-            "allow_unseen": allow_unseen,
-            "always_move": always_move,
-        }
+        self._take(relaxer, model, functional, device, allow_unseen, always_move)
         super().__init__(atoms, restart, *args, **kwargs)
 
     def irun(self, *args: Any, **kwargs: Any) -> Iterator[bool]:
@@ -229,10 +237,9 @@ class _DeepRelaxFirst(Optimizer):  # type: ignore[misc]
             raise ValueError(msg)
         steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)
         if not self._move_made and steps > 0:
-            relaxer = self._relaxer or shared_relaxer(**self._options)
-            self.result = relaxer.relax(atoms, relax_cell=has_cell(self.atoms))
+            self.result = self.relaxer.relax(atoms, relax_cell=has_cell(self.atoms))
             if self.result.status == "relaxed":
-                self.result = apply_move(self.atoms, self.result, relaxer.vacuum)
+                self.result = apply_move(self.atoms, self.result, self.relaxer.vacuum)
             else:
                 text = f"{name} starts from the input itself: {self.result.message}"
                 warnings.warn(text, stacklevel=2)

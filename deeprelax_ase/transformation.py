@@ -122,11 +122,10 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         return vars(self) | self._hashes()
 
     def _hashes(self) -> dict[str, str | None]:
-        sheets = weights_sha256(SPECIALIST) if has_specialist(self.model) else None
-        return {
-            "sha256": self.sha256 or weights_sha256(self.model),
-            "sheets_sha256": self.sheets_sha256 or sheets,
-        }
+        sheets = self.sheets_sha256
+        if sheets is None and has_specialist(self.model):
+            sheets = weights_sha256(SPECIALIST)
+        return {"sha256": self.sha256 or weights_sha256(self.model), "sheets_sha256": sheets}
 
     def __repr__(self) -> str:
         return f"DeepRelaxTransformation(model={self.model!r}, functional={self.functional!r})"

@@ -52,6 +52,11 @@ def weights_sha256(name: str | Path) -> str:
     return hashlib.sha256(weights_path(name).read_bytes()).hexdigest()
 
 
+def name_of(sha256: str) -> str | None:
+    """Name that weights of a hash are shipped under now, if they are."""
+    return next((name for name in available_weights() if weights_sha256(name) == sha256), None)
+
+
 def _folder() -> Path:
     """Inside the wheel, or beside the package in a checkout."""
     return _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT

@@ -21,7 +21,7 @@ def info(
     from ase.data import chemical_symbols
 
     from deeprelax_ase.checkpoint import load_weights
-    from deeprelax_ase.weights_files import available_weights, weights_sha256
+    from deeprelax_ase.weights_files import available_weights, name_of
 
     try:
         weights = load_weights(model)
@@ -30,8 +30,7 @@ def info(
     provenance = dict(weights.provenance)
     start = provenance.get("start_from")
     if start:  # by the name it has now
-        names = {weights_sha256(name): name for name in available_weights()}
-        provenance["start_from"] = start | {"name": names.get(start["sha256"], start["name"])}
+        provenance["start_from"] = start | {"name": name_of(start["sha256"]) or start["name"]}
     elements = [chemical_symbols[z] for z in provenance.pop("elements", [])]
     facts: dict[str, Any] = {
         "weights": weights.name,
