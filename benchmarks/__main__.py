@@ -98,7 +98,7 @@ def accuracy(
     from benchmarks import plots
     from benchmarks.cases import choose_cases
     from benchmarks.rival import start_rivals
-    from deeprelax_ase.data.dataset import file_labels
+    from deeprelax_ase.datasets.pair_file import file_labels
 
     def run() -> None:
         files = dict(zip(file_labels(pairs), pairs, strict=True))
@@ -265,7 +265,7 @@ def _write(
 
 def _made_with(rivals: Iterable[str]) -> dict[str, Any]:
     """Versions, ours and those of the rivals, weights and processor."""
-    from deeprelax_ase.checkpoint import load_weights
+    from deeprelax_ase.network.checkpoint import load_weights
 
     return {
         "versions": {"python": platform.python_version(), **{n: version(n) for n in _VERSIONS}},

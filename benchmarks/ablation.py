@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deeprelax_ase.config import TrainConfig
-from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.train.loop import Trainer
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.training.config import TrainConfig
+from deeprelax_ase.training.trainer import Trainer
 
 _BASE = Path(__file__).parent / "stages" / "first-1.json"
 """The first stage of the first generation, which started from random weights."""

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from benchmarks.cases import Case, Measured, Move, measure, move_of
 from benchmarks.rival import Rival, going_on
-from deeprelax_ase.relax import shared_relaxer
-from deeprelax_ase.report import markdown_table
+from deeprelax_ase.evaluation.tables import markdown_table
+from deeprelax_ase.relaxation.relaxer import shared_relaxer
 
 _TITLES = {
     "coordinates": "coordinates / Å",

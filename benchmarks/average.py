@@ -10,8 +10,8 @@ from typing import Annotated
 import torch
 import typer
 
-from deeprelax_ase.checkpoint import load_weights, save_weights
 from deeprelax_ase.cli.common import stop
+from deeprelax_ase.network.checkpoint import load_weights, save_weights
 
 
 def average(

@@ -22,20 +22,16 @@ from tqdm import tqdm
 
 from benchmarks.ablation import SETS, Variant, variant_config
 from benchmarks.pairwise import PairwiseNetwork
-from deeprelax_ase.config import (
-    FUNCTIONALS,
-    MAX_ATOMIC_NUMBER,
-    LossConfig,
-    NetworkConfig,
-    TrainConfig,
-)
-from deeprelax_ase.data.dataset import PairFile, Targets
-from deeprelax_ase.data.mixture import Mixture
-from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.model.convolution import Edges, Message, Update
-from deeprelax_ase.model.radial import RadialBasis
-from deeprelax_ase.train.schedule import Schedule
-from deeprelax_ase.train.validation import score
+from deeprelax_ase.datasets.mixture import Mixture
+from deeprelax_ase.datasets.pair_file import PairFile, Targets
+from deeprelax_ase.network.config import FUNCTIONALS, NetworkConfig
+from deeprelax_ase.network.graph import CrystalGraph
+from deeprelax_ase.network.message_passing import Edges, Message, Update
+from deeprelax_ase.network.radial_basis import RadialBasis
+from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER
+from deeprelax_ase.training.config import LossConfig, TrainConfig
+from deeprelax_ase.training.schedule import Schedule
+from deeprelax_ase.training.validation import score
 
 _MEAN_NEIGHBORS = 22.0
 _CELL_SCALE = 10.0

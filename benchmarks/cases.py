@@ -14,13 +14,13 @@ from ase import Atoms
 from jaxtyping import Bool, Float
 from scipy.linalg import polar
 
-from deeprelax_ase.checks import check_input
-from deeprelax_ase.data.augment import Pair
-from deeprelax_ase.data.dataset import collate, open_pairs
-from deeprelax_ase.matching import matches
-from deeprelax_ase.metrics import MEASURED, Errors, compute_errors
-from deeprelax_ase.screen.inputs import ScreenInput, one_line
-from deeprelax_ase.structure import atoms_of, plain_crystal
+from deeprelax_ase.datasets.augment import Pair
+from deeprelax_ase.datasets.pair_file import collate, open_pairs
+from deeprelax_ase.evaluation.metrics import MEASURED, Errors, compute_errors
+from deeprelax_ase.evaluation.structure_match import matches
+from deeprelax_ase.screening.inputs import ScreenInput, one_line
+from deeprelax_ase.structures.read_structure import atoms_of, plain_crystal
+from deeprelax_ase.structures.validation import check_input
 
 T = TypeVar("T")
 _IMAGES = np.array(list(product((-1, 0, 1), repeat=3)))

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from benchmarks.cases import Case
 from benchmarks.environments import RivalError, interpreter, pinned_versions
 from benchmarks.rival import going_on
-from deeprelax_ase.report import markdown_table
-from deeprelax_ase.weights_files import weights_sha256
+from deeprelax_ase.evaluation.tables import markdown_table
+from deeprelax_ase.network.weights_registry import weights_sha256
 
 CLIENTS = {
     "matcalc": "matcalc",

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from benchmarks import steps
 from benchmarks.cases import Case, choose_cases
 from benchmarks.rival import Rival
-from deeprelax_ase.report import markdown_table
+from deeprelax_ase.evaluation.tables import markdown_table
 
 RIVAL = "gpaw"
 OPTIMIZER = "BFGS"

@@ -21,16 +21,15 @@ from pymatgen.core import Element
 from scipy.linalg import polar
 from tqdm import tqdm
 
-from deeprelax_ase.checkpoint import load_weights
-from deeprelax_ase.config import MAX_ATOMIC_NUMBER
-from deeprelax_ase.crystal import exp_symmetric, log_symmetric
-from deeprelax_ase.data.augment import Pair
-from deeprelax_ase.data.dataset import EmptySplitError, PairFile, collate
-from deeprelax_ase.data.substitute import LARGEST_MEAN_DISPLACEMENT
-from deeprelax_ase.data.table import Row, reduced_composition, write_pairs
-from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.model.radial import covalent_radii
-from deeprelax_ase.train.validation import through_the_solve
+from deeprelax_ase.datasets.augment import Pair
+from deeprelax_ase.datasets.pair_file import EmptySplitError, PairFile, collate
+from deeprelax_ase.datasets.substitution import LARGEST_MEAN_DISPLACEMENT
+from deeprelax_ase.datasets.write_pairs import Row, reduced_composition, write_pairs
+from deeprelax_ase.network.checkpoint import load_weights
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.network.radial_basis import covalent_radii
+from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER, exp_symmetric, log_symmetric
+from deeprelax_ase.training.validation import through_the_solve
 
 _CHUNK = 64
 _METALS = range(3, 13)

@@ -13,7 +13,7 @@ import networkx as nx
 from atomate2.vasp.flows.core import DoubleRelaxMaker
 from pymatgen.core import Lattice, Structure
 
-from deeprelax_ase.workflows import precondition
+from deeprelax_ase.interfaces.jobflow import precondition
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -21,9 +21,14 @@ from benchmarks.ablation import table as ablation_table
 from benchmarks.accuracy import table as rivals_table
 from benchmarks.solves import table as solves_table
 from benchmarks.transfer import table as transfer_table
-from deeprelax_ase.checkpoint import load_weights
-from deeprelax_ase.report import error_table, improvement_table, markdown_table, trust_table
-from deeprelax_ase.weights_files import available_weights, name_of
+from deeprelax_ase.evaluation.tables import (
+    error_table,
+    improvement_table,
+    markdown_table,
+    trust_table,
+)
+from deeprelax_ase.network.checkpoint import load_weights
+from deeprelax_ase.network.weights_registry import available_weights, name_of
 
 _HERE = Path(__file__).parent
 _RESULTS = _HERE / "results"

@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from deeprelax_ase.config import LossConfig, NetworkConfig
-from deeprelax_ase.data.dataset import Targets
-from deeprelax_ase.edg.bed import fit_bounds, hinges
-from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.model.convolution import safe_norm
-from deeprelax_ase.prediction import Prediction, log_scale
-from deeprelax_ase.train.loss import compute_loss, likelihood
+from deeprelax_ase.datasets.pair_file import Targets
+from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.graph import CrystalGraph
+from deeprelax_ase.network.message_passing import safe_norm
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.network.prediction import Prediction, log_scale
+from deeprelax_ase.solver.bed import fit_bounds, hinges
+from deeprelax_ase.training.config import LossConfig
+from deeprelax_ase.training.loss import compute_loss, likelihood
 
 
 class PairwiseNetwork(PaEGNN):

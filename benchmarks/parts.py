@@ -14,8 +14,10 @@ from ase import Atoms
 from ase.io import write
 
 from benchmarks.worker import peak_memory
-from deeprelax_ase import Relaxer, edg, outcome, predictor, relax, traced
-from deeprelax_ase.files import read_structures, write_structures
+from deeprelax_ase import Relaxer, solver
+from deeprelax_ase.relaxation import build_result, inference, traced
+from deeprelax_ase.relaxation import relaxer as relaxer_module
+from deeprelax_ase.structures.files import read_structures, write_structures
 
 
 def time_parts(crystals: Sequence[Atoms], *, single: bool) -> dict[str, float]:
@@ -60,12 +62,12 @@ def _timed(totals: dict[str, float]) -> Iterator[None]:
     """Add the time that the parts of a relaxation take to the totals."""
     with ExitStack() as stack:
         for part, owner, name in (
-            ("checks", relax, "read_structure"),
-            ("graph", predictor, "build_graph"),
+            ("checks", relaxer_module, "read_structure"),
+            ("graph", inference, "build_graph"),
             ("network and solve in one", traced.TracedMove, "__call__"),
-            ("network", predictor.Predictor, "run_network"),
-            ("solve", edg, "solve"),
-            ("symmetry", outcome, "find_space_group"),
+            ("network", inference.Predictor, "run_network"),
+            ("solve", solver, "solve"),
+            ("symmetry", build_result, "find_space_group"),
         ):
             wrapped = _wrap(getattr(owner, name), totals, part)
             stack.enter_context(patch.object(owner, name, wrapped))

@@ -20,14 +20,13 @@ import typer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LinearLR
 
-from deeprelax_ase.checkpoint import load_weights, save_weights
 from deeprelax_ase.cli.common import stop
-from deeprelax_ase.config import LossConfig
-from deeprelax_ase.data.dataset import Targets, collate, open_pairs
-from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.model.network import Features
-from deeprelax_ase.train.loss import compute_loss
+from deeprelax_ase.datasets.pair_file import Targets, collate, open_pairs
+from deeprelax_ase.network.checkpoint import load_weights, save_weights
+from deeprelax_ase.network.graph import CrystalGraph
+from deeprelax_ase.network.paegnn import Features, PaEGNN
+from deeprelax_ase.training.config import LossConfig
+from deeprelax_ase.training.loss import compute_loss
 
 _BATCH = 64
 _LIKELIHOOD = LossConfig(nll=1.0, beta=0.0, displacement=0.0, strain=0.0, volume=0.0)

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from ase.build import bulk
 
-from deeprelax_ase import edg
-from deeprelax_ase.config import NetworkConfig, NoiseConfig
-from deeprelax_ase.crystal import Crystal
-from deeprelax_ase.data.augment import Pair, disturb
-from deeprelax_ase.data.dataset import collate
-from deeprelax_ase.prediction import Prediction
+from deeprelax_ase import solver
+from deeprelax_ase.datasets.augment import Pair, disturb
+from deeprelax_ase.datasets.config import NoiseConfig
+from deeprelax_ase.datasets.pair_file import collate
+from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.prediction import Prediction
+from deeprelax_ase.structures.crystal import Crystal
 
 _NOISE = NoiseConfig(max_rattle=0.3, max_log_volume=0.05, max_strain=0.05, untouched=0.0)
 
@@ -70,7 +71,7 @@ def _problem(pairs: list[Pair]) -> tuple:
 def _solve(pairs: list[Pair], method: str) -> tuple:
     graph, targets, prediction = _problem(pairs)
     started = time.perf_counter()
-    solution = edg.solve(graph, prediction, method=method)
+    solution = solver.solve(graph, prediction, method=method)
     return time.perf_counter() - started, solution, graph, targets
 
 

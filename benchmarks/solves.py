@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.ablation import MEASURES, SETS, cell
-from deeprelax_ase.checkpoint import load_weights
-from deeprelax_ase.data.dataset import PairFile
-from deeprelax_ase.report import markdown_table
-from deeprelax_ase.train.validation import score, through_the_solve
+from deeprelax_ase.datasets.pair_file import PairFile
+from deeprelax_ase.evaluation.tables import markdown_table
+from deeprelax_ase.network.checkpoint import load_weights
+from deeprelax_ase.training.validation import score, through_the_solve
 
 _RESULTS = Path(__file__).parent / "results" / "solves.json"
 _LIMIT = 300

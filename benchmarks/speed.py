@@ -17,7 +17,7 @@ from benchmarks.cases import Case
 from benchmarks.parts import peak_of, time_parts
 from benchmarks.rival import Rival, going_on
 from deeprelax_ase import Relaxer
-from deeprelax_ase.report import markdown_table
+from deeprelax_ase.evaluation.tables import markdown_table
 
 _REPEATS = 5
 _BLOCKS = 10

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from benchmarks.accuracy import our_move
 from benchmarks.cases import Case, relaxed_atoms
 from benchmarks.rival import Rival
-from deeprelax_ase.report import markdown_table
+from deeprelax_ase.evaluation.tables import markdown_table
 
 _SAME_ENERGY = 10.0
 """Ends whose energies differ by more (meV/atom) are different minima."""

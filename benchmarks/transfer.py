@@ -24,13 +24,14 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.ablation import MEASURES, Variant, cell, finish, variant_config
-from deeprelax_ase.checkpoint import load_weights
-from deeprelax_ase.config import SourceConfig, TrainConfig
-from deeprelax_ase.data.dataset import PairFile
-from deeprelax_ase.graph import CrystalGraph
-from deeprelax_ase.report import markdown_table
-from deeprelax_ase.train.loop import Trainer
-from deeprelax_ase.train.validation import Moves, score, through_the_solve
+from deeprelax_ase.datasets.config import SourceConfig
+from deeprelax_ase.datasets.pair_file import PairFile
+from deeprelax_ase.evaluation.tables import markdown_table
+from deeprelax_ase.network.checkpoint import load_weights
+from deeprelax_ase.network.graph import CrystalGraph
+from deeprelax_ase.training.config import TrainConfig
+from deeprelax_ase.training.trainer import Trainer
+from deeprelax_ase.training.validation import Moves, score, through_the_solve
 
 _SHARES = (1.0, 0.2, 0.05)
 _PRETRAINING = ("hypothetical", "substitution", "functional", "relaxed")

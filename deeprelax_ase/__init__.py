@@ -5,16 +5,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deeprelax_ase.checks import StructureError
-    from deeprelax_ase.optimizer import (
+    from deeprelax_ase.interfaces.ase_optimizer import (
         DeepRelaxBFGS,
         DeepRelaxFIRE,
         DeepRelaxLBFGS,
         DeepRelaxOptimizer,
     )
-    from deeprelax_ase.relax import Relaxer
-    from deeprelax_ase.result import Bonds, RelaxResult
-    from deeprelax_ase.transformation import DeepRelaxTransformation
+    from deeprelax_ase.interfaces.pymatgen_transformation import DeepRelaxTransformation
+    from deeprelax_ase.relaxation.relaxer import Relaxer
+    from deeprelax_ase.relaxation.result import Bonds, RelaxResult
+    from deeprelax_ase.structures.validation import StructureError
 
 try:
     __version__ = version("deeprelax-ase")
@@ -22,15 +22,15 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
 _HOMES = {
-    "Bonds": "result",
-    "DeepRelaxBFGS": "optimizer",
-    "DeepRelaxFIRE": "optimizer",
-    "DeepRelaxLBFGS": "optimizer",
-    "DeepRelaxOptimizer": "optimizer",
-    "DeepRelaxTransformation": "transformation",
-    "RelaxResult": "result",
-    "Relaxer": "relax",
-    "StructureError": "checks",
+    "Bonds": "relaxation.result",
+    "DeepRelaxBFGS": "interfaces.ase_optimizer",
+    "DeepRelaxFIRE": "interfaces.ase_optimizer",
+    "DeepRelaxLBFGS": "interfaces.ase_optimizer",
+    "DeepRelaxOptimizer": "interfaces.ase_optimizer",
+    "DeepRelaxTransformation": "interfaces.pymatgen_transformation",
+    "RelaxResult": "relaxation.result",
+    "Relaxer": "relaxation.relaxer",
+    "StructureError": "structures.validation",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ from jobflow import run_locally
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from deeprelax_ase import DeepRelaxFIRE
-from deeprelax_ase.workflows import DeepRelaxMaker, precondition
+from deeprelax_ase.interfaces.jobflow import DeepRelaxMaker, precondition
 
 
 def relax(

@@ -5,8 +5,8 @@ from jaxtyping import install_import_hook
 with install_import_hook("deeprelax_ase", "beartype.beartype"):
     import deeprelax_ase
     import deeprelax_ase.cli
-    import deeprelax_ase.optimizer
-    import deeprelax_ase.train.loop
+    import deeprelax_ase.interfaces.ase_optimizer
+    import deeprelax_ase.training.trainer
 
 import numpy as np
 import pytest
@@ -14,11 +14,11 @@ import torch
 from hypothesis import settings
 from pymatgen.core import Lattice, Structure
 
-import deeprelax_ase.transformation  # noqa: F401 - unchecked: monty reads its signature
-from deeprelax_ase.checkpoint import save_weights
-from deeprelax_ase.config import NetworkConfig
-from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.relax import Relaxer
+import deeprelax_ase.interfaces.pymatgen_transformation  # noqa: F401 - unchecked: monty reads its signature
+from deeprelax_ase.network.checkpoint import save_weights
+from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.relaxation.relaxer import Relaxer
 
 settings.register_profile("default", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("default")

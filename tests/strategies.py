@@ -5,7 +5,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from deeprelax_ase.crystal import Crystal, nearest_pair
+from deeprelax_ase.structures.crystal import Crystal, nearest_pair
 
 _coordinate = st.floats(0.0, 1.0, exclude_max=True, width=32)
 

@@ -13,11 +13,11 @@ from conftest import SMALL
 from datasets import write_pairs, write_relaxed
 
 from benchmarks import ablation, average, baselines, distill, scales, transfer
-from deeprelax_ase.checkpoint import load_weights, save_weights
-from deeprelax_ase.config import LossConfig
-from deeprelax_ase.data.dataset import PairFile, collate
-from deeprelax_ase.data.table import reduced_composition
-from deeprelax_ase.model import PaEGNN
+from deeprelax_ase.datasets.pair_file import PairFile, collate
+from deeprelax_ase.datasets.write_pairs import reduced_composition
+from deeprelax_ase.network.checkpoint import load_weights, save_weights
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.training.config import LossConfig
 
 _NOT_OF_CONFIGURATION = {"is_told_functional": True, "denoises_first": False}
 

@@ -8,11 +8,11 @@ import torch
 from conftest import SMALL
 from safetensors.torch import save_file
 
-from deeprelax_ase import beside
-from deeprelax_ase.beside import replace_text
-from deeprelax_ase.checkpoint import load_tensors, load_weights, save_weights
-from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.weights_files import available_weights, weights_path, weights_sha256
+from deeprelax_ase.network.checkpoint import load_tensors, load_weights, save_weights
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.network.weights_registry import available_weights, weights_path, weights_sha256
+from deeprelax_ase.structures import atomic_write
+from deeprelax_ase.structures.atomic_write import replace_text
 
 
 def test_round_trip(tmp_path):
@@ -93,7 +93,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full_disk(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(beside.os, "fsync", full_disk)
+    monkeypatch.setattr(atomic_write.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         replace_text(path, "new")
     assert path.read_text() == "old"

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from deeprelax_ase.crystal import Crystal
-from deeprelax_ase.data.cleanup import LEAST_SHEET_SPACING, make_pair
+from deeprelax_ase.datasets.match_sites import LEAST_SHEET_SPACING, make_pair
+from deeprelax_ase.structures.crystal import Crystal
 
 
 def crystal_of(atoms):

@@ -9,7 +9,7 @@ from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
-from deeprelax_ase.relax import Relaxer
+from deeprelax_ase.relaxation.relaxer import Relaxer
 
 runner = CliRunner()
 
@@ -106,7 +106,7 @@ def test_two_inputs_never_share_an_output(tmp_path, poscar, random_weights):
 
 
 def test_nothing_is_written_where_all_is_refused(poscar, random_weights, monkeypatch):
-    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_LOG_VOLUME", -1.0)
+    monkeypatch.setattr("deeprelax_ase.relaxation.sanity_checks.LARGEST_LOG_VOLUME", -1.0)
     result = run("relax", poscar, "--model", random_weights)
     assert result.exit_code == 1
     assert "refused: input kept" in result.stderr

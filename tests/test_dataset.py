@@ -6,10 +6,11 @@ import torch
 from conftest import SMALL
 from datasets import rows, write_pairs, write_relaxed
 
-from deeprelax_ase.config import NoiseConfig, SourceConfig, TrainConfig
-from deeprelax_ase.data.augment import disturb
-from deeprelax_ase.data.dataset import PairFile, collate
-from deeprelax_ase.data.mixture import Mixture
+from deeprelax_ase.datasets.augment import disturb
+from deeprelax_ase.datasets.config import NoiseConfig, SourceConfig
+from deeprelax_ase.datasets.mixture import Mixture
+from deeprelax_ase.datasets.pair_file import PairFile, collate
+from deeprelax_ase.training.config import TrainConfig
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import pytest
 import torch
 from ase.build import bulk
 
-from deeprelax_ase import edg
-from deeprelax_ase.config import NetworkConfig
-from deeprelax_ase.crystal import Crystal
-from deeprelax_ase.graph import build_graph
-from deeprelax_ase.prediction import Prediction
+from deeprelax_ase import solver
+from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.graph import build_graph
+from deeprelax_ase.network.prediction import Prediction
+from deeprelax_ase.structures.crystal import Crystal
 
 CONFIG = NetworkConfig(max_neighbors=20)
 
@@ -70,8 +70,8 @@ def prediction_of(graph, distances, scale=0.1, prior=1e-9):
 def test_exact_distances_are_recovered(rng):
     graph, displacements, deformations = problem(crystals(6, rng))
     exact = lengths_of(graph, displacements, deformations)
-    solution = edg.solve(graph, prediction_of(graph, exact))
-    assert (solution.status == edg.SolveStatus.SOLVED).all()
+    solution = solver.solve(graph, prediction_of(graph, exact))
+    assert (solution.status == solver.SolveStatus.SOLVED).all()
     assert (solution.displacements - displacements).abs().max() < 1e-4
     assert (solution.deformations - deformations).abs().max() < 1e-4
     assert (solution.residuals < 1e-5).all()
@@ -96,7 +96,7 @@ def test_noisy_distances_beat_the_hinge(rng, noise):
     )
 
     def mean_error(method):
-        solution = edg.solve(graph, prediction, method=method)
+        solution = solver.solve(graph, prediction, method=method)
         return (solution.displacements - displacements).norm(dim=1).mean()
 
     hinge = mean_error("bed")
@@ -118,7 +118,7 @@ def test_certainties_are_used(rng):
     )
 
     def mean_error(method):
-        solution = edg.solve(graph, prediction, method=method)
+        solution = solver.solve(graph, prediction, method=method)
         return (solution.displacements - displacements).norm(dim=1).mean()
 
     assert mean_error("joint") < 0.8 * mean_error("bed")
@@ -133,7 +133,7 @@ def test_prediction_alone_without_steps(rng):
     graph, displacements, deformations = problem(crystals(1, rng))
     exact = lengths_of(graph, displacements, deformations)
     prediction = replace(prediction_of(graph, exact), displacements=0.1 * displacements)
-    solution = edg.solve(graph, prediction, max_steps=0)
+    solution = solver.solve(graph, prediction, max_steps=0)
     torch.testing.assert_close(solution.displacements, prediction.displacements)
     assert solution.steps.tolist() == [0]
 
@@ -146,7 +146,7 @@ def test_certainties_decide(rng):
     prediction = replace(
         prediction_of(graph, noisy), displacements=displacements, displacement_weights=weights
     )
-    solution = edg.solve(graph, prediction)
+    solution = solver.solve(graph, prediction)
     torch.testing.assert_close(solution.displacements, displacements, atol=1e-3, rtol=0)
 
 
@@ -167,9 +167,9 @@ def test_gradients(rng):
             strains=(strains + strains.transpose(1, 2)) / 2,
             strain_weights=weights,
         )
-        state = heads = edg.start(prediction)
+        state = heads = solver.start(prediction)
         for _ in range(2):
-            state = edg.gauss_newton_step(graph, prediction, heads, state)
+            state = solver.gauss_newton_step(graph, prediction, heads, state)
         return state
 
     inputs = (
@@ -188,11 +188,11 @@ def test_batch_equals_single(rng):
     some = [*crystals(2, rng), *crystals(2, rng, repeat=(1, 1, 1)), *crystals(1, rng, (2, 2, 1))]
     graph, displacements, deformations = problem(some)
     noisy = lengths_of(graph, displacements, deformations) + 0.01
-    batched = edg.solve(graph, prediction_of(graph, noisy, prior=0.1))
+    batched = solver.solve(graph, prediction_of(graph, noisy, prior=0.1))
     start = 0
     for number, entry in enumerate(some):
         single_graph, u, f = problem([entry])
-        single = edg.solve(
+        single = solver.solve(
             single_graph,
             prediction_of(single_graph, lengths_of(single_graph, u, f) + 0.01, prior=0.1),
         )
@@ -210,9 +210,9 @@ def test_sparse_equals_dense(rng, monkeypatch):
     graph, displacements, deformations = problem(crystals(2, rng))
     noisy = lengths_of(graph, displacements, deformations) + 0.01
     prediction = prediction_of(graph, noisy, prior=0.1)
-    dense = edg.solve(graph, prediction)
-    monkeypatch.setattr("deeprelax_ase.edg.linear._LARGEST_DENSE", 8)
-    sparse = edg.solve(graph, prediction)
+    dense = solver.solve(graph, prediction)
+    monkeypatch.setattr("deeprelax_ase.solver.dense._LARGEST_DENSE", 8)
+    sparse = solver.solve(graph, prediction)
     torch.testing.assert_close(sparse.displacements, dense.displacements, atol=1e-6, rtol=0)
     torch.testing.assert_close(sparse.deformations, dense.deformations, atol=1e-7, rtol=0)
 
@@ -222,9 +222,9 @@ def test_sparse_and_dense_in_one_batch(rng, monkeypatch):
     graph, displacements, deformations = problem([*large, *small, *crystals(1, rng)])
     noisy = lengths_of(graph, displacements, deformations) + 0.01
     prediction = prediction_of(graph, noisy, prior=0.1)
-    dense = edg.solve(graph, prediction)
-    monkeypatch.setattr("deeprelax_ase.edg.linear._LARGEST_DENSE", 8)
-    mixed = edg.solve(graph, prediction)
+    dense = solver.solve(graph, prediction)
+    monkeypatch.setattr("deeprelax_ase.solver.dense._LARGEST_DENSE", 8)
+    mixed = solver.solve(graph, prediction)
     torch.testing.assert_close(mixed.displacements, dense.displacements, atol=1e-6, rtol=0)
     torch.testing.assert_close(mixed.deformations, dense.deformations, atol=1e-7, rtol=0)
 
@@ -236,18 +236,18 @@ def test_five_thousand_atoms(rng):
     assert len(graph.numbers) > 5000
     exact = lengths_of(graph, displacements, deformations)
     prediction = prediction_of(graph, exact, prior=1e-2)
-    solution = edg.solve(graph, prediction, max_steps=2)
+    solution = solver.solve(graph, prediction, max_steps=2)
     before = (graph.edge_lengths - exact).abs().mean()
     found = lengths_of(graph, solution.displacements, solution.deformations)
     assert (found - exact).abs().mean() < 0.05 * before
-    assert (solution.status == edg.SolveStatus.SOLVED).all()
+    assert (solution.status == solver.SolveStatus.SOLVED).all()
 
 
 def test_vacuum_axes_stay(rng):
     disturbed, _, _ = next(crystals(1, rng))
     sheet = replace(disturbed, pbc=np.array([True, True, False]))
     graph = build_graph([sheet], ["PBE"], CONFIG)
-    solution = edg.solve(graph, prediction_of(graph, 1.03 * graph.edge_lengths, prior=1e-3))
+    solution = solver.solve(graph, prediction_of(graph, 1.03 * graph.edge_lengths, prior=1e-3))
     normal = np.cross(sheet.cell[0], sheet.cell[1])
     np.testing.assert_allclose(solution.deformations[0].numpy() @ normal, normal, rtol=1e-9)
     assert abs(solution.deformations[0].trace() - 3) > 0.01
@@ -259,9 +259,9 @@ def test_two_atoms_on_top_are_refused():
     )
     graph = build_graph([crystal], ["PBE"], CONFIG)
     prediction = prediction_of(graph, torch.tensor([0.1], dtype=torch.float64))
-    solution = edg.solve(graph, prediction)
-    assert solution.status.tolist() == [edg.SolveStatus.ATOMS_OVERLAP]
-    assert edg.SolveStatus.ATOMS_OVERLAP.sentence.startswith("predicted atoms")
+    solution = solver.solve(graph, prediction)
+    assert solution.status.tolist() == [solver.SolveStatus.ATOMS_OVERLAP]
+    assert solver.SolveStatus.ATOMS_OVERLAP.sentence.startswith("predicted atoms")
     assert lengths_of(graph, solution.displacements, solution.deformations).min() > 0.5
 
 
@@ -274,20 +274,20 @@ def test_nan_and_collapse_keep_the_input(rng, method):
     moves = prediction.displacements.clone()
     moves[-1] = torch.nan
     bad = replace(prediction, strains=strains, displacements=moves)
-    solution = edg.solve(graph, bad, method=method)
-    assert solution.status[1] == edg.SolveStatus.COLLAPSED_CELL
+    solution = solver.solve(graph, bad, method=method)
+    assert solution.status[1] == solver.SolveStatus.COLLAPSED_CELL
     assert solution.displacements.isfinite().all()
     assert (torch.linalg.det(solution.deformations) > 0).all()
     torch.testing.assert_close(solution.deformations[1], torch.eye(3, dtype=torch.float64))
     if method == "joint":
-        assert solution.status[2] == edg.SolveStatus.NOT_FINITE
+        assert solution.status[2] == solver.SolveStatus.NOT_FINITE
 
 
 def test_bed_moves_towards_the_bounds(rng):
     graph, displacements, deformations = problem(crystals(2, rng))
     prediction = prediction_of(graph, lengths_of(graph, displacements, deformations), scale=0.02)
     informed = replace(prediction, strains=logarithm(deformations), displacements=displacements)
-    solution = edg.solve(graph, informed, method="bed")
+    solution = solver.solve(graph, informed, method="bed")
     assert solution.steps.tolist() == [100, 100]
     before = displacements.norm(dim=1).mean()
     assert (solution.displacements - displacements).norm(dim=1).mean() < 0.5 * before
@@ -297,4 +297,4 @@ def test_unknown_method(rng):
     graph, displacements, deformations = problem(crystals(1, rng))
     prediction = prediction_of(graph, lengths_of(graph, displacements, deformations))
     with pytest.raises(ValueError, match="choose from joint, robust, bed"):
-        edg.solve(graph, prediction, method="adam")
+        solver.solve(graph, prediction, method="adam")

@@ -10,14 +10,14 @@ from conftest import SMALL
 from datasets import write_pairs, write_relaxed
 from test_cli import run
 
-from deeprelax_ase.calibrate import calibrate
-from deeprelax_ase.checkpoint import load_weights, save_weights
-from deeprelax_ase.crystal import log_symmetric
-from deeprelax_ase.data.dataset import PairFile
-from deeprelax_ase.evaluate import evaluate
-from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.relax import Relaxer
-from deeprelax_ase.report import as_json, as_markdown, by_element, summarise
+from deeprelax_ase.datasets.pair_file import PairFile
+from deeprelax_ase.evaluation.evaluate import evaluate
+from deeprelax_ase.evaluation.fit_calibration import calibrate
+from deeprelax_ase.evaluation.tables import as_json, as_markdown, by_element, summarise
+from deeprelax_ase.network.checkpoint import load_weights, save_weights
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.relaxation.relaxer import Relaxer
+from deeprelax_ase.structures.crystal import log_symmetric
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_counts_every_crystal_of_the_split(random_weights, tmp_path):
 
 
 def test_refused_crystals_count_as_their_input(random_weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_DISPLACEMENT", 0.0)
+    monkeypatch.setattr("deeprelax_ase.relaxation.sanity_checks.LARGEST_DISPLACEMENT", 0.0)
     result = evaluate(write_pairs(tmp_path / "pairs.parquet"), load_weights(random_weights))
     assert result.failed.all()
     assert summarise(result)["displacement"]["better"] == pytest.approx(0)
@@ -74,7 +74,7 @@ def with_calibration(path, calibration):
 def test_perfect_predictions_match_and_are_the_best(random_weights, tmp_path, monkeypatch):
     """Against the truth itself every measure is as it should be."""
     pairs = write_pairs(tmp_path / "pairs.parquet")
-    monkeypatch.setattr("deeprelax_ase.evaluate.Relaxer", Oracle)
+    monkeypatch.setattr("deeprelax_ase.evaluation.evaluate.Relaxer", Oracle)
     Oracle.file = PairFile(pairs, "val")
     result = evaluate(pairs, random_weights, match=True)
     summary = summarise(result)
@@ -210,7 +210,7 @@ def test_a_file_given_twice_is_refused(weights_file, tmp_path):
 
 
 def test_if_all_fail_it_is_said(weights_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_COORDINATE", 0.0)
+    monkeypatch.setattr("deeprelax_ase.structures.validation.LARGEST_COORDINATE", 0.0)
     pairs = write_pairs(tmp_path / "pairs.parquet")
     result = run("evaluate", pairs, "--model", weights_file)
     assert result.exit_code == 1

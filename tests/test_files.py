@@ -12,8 +12,8 @@ from pymatgen.electronic_structure.core import Magmom
 from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
-from deeprelax_ase.checks import StructureError
-from deeprelax_ase.files import output_path, read_structures, write_structures
+from deeprelax_ase.structures.files import output_path, read_structures, write_structures
+from deeprelax_ase.structures.validation import StructureError
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, rocksalt, monkeypatch):
     def full_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deeprelax_ase.files.zopen", full_disk)
+    monkeypatch.setattr("deeprelax_ase.structures.files.zopen", full_disk)
     with pytest.raises(StructureError, match=r"cannot write .*out.cif: No space left on device"):
         write_structures(source, source.structures, target)
     assert target.read_text() == "old"

@@ -10,8 +10,8 @@ from conftest import SMALL
 from hypothesis import given
 from strategies import crystals
 
-from deeprelax_ase.crystal import Crystal, complete_cell
-from deeprelax_ase.graph import build_graph, canonical_offsets
+from deeprelax_ase.network.graph import build_graph, canonical_offsets
+from deeprelax_ase.structures.crystal import Crystal, complete_cell
 
 ALL = SMALL.model_copy(update={"max_neighbors": 10_000})
 

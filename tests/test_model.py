@@ -8,13 +8,13 @@ from e3nn import o3
 from hypothesis import given
 from strategies import crystals, rotations
 
-from deeprelax_ase.crystal import Crystal
-from deeprelax_ase.graph import build_graph
-from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.model.convolution import Edges, Message, TensorUpdate, Update
-from deeprelax_ase.model.offsets import OffsetEncoding
-from deeprelax_ase.model.radial import RadialBasis, covalent_radii, polynomial_envelope
-from deeprelax_ase.model.tensors import components_of, matrices_of, quadrupoles
+from deeprelax_ase.network.graph import build_graph
+from deeprelax_ase.network.message_passing import Edges, Message, TensorUpdate, Update
+from deeprelax_ase.network.offset_encoding import OffsetEncoding
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.network.radial_basis import RadialBasis, covalent_radii, polynomial_envelope
+from deeprelax_ase.network.rank2_tensors import components_of, matrices_of, quadrupoles
+from deeprelax_ase.structures.crystal import Crystal
 
 TOLERANCE = {"atol": 1e-9, "rtol": 1e-7}
 

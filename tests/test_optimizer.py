@@ -46,7 +46,9 @@ def test_moves_atoms_and_cell_without_calculator(mover):
 
 
 def test_atoms_left_as_they_were_keep_what_is_known_of_them(mover, monkeypatch):
-    monkeypatch.setattr("deeprelax_ase.uncertainty.Calibration.is_within_error", lambda *_: True)
+    monkeypatch.setattr(
+        "deeprelax_ase.relaxation.calibration.Calibration.is_within_error", lambda *_: True
+    )
     atoms = alloy()
     atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
     before = atoms.positions.copy(), atoms.cell.copy()
@@ -254,7 +256,7 @@ def test_a_restart_file_of_another_optimizer(mover, tmp_path):
 
 
 def test_a_refused_move_warns_and_goes_on(mover, monkeypatch):
-    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_DISPLACEMENT", 0.0)
+    monkeypatch.setattr("deeprelax_ase.relaxation.sanity_checks.LARGEST_DISPLACEMENT", 0.0)
     atoms = alloy()
     atoms.calc = EMT()
     dynamics = DeepRelaxBFGS(atoms, logfile=None, relaxer=mover)
@@ -265,7 +267,7 @@ def test_a_refused_move_warns_and_goes_on(mover, monkeypatch):
 def test_refusal_is_not_success(mover, monkeypatch):
     atoms = alloy()
     before = atoms.copy()
-    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_DISPLACEMENT", 0.0)
+    monkeypatch.setattr("deeprelax_ase.relaxation.sanity_checks.LARGEST_DISPLACEMENT", 0.0)
     optimizer = DeepRelaxOptimizer(atoms, relaxer=mover)
     assert optimizer.run() is False
     assert optimizer.result.status == "refused"

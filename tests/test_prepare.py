@@ -12,10 +12,10 @@ from pymatgen.io.vasp import Poscar
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
-from deeprelax_ase.prepare import swap
-from deeprelax_ase.prepare.espresso import read_pw_text
-from deeprelax_ase.prepare.poscar import read_poscar_text
-from deeprelax_ase.relax import Relaxer
+from deeprelax_ase.interfaces.dft_inputs import swap_and_undo as swap
+from deeprelax_ase.interfaces.dft_inputs.espresso import read_pw_text
+from deeprelax_ase.interfaces.dft_inputs.poscar_text import read_poscar_text
+from deeprelax_ase.relaxation.relaxer import Relaxer
 
 # Two groups of Ti, as two potentials or two values of LDAUU ask for.
 POSCAR = """my own comment, kept

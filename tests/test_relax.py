@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pymatgen.io.ase import AseAtomsAdaptor
 from scipy.spatial.transform import Rotation
 
-from deeprelax_ase import edg
-from deeprelax_ase.checkpoint import load_weights, save_weights
-from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.relax import Relaxer, shared_relaxer
+from deeprelax_ase import solver
+from deeprelax_ase.network.checkpoint import load_weights, save_weights
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.relaxation.relaxer import Relaxer, shared_relaxer
 
 ELEMENTS = [8, 12, 22, 38]
 
@@ -262,15 +262,15 @@ def test_large_crystals(random_relaxer):
 
 def test_refusal_keeps_the_input(random_relaxer, monkeypatch, rng):
     atoms = rutile(rng)
-    sound = edg.solve
+    sound = solver.solve
 
     def exploding(*args, **kwargs):
         solution = sound(*args, **kwargs)
         return replace(solution, displacements=solution.displacements * 1e5)
 
     # A trace holds a solve of its own.
-    monkeypatch.setattr("deeprelax_ase.traced.TracedMove.__call__", lambda *_: None)
-    monkeypatch.setattr("deeprelax_ase.relax.edg.solve", exploding)
+    monkeypatch.setattr("deeprelax_ase.relaxation.traced.TracedMove.__call__", lambda *_: None)
+    monkeypatch.setattr("deeprelax_ase.relaxation.relaxer.solver.solve", exploding)
     result = random_relaxer.relax(atoms)
     assert result.status == "refused"
     assert "input kept: an atom would move by" in result.message
@@ -282,15 +282,15 @@ def test_refusal_keeps_the_input(random_relaxer, monkeypatch, rng):
         solution = sound(*args, **kwargs)
         return replace(solution, deformations=solution.deformations * 2)
 
-    monkeypatch.setattr("deeprelax_ase.relax.edg.solve", swelling)
+    monkeypatch.setattr("deeprelax_ase.relaxation.relaxer.solver.solve", swelling)
     assert "volume would change" in random_relaxer.relax(atoms).message
 
     def failing(*args, **kwargs):
         solution = sound(*args, **kwargs)
-        status = torch.full_like(solution.status, edg.SolveStatus.NOT_FINITE)
+        status = torch.full_like(solution.status, solver.SolveStatus.NOT_FINITE)
         return replace(solution, status=status)
 
-    monkeypatch.setattr("deeprelax_ase.relax.edg.solve", failing)
+    monkeypatch.setattr("deeprelax_ase.relaxation.relaxer.solver.solve", failing)
     assert "not finite" in random_relaxer.relax(atoms).message
 
 
@@ -431,7 +431,7 @@ def test_intervals_widen_with_their_coverage(random_weights):
 def test_default_takes_the_specialist_for_sheets(random_weights, tmp_path, monkeypatch):
     weights_like(random_weights, tmp_path, "default", calibration={"distance": 0.001})
     weights_like(random_weights, tmp_path, "sheets", seed=9)
-    monkeypatch.setattr("deeprelax_ase.weights_files._INSTALLED", tmp_path)
+    monkeypatch.setattr("deeprelax_ase.network.weights_registry._INSTALLED", tmp_path)
     relaxer = Relaxer(allow_unseen=True)
     sheet = mx2("MoS2", a=3.2, vacuum=8.0)
     mixed = [rattled(), sheet, rattled(), sheet]

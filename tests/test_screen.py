@@ -11,17 +11,17 @@ from ase.io import read, write
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from deeprelax_ase.relax import Relaxer
-from deeprelax_ase.screen import chunk as chunk_module
-from deeprelax_ase.screen import run as run_module
-from deeprelax_ase.screen.chunk import RelaxOptions, failed_chunk, relax_chunk
-from deeprelax_ase.screen.finish import general, overview
-from deeprelax_ase.screen.inputs import ScreenInput
-from deeprelax_ase.screen.merge import merge
-from deeprelax_ase.screen.outputs import export
-from deeprelax_ase.screen.records import Item
-from deeprelax_ase.screen.run import Screening
-from deeprelax_ase.screen.work import work_path
+from deeprelax_ase.relaxation.relaxer import Relaxer
+from deeprelax_ase.screening import chunk as chunk_module
+from deeprelax_ase.screening import screening as run_module
+from deeprelax_ase.screening.chunk import RelaxOptions, failed_chunk, relax_chunk
+from deeprelax_ase.screening.inputs import ScreenInput
+from deeprelax_ase.screening.merge_shards import merge
+from deeprelax_ase.screening.output_formats import export
+from deeprelax_ase.screening.rank_and_deduplicate import general, overview
+from deeprelax_ase.screening.records import Item
+from deeprelax_ase.screening.screening import Screening
+from deeprelax_ase.screening.work_folder import work_path
 
 
 class Inline:

@@ -17,12 +17,13 @@ from ase.io import read, write
 from pymatgen.io.ase import AseAtomsAdaptor
 from test_screen import crystals, rows, screen
 
-from deeprelax_ase.screen import outputs, work
-from deeprelax_ase.screen.chunk import RelaxOptions
-from deeprelax_ase.screen.inputs import ScreenInput
-from deeprelax_ase.screen.merge import merge
-from deeprelax_ase.screen.run import Screening
-from deeprelax_ase.screen.work import WorkFolder, work_path
+from deeprelax_ase.screening import output_formats as outputs
+from deeprelax_ase.screening import work_folder as work
+from deeprelax_ase.screening.chunk import RelaxOptions
+from deeprelax_ase.screening.inputs import ScreenInput
+from deeprelax_ase.screening.merge_shards import merge
+from deeprelax_ase.screening.screening import Screening
+from deeprelax_ase.screening.work_folder import WorkFolder, work_path
 
 
 def ids(path):
@@ -180,7 +181,7 @@ def begun(tmp_path, random_weights):
     """A screening that was cut off after all chunks, just before its output."""
     write(tmp_path / "in.extxyz", list(crystals(3)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deeprelax_ase.screen.run.write_output", interrupt)
+        patch.setattr("deeprelax_ase.screening.screening.write_output", interrupt)
         with pytest.raises(KeyboardInterrupt):
             screen([tmp_path / "in.extxyz"], tmp_path / "out.parquet", random_weights)
     return tmp_path

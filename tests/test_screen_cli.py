@@ -12,8 +12,8 @@ from test_screen import Inline, crystals
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
-from deeprelax_ase.screen import page
-from deeprelax_ase.screen.work import work_path
+from deeprelax_ase.screening import html_report as page
+from deeprelax_ase.screening.work_folder import work_path
 
 screen_cli = import_module("deeprelax_ase.cli.screen")  # the package has a function of its name
 runner = CliRunner()

@@ -13,12 +13,12 @@ import torch
 from ase.io import write
 from test_screen import crystals, rows, screen, without_seconds
 
-from deeprelax_ase.relax import Relaxer
-from deeprelax_ase.screen.chunk import Chunk, RelaxOptions, relax_chunk
-from deeprelax_ase.screen.pool import ProcessPool
-from deeprelax_ase.screen.records import Item
-from deeprelax_ase.screen.run import Screening
-from deeprelax_ase.screen.work import WorkFolder, work_path
+from deeprelax_ase.relaxation.relaxer import Relaxer
+from deeprelax_ase.screening.chunk import Chunk, RelaxOptions, relax_chunk
+from deeprelax_ase.screening.process_pool import ProcessPool
+from deeprelax_ase.screening.records import Item
+from deeprelax_ase.screening.screening import Screening
+from deeprelax_ase.screening.work_folder import WorkFolder, work_path
 
 
 def suicide():
@@ -101,7 +101,7 @@ def test_a_lost_node_of_ray_costs_nothing(tmp_path, random_weights, monkeypatch)
     import ray
     from ray.cluster_utils import Cluster
 
-    from deeprelax_ase.screen.on_ray import RayPool
+    from deeprelax_ase.screening.ray_pool import RayPool
 
     write(tmp_path / "in.extxyz", [one for seed in range(40) for one in crystals(50, seed)])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -139,7 +139,7 @@ def test_a_lost_node_of_ray_costs_nothing(tmp_path, random_weights, monkeypatch)
 
 def test_ray_without_a_cluster_is_one_sentence():
     pytest.importorskip("ray")
-    from deeprelax_ase.screen.on_ray import RayPool
+    from deeprelax_ase.screening.ray_pool import RayPool
 
     with pytest.raises(ValueError, match=r"no Ray cluster at 127.0.0.1:1 .*ray start --head"):
         RayPool(RelaxOptions(), "127.0.0.1:1", None)
@@ -148,7 +148,7 @@ def test_ray_without_a_cluster_is_one_sentence():
 def test_report_opens_offline_and_turns(tmp_path, random_weights):
     api = pytest.importorskip("playwright.sync_api")
     browser_path = shutil.which("chromium") or pytest.skip("there is no chromium")
-    from deeprelax_ase.screen.page import write_page
+    from deeprelax_ase.screening.html_report import write_page
 
     write(tmp_path / "in.extxyz", list(crystals(12)))
     screen([tmp_path / "in.extxyz"], tmp_path / "out.parquet", random_weights)

@@ -7,10 +7,10 @@ import sources
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
-from deeprelax_ase.data.dataset import PairFile
-from deeprelax_ase.data.pickles import UnsafePickleError, load_structures
-from deeprelax_ase.data.sources import Report, convert
-from deeprelax_ase.data.table import split_of, write_pairs
+from deeprelax_ase.datasets.import_pairs import Report, convert
+from deeprelax_ase.datasets.importers.safe_pickle import UnsafePickleError, load_structures
+from deeprelax_ase.datasets.pair_file import PairFile
+from deeprelax_ase.datasets.write_pairs import split_of, write_pairs
 
 # What is made, how many pairs it holds, of which functional, and whether they are sheets.
 SOURCES = {

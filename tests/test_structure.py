@@ -8,9 +8,9 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCartesian, FixScaled, FixSymmetry
 from pymatgen.core import DummySpecies, Element, IStructure, Lattice, Structure
 
-from deeprelax_ase.checks import StructureError
-from deeprelax_ase.crystal import log_symmetric
-from deeprelax_ase.structure import read_structure
+from deeprelax_ase.structures.crystal import log_symmetric
+from deeprelax_ase.structures.read_structure import read_structure
+from deeprelax_ase.structures.validation import StructureError
 
 STRETCH = np.diag([1.02, 0.97, 1.05])
 

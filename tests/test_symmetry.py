@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import crystals
 
-from deeprelax_ase.crystal import Crystal, complete_cell
-from deeprelax_ase.symmetry import SYMPREC, find_space_group, symmetrise
+from deeprelax_ase.structures.crystal import Crystal, complete_cell
+from deeprelax_ase.structures.symmetry import SYMPREC, find_space_group, symmetrise
 
 CRYSTALS = {
     "fcc": bulk("Cu"),

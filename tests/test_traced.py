@@ -10,11 +10,12 @@ import torch
 from ase.build import bulk
 from hypothesis import given
 
-from deeprelax_ase import edg, traced
-from deeprelax_ase.graph import build_graph
-from deeprelax_ase.relax import Relaxer
-from deeprelax_ase.structure import read_structure
-from deeprelax_ase.traced import TracedMove
+from deeprelax_ase import solver
+from deeprelax_ase.network.graph import build_graph
+from deeprelax_ase.relaxation import traced
+from deeprelax_ase.relaxation.relaxer import Relaxer
+from deeprelax_ase.relaxation.traced import TracedMove
+from deeprelax_ase.structures.read_structure import read_structure
 from tests.conftest import SMALL
 from tests.strategies import crystals
 
@@ -39,7 +40,7 @@ def move(single):
 def general(network, graph):
     with torch.inference_mode():
         prediction = network(graph.to(torch.float32)).to(torch.float64)
-    return prediction, edg.solve(graph, prediction, max_steps=1)
+    return prediction, solver.solve(graph, prediction, max_steps=1)
 
 
 @given(crystals(max_atoms=8))

@@ -20,15 +20,17 @@ from conftest import SMALL
 from datasets import write_pairs, write_relaxed
 from test_cli import run
 
-from deeprelax_ase.checkpoint import load_tensors, load_weights, save_weights
-from deeprelax_ase.config import LossConfig, NetworkConfig, SourceConfig, TrainConfig, read_config
-from deeprelax_ase.data.dataset import PairFile, collate
-from deeprelax_ase.metrics import compute_errors, concatenate, improvement
-from deeprelax_ase.model import PaEGNN
-from deeprelax_ase.train.loop import Trainer
-from deeprelax_ase.train.loss import compute_loss
-from deeprelax_ase.train.schedule import Schedule
-from deeprelax_ase.train.validation import overall, score
+from deeprelax_ase.datasets.config import SourceConfig
+from deeprelax_ase.datasets.pair_file import PairFile, collate
+from deeprelax_ase.evaluation.metrics import compute_errors, concatenate, improvement
+from deeprelax_ase.network.checkpoint import load_tensors, load_weights, save_weights
+from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.training.config import LossConfig, TrainConfig, read_config
+from deeprelax_ase.training.loss import compute_loss
+from deeprelax_ase.training.schedule import Schedule
+from deeprelax_ase.training.trainer import Trainer
+from deeprelax_ase.training.validation import overall, score
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.transformations.standard_transformations import SupercellTransformation
 
 from deeprelax_ase import DeepRelaxTransformation
-from deeprelax_ase.relax import Relaxer
+from deeprelax_ase.relaxation.relaxer import Relaxer
 
 
 @pytest.fixture
@@ -127,7 +127,9 @@ def test_annotations_are_plain(random_weights, perovskite):
 
 
 def test_what_is_left_as_it_was_is_a_copy(random_weights, perovskite, monkeypatch):
-    monkeypatch.setattr("deeprelax_ase.uncertainty.Calibration.is_within_error", lambda *_: True)
+    monkeypatch.setattr(
+        "deeprelax_ase.relaxation.calibration.Calibration.is_within_error", lambda *_: True
+    )
     before = perovskite.copy()
     kept = perovskite.apply(DeepRelaxTransformation(str(random_weights), annotate=True))
     assert kept.lattice == before.lattice
@@ -139,7 +141,7 @@ def test_what_is_left_as_it_was_is_a_copy(random_weights, perovskite, monkeypatc
 
 
 def test_refusal_warns_and_copies(transformation, perovskite, monkeypatch):
-    monkeypatch.setattr("deeprelax_ase.checks.LARGEST_DISPLACEMENT", 0.0)
+    monkeypatch.setattr("deeprelax_ase.relaxation.sanity_checks.LARGEST_DISPLACEMENT", 0.0)
     with pytest.warns(UserWarning, match="input kept"):
         relaxed = perovskite.apply(transformation)
     assert relaxed == perovskite

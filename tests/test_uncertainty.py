@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from deeprelax_ase.report import _flagged, _spearman
-from deeprelax_ase.uncertainty import (
+from deeprelax_ase.evaluation.tables import _flagged, _spearman
+from deeprelax_ase.relaxation.calibration import (
     COVERAGES,
     Calibration,
     combine,

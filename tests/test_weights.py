@@ -9,11 +9,11 @@ import torch
 from ase.build import bulk, mx2
 
 from deeprelax_ase import Relaxer
-from deeprelax_ase.checkpoint import load_weights
-from deeprelax_ase.config import read_config
-from deeprelax_ase.crystal import Crystal
-from deeprelax_ase.graph import build_graph
-from deeprelax_ase.weights_files import available_weights
+from deeprelax_ase.network.checkpoint import load_weights
+from deeprelax_ase.network.graph import build_graph
+from deeprelax_ase.network.weights_registry import available_weights
+from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.training.config import read_config
 
 # Trace of the strain, sum of the relaxed distances (Å), x of the first displacement (Å).
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())

@@ -11,8 +11,7 @@ from monty.io import zopen  # noqa: E402
 from monty.json import MontyDecoder, MontyEncoder  # noqa: E402
 from pymatgen.core import Lattice, Structure  # noqa: E402
 
-from deeprelax_ase.relax import Relaxer  # noqa: E402
-from deeprelax_ase.workflows import (  # noqa: E402
+from deeprelax_ase.interfaces.jobflow import (  # noqa: E402
     NEEDED_JOBFLOW,
     DeepRelaxDocument,
     DeepRelaxMaker,
@@ -20,6 +19,7 @@ from deeprelax_ase.workflows import (  # noqa: E402
     check_version,
     precondition,
 )
+from deeprelax_ase.relaxation.relaxer import Relaxer  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 

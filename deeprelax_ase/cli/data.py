@@ -10,7 +10,7 @@ import typer
 from deeprelax_ase.cli.common import stop
 
 if TYPE_CHECKING:
-    from deeprelax_ase.data.table import Row
+    from deeprelax_ase.datasets.write_pairs import Row
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 
@@ -48,7 +48,7 @@ def convert(
     Knows X-Mn-O (Cryslator), MPF.2021.2.8, C2DB, the defects of DefiNet, VASP run folders and ASE
     trajectories.
     """
-    from deeprelax_ase.data.sources import Report, convert
+    from deeprelax_ase.datasets.import_pairs import Report, convert
 
     report = Report()
     try:
@@ -73,14 +73,14 @@ def substitute(
     overwrite: Overwrite = False,
 ) -> None:
     """Isostructural substitution pairs: each crystal from its neighbours' structures."""
-    from deeprelax_ase.data.substitute import substitute
+    from deeprelax_ase.datasets.substitution import substitute
 
     out = out or relaxed.with_name(f"{relaxed.stem}_substitution.parquet")
     print(f"{out}: {_write(out, substitute(relaxed, neighbors, seed, workers), overwrite)} pairs")
 
 
 def _write(out: Path, rows: "Iterable[Row]", overwrite: bool) -> int:
-    from deeprelax_ase.data.table import write_pairs
+    from deeprelax_ase.datasets.write_pairs import write_pairs
 
     if out.suffix != ".parquet":
         stop(f"{out} is to be a parquet file: end its name in .parquet")

@@ -116,7 +116,7 @@ def _relaxer(
     ensemble: bool,
     always_move: bool,
 ) -> Any:
-    from deeprelax_ase.relax import Relaxer
+    from deeprelax_ase.relaxation.relaxer import Relaxer
 
     limit_threads()
     try:
@@ -152,8 +152,8 @@ def _succeeds(path: Path, put: Callable[[Path], str]) -> bool:
 
 
 def _read_vasp(path: Path, functional: str, force: bool) -> _Input:
-    from deeprelax_ase.prepare.swap import check_not_prepared
-    from deeprelax_ase.prepare.vasp import read_vasp_folder
+    from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared
+    from deeprelax_ase.interfaces.dft_inputs.vasp import read_vasp_folder
 
     check_not_prepared(path / "POSCAR")
     folder = read_vasp_folder(path, force=force)
@@ -178,9 +178,9 @@ def _read_vasp(path: Path, functional: str, force: bool) -> _Input:
 
 
 def _read_pw(path: Path) -> _Input:
-    from deeprelax_ase.checks import StructureError
-    from deeprelax_ase.prepare.espresso import keeps_cell, read_pw_text, with_atoms
-    from deeprelax_ase.prepare.swap import check_not_prepared, read_text
+    from deeprelax_ase.interfaces.dft_inputs.espresso import keeps_cell, read_pw_text, with_atoms
+    from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared, read_text
+    from deeprelax_ase.structures.validation import StructureError
 
     if not path.is_file():
         msg = f"no file {path}: name an input of pw.x"
@@ -198,7 +198,7 @@ def _read_pw(path: Path) -> _Input:
 
 def _put(entry: _Input, relaxer: Any, max_error: float | None, dry_run: bool) -> str:
     """Relax an input and swap its file; what was done, in a line."""
-    from deeprelax_ase.prepare.swap import swap
+    from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import swap
 
     notes = [*entry.notes]
     if entry.keeps_cell and relaxer.relax_cell:
@@ -252,9 +252,9 @@ def _facts(result: Any, relaxer: Any) -> dict[str, Any]:
 
 def _from_cif(path: Path, relaxer: Any, max_error: float | None, dry_run: bool) -> str:
     """Make a run folder of a structure file, beside it, with the prediction in it."""
-    from deeprelax_ase.files import as_structure, read_structures
-    from deeprelax_ase.prepare.swap import record_path
-    from deeprelax_ase.prepare.vasp import write_vasp_inputs
+    from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import record_path
+    from deeprelax_ase.interfaces.dft_inputs.vasp import write_vasp_inputs
+    from deeprelax_ase.structures.files import as_structure, read_structures
 
     folder = path.with_suffix("")
     if folder.exists():
@@ -276,7 +276,7 @@ def _from_cif(path: Path, relaxer: Any, max_error: float | None, dry_run: bool) 
 
 
 def _undo(path: Path, force: bool) -> str:
-    from deeprelax_ase.prepare.swap import undo
+    from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import undo
 
     undo(path, force=force)
     return "restored"

@@ -44,7 +44,7 @@ def relax(
 
     Prints a line a structure. The exit code is 1 if any file or structure failed or was refused.
     """
-    from deeprelax_ase.relax import shared_relaxer
+    from deeprelax_ase.relaxation.relaxer import shared_relaxer
 
     limit_threads()
     if len(files) > 1 and output is not None:
@@ -87,7 +87,7 @@ def _relax_file(
     written: set[Path],
 ) -> int:
     """Relax and write one file; how many of its structures failed."""
-    from deeprelax_ase.files import (
+    from deeprelax_ase.structures.files import (
         output_path,
         read_structures,
         write_structures,

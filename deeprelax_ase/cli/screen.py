@@ -24,7 +24,7 @@ from deeprelax_ase.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from deeprelax_ase.screen.finish import Summary
+    from deeprelax_ase.screening.rank_and_deduplicate import Summary
 
 _MANY_REASONS = 8
 
@@ -87,9 +87,9 @@ def screen(
     Every structure has a row in the output, in the order of the input: relaxed, refused or failed,
     with the reason.
     """
-    from deeprelax_ase.screen.chunk import RelaxOptions, edges_within
-    from deeprelax_ase.screen.run import Screening
-    from deeprelax_ase.screen.work import has_work, work_path
+    from deeprelax_ase.screening.chunk import RelaxOptions, edges_within
+    from deeprelax_ase.screening.screening import Screening
+    from deeprelax_ase.screening.work_folder import has_work, work_path
 
     index, count = _share(shard, os.environ)
     if ray is not None and not _has_ray():
@@ -153,7 +153,7 @@ def merge(
 
     Also for a single output, to rank, split or deduplicate it in another way.
     """
-    from deeprelax_ase.screen.merge import merge
+    from deeprelax_ase.screening.merge_shards import merge
 
     _check_report(report, output, overwrite)
     started = time.monotonic()
@@ -183,7 +183,7 @@ def export(
     ] = False,
 ) -> None:
     """Write the relaxed structures of a screening as files of their own."""
-    from deeprelax_ase.screen.outputs import export
+    from deeprelax_ase.screening.output_formats import export
 
     ending = "cif" if form == "cif" else "vasp"
     try:
@@ -235,10 +235,10 @@ def _has_ray() -> bool:
 
 def _pool(options: Any, workers: int | None, ray: str | None) -> Any:
     if ray is not None:
-        from deeprelax_ase.screen.on_ray import RayPool
+        from deeprelax_ase.screening.ray_pool import RayPool
 
         return RayPool(options, ray, workers)
-    from deeprelax_ase.screen.pool import ProcessPool
+    from deeprelax_ase.screening.process_pool import ProcessPool
 
     return ProcessPool(options, workers or available_cores())
 
@@ -260,7 +260,7 @@ def _check_report(report: Path | None, output: Path, overwrite: bool) -> None:
 def _write_report(report: Path | None, output: Path) -> None:
     if report is None:
         return
-    from deeprelax_ase.screen.page import write_page
+    from deeprelax_ase.screening.html_report import write_page
 
     write_page(report, output)
     print(f"{report}: report", file=sys.stderr)

@@ -20,8 +20,8 @@ def info(
     """Show the weights: training data, accuracy, elements covered, versions."""
     from ase.data import chemical_symbols
 
-    from deeprelax_ase.checkpoint import load_weights
-    from deeprelax_ase.weights_files import available_weights, name_of
+    from deeprelax_ase.network.checkpoint import load_weights
+    from deeprelax_ase.network.weights_registry import available_weights, name_of
 
     try:
         weights = load_weights(model)
@@ -80,9 +80,9 @@ def train(
 
     Under torchrun, the processes share every batch.
     """
-    from deeprelax_ase.config import read_config
-    from deeprelax_ase.train.loop import Trainer
-    from deeprelax_ase.weights_files import weights_path
+    from deeprelax_ase.network.weights_registry import weights_path
+    from deeprelax_ase.training.config import read_config
+    from deeprelax_ase.training.trainer import Trainer
 
     changes: dict[str, Any] = {}
     try:
@@ -127,10 +127,10 @@ def evaluate(
     Errors as in Eq. 25-28 of the paper, match rates, and how far expected errors can be believed.
     The exit code is 1 if every crystal failed or was refused.
     """
-    from deeprelax_ase.data.dataset import file_labels
-    from deeprelax_ase.evaluate import evaluate
-    from deeprelax_ase.report import as_json as to_json
-    from deeprelax_ase.report import as_markdown
+    from deeprelax_ase.datasets.pair_file import file_labels
+    from deeprelax_ase.evaluation.evaluate import evaluate
+    from deeprelax_ase.evaluation.tables import as_json as to_json
+    from deeprelax_ase.evaluation.tables import as_markdown
 
     options = {"ensemble": ensemble, "always_move": always_move, "match": match, "strict": strict}
     try:
@@ -158,7 +158,7 @@ def calibrate(
     ] = None,
 ) -> None:
     """Fit expected errors and intervals on the validation splits of files of pairs."""
-    from deeprelax_ase.calibrate import calibrate
+    from deeprelax_ase.evaluation.fit_calibration import calibrate
 
     try:
         print(calibrate(weights, files, limit, ensemble=ensemble, least_change=least_change))

@@ -1,1 +1,0 @@
-"""Data for training: files of pairs, batches, disturbances."""

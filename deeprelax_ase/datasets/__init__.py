@@ -1,0 +1,1 @@
+"""Files of pairs: read, checked, disturbed and mixed for training."""

@@ -1,0 +1,1 @@
+"""Read pairs from run folders, trajectories and published data sets."""

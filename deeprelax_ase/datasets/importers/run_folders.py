@@ -1,0 +1,129 @@
+"""Where runs of VASP and of ASE keep the first and the last structure."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ase.io
+from pymatgen.io.vasp.outputs import Vasprun
+
+from deeprelax_ase.datasets.importers.raw_pair import Found, Structure, ends, file_reader
+from deeprelax_ase.structures.files import read_structures
+from deeprelax_ase.structures.validation import StructureError
+
+_TRAJECTORIES = (".traj", ".extxyz", ".xyz")
+_RELAXATIONS = (1, 2, 3)
+_VASP_FUNCTIONALS = {"": "PBE", "--": "PBE", "PE": "PBE", "PS": "PBEsol", "BO": "optB88-vdW"}
+
+
+# VASP runs
+
+
+def runs(path: Path) -> list[Path]:
+    """Folders with the output of a run, a given one and all below it."""
+    if not path.is_dir():
+        return []
+    outputs = [m for name in ("vasprun.xml*", "XDATCAR*") for m in path.rglob(name)]
+    contcars = [mark for mark in path.rglob("CONTCAR*") if any(mark.parent.glob("POSCAR*"))]
+    return sorted({mark.parent for mark in (*outputs, *contcars)})
+
+
+def read_vasp(root: Path) -> Iterator[Found]:
+    """Each run by its vasprun.xml, else POSCAR and CONTCAR, else the ends of its XDATCAR.
+
+    Of a run in several steps in one folder (`CONTCAR.relax1`, `.relax2`, and without an ending what
+    came last; `POSCAR.orig` came first), from the first input to the last output.
+    """
+    for folder in runs(root):
+        name = folder.name if folder == root else str(folder.relative_to(root))
+        vaspruns, poscars, contcars, xdatcars = (
+            sorted(folder.glob(f"{stem}*"), key=partial(_turn, stem))
+            for stem in ("vasprun.xml", "POSCAR", "CONTCAR", "XDATCAR")
+        )
+        if vaspruns:
+            yield _read_vasprun(vaspruns[0], vaspruns[-1], name)
+        elif poscars and contcars:
+            yield Found(name, file_reader(poscars[0]), file_reader(contcars[-1]))
+        elif xdatcars:
+            yield ends(name, None, _snapshots, xdatcars)
+
+
+def _turn(stem: str, path: Path) -> tuple[int, list[int], str]:
+    """When in a run of several steps a file was written, by its ending."""
+    ending = re.sub(r"\.(gz|bz2|xz|Z)$", "", path.name.removeprefix(stem))
+    place = {".orig": 0, "": 2}.get(ending, 1)
+    return place, [int(number) for number in re.findall(r"\d+", ending)], ending
+
+
+def _snapshots(xdatcars: Sequence[Path]) -> Sequence[Structure]:
+    return [frame for path in xdatcars for frame in ase.io.read(path, ":", format="vasp-xdatcar")]
+
+
+def _read_vasprun(first: Path, last: Path, name: str) -> Found:
+    options = {"parse_dos": False, "parse_eigen": False, "parse_potcar_file": False}
+    try:
+        start, end = (Vasprun(path, **options) for path in (first, last))
+        functional = _vasp_functional(end)
+        reason = _no_relaxation(end)
+    except Exception as error:  # noqa: BLE001 - of a file that broke off, whatever it meets
+        functional, reason = None, f"{last} cannot be read ({type(error).__name__}: {error})"
+    if reason:
+        return Found(name, partial(_refuse, reason), partial(_refuse, reason))
+    return Found(name, lambda: start.initial_structure, lambda: end.final_structure, functional)
+
+
+def _refuse(reason: str) -> Structure:
+    raise StructureError(reason)
+
+
+def _no_relaxation(run: Vasprun) -> str | None:
+    """Why a run's last structure is not relaxed, or None."""
+    kind, steps = run.parameters.get("IBRION", -1), run.parameters.get("NSW", 0)
+    if kind not in _RELAXATIONS or not steps:
+        return f"it is no relaxation (IBRION = {kind}, NSW = {steps})"
+    if not run.converged_ionic:
+        return f"it used up its {steps} ionic steps: it is not relaxed"
+    return None
+
+
+def _vasp_functional(run: Vasprun) -> str:
+    if any("PBE" not in symbol for symbol in run.potcar_symbols):
+        return "unknown"
+    meta = run.incar.get("METAGGA", "")
+    return functional_of({**run.parameters, **run.incar, "METAGGA": meta})
+
+
+def functional_of(tags: Mapping[str, Any]) -> str:
+    """Functional that tags of an INCAR name, where POTCAR is of PBE: `unknown` for all others.
+
+    https://www.vasp.at/wiki/GGA, METAGGA, LHFCALC and IVDW.
+    """
+    if tags.get("LHFCALC") or tags.get("IVDW"):
+        return "unknown"
+    meta = str(tags.get("METAGGA", "")).strip().upper()
+    if meta not in ("", "NONE", "--"):
+        return "r2SCAN" if meta == "R2SCAN" else "unknown"
+    return _VASP_FUNCTIONALS.get(str(tags.get("GGA", "")).strip().upper(), "unknown")
+
+
+# Trajectories
+
+
+def trajectories(path: Path) -> list[Path]:
+    """The trajectory that a path is, or all .traj files below it."""
+    if path.is_file():
+        return [path] if path.suffix in _TRAJECTORIES else []
+    return sorted(path.rglob("*.traj"))
+
+
+def read_trajectories(path: Path) -> Iterator[Found]:
+    """First and last frame of each."""
+    for file in trajectories(path):
+        name = file.stem if file == path else str(file.relative_to(path).with_suffix(""))
+        yield ends(name, None, _frames, file)
+
+
+def _frames(file: Path) -> Sequence[Structure]:
+    return read_structures(file).structures

@@ -1,0 +1,133 @@
+"""Several files of pairs as one stream of batches to train on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from deeprelax_ase.datasets.augment import Pair, disturb
+from deeprelax_ase.datasets.config import SourceConfig
+from deeprelax_ase.datasets.pair_file import PairFile, Targets, collate
+from deeprelax_ase.network.graph import CrystalGraph
+from deeprelax_ase.training.config import TrainConfig
+
+_POOL = 2048
+
+Reference = tuple[int, int]
+"""Number of a file in the mixture, and a row of it."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one process trains on in one step.
+
+    Attributes:
+        graph: Its crystals.
+        targets: What they relax to.
+        num_crystals: Of the step, on all processes together.
+        is_filler: The step has fewer crystals than processes, and this is a copy of one.
+    """
+
+    graph: CrystalGraph
+    targets: Targets
+    num_crystals: int
+    is_filler: bool = False
+
+    @property
+    def share(self) -> float:
+        """Of the step's crystals, how many are here."""
+        return 0.0 if self.is_filler else self.graph.num_crystals / self.num_crystals
+
+
+class Mixture(torch.utils.data.Dataset[Batch]):
+    """Several files as one endless, reproducible stream of batches.
+
+    What batch `b` of epoch `e` holds, disturbance included, depends on the seed, `e` and `b`
+    alone, so that a run can be resumed exactly. Processes that train together share every batch
+    between them. As a torch dataset it has the batches of one epoch, that of the last
+    `set_epoch`.
+
+    Args:
+        config: The run.
+        split: `train`, `val` or `test`.
+        rank: Which of the processes this is.
+        processes: How many train together.
+    """
+
+    def __init__(self, config: TrainConfig, split: str, rank: int = 0, processes: int = 1) -> None:
+        self.config = config
+        self.rank, self.processes = rank, processes
+        self.files = [
+            PairFile(source.path, split, strict=config.strict) for source in config.sources
+        ]
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the batches of an epoch: of similar size within a batch, in random order."""
+        self.epoch = epoch
+        rng = np.random.default_rng((self.config.seed, epoch))
+        references = [
+            (number, row)
+            for number, (source, file) in enumerate(
+                zip(self.config.sources, self.files, strict=True)
+            )
+            for row in _passes(source, len(file), rng)
+        ]
+        order = rng.permutation(len(references))
+        batches: list[list[Reference]] = []
+        for first in range(0, len(order), _POOL):
+            pool = [references[index] for index in order[first : first + _POOL]]
+            batches += self._pack(sorted(pool, key=self._num_atoms))
+        if not batches:
+            msg = "an epoch holds not a single crystal: give larger passes, or other sources"
+            raise ValueError(msg)
+        self._batches = [batches[index] for index in rng.permutation(len(batches))]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> Batch:
+        references = self._batches[number]
+        own = range(self.rank, len(references), self.processes)
+        pairs = [self._pair(number, place) for place in own or (0,)]
+        graph, targets = collate(pairs, self.config.network)
+        return Batch(graph, targets, len(references), is_filler=not own)
+
+    def _pair(self, number: int, place: int) -> Pair:
+        """One pair of a batch, disturbed the same way on whatever process it is."""
+        file_number, row = self._batches[number][place]
+        file = self.files[file_number]
+        noise = self.config.augmentation if file.is_pairs else self.config.denoising
+        if noise is None:
+            return file[row]
+        rng = np.random.default_rng((self.config.seed, self.epoch, number, place))
+        return disturb(file[row], noise, rng)
+
+    def _pack(self, pool: list[Reference]) -> list[list[Reference]]:
+        """Cut a sorted pool into batches of about as many edges as allowed."""
+        largest = self.config.edges_per_batch / (self.config.network.max_neighbors + 2)
+        batches: list[list[Reference]] = []
+        atoms = np.inf
+        for reference in pool:
+            atoms += self._num_atoms(reference)
+            if atoms > largest:
+                batches.append([])
+                atoms = self._num_atoms(reference)
+            batches[-1].append(reference)
+        return batches
+
+    def _num_atoms(self, reference: Reference) -> int:
+        return int(self.files[reference[0]].num_atoms[reference[1]])
+
+
+def _passes(source: SourceConfig, count: int, rng: np.random.Generator) -> Iterator[int]:
+    """Rows of a file for one epoch: whole passes, then a random part."""
+    chosen = np.arange(count)
+    if source.share < 1:
+        kept = max(1, round(source.share * count))
+        chosen = np.sort(np.random.default_rng(0).permutation(count)[:kept])
+    whole, part = divmod(source.passes, 1.0)
+    for _ in range(int(whole)):
+        yield from chosen.tolist()
+    yield from rng.permutation(chosen)[: round(part * len(chosen))].tolist()

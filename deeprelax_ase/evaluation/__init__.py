@@ -1,0 +1,1 @@
+"""Measure weights on files of pairs, and fit their calibration."""

@@ -1,0 +1,145 @@
+"""Fit expected errors and intervals on validation data, and store them with the weights."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from deeprelax_ase.evaluation.evaluate import Evaluation, evaluate
+from deeprelax_ase.network.checkpoint import load_weights, save_weights
+from deeprelax_ase.relaxation.calibration import (
+    Calibration,
+    crystal_signs,
+    fit_crystal,
+    fit_factor,
+    fit_intervals,
+    fit_powers,
+)
+from deeprelax_ase.relaxation.inference import load_replicates
+
+_ENOUGH_CRYSTALS = 100
+
+
+def calibrate(
+    path: Path,
+    files: Sequence[Path],
+    limit: int | None = None,
+    *,
+    ensemble: bool = False,
+    least_change: float | None = None,
+) -> Calibration:
+    """Fit what makes expected errors of scales, on validation data, and store it with the weights.
+
+    Args:
+        path: Weights file; it is replaced by one that differs in its calibration alone.
+        files: Files of pairs; each counts the same.
+        limit: At most so many crystals of each.
+        ensemble: Calibrate the ensemble of the weights and their replicates; what is stored for
+            the weights alone stays.
+        least_change: Of `Calibration`, chosen and not fitted; stays as it was if None.
+
+    Raises:
+        ValueError: No such weights or replicates, a file that cannot be evaluated, or too few
+            crystals.
+    """
+    if not Path(path).is_file():
+        msg = f"no file {path}: name the weights file to calibrate, not shipped weights"
+        raise ValueError(msg)
+    if least_change is not None and not 0 <= least_change < math.inf:
+        msg = f"least_change is {least_change}: it has to be 0 or more"
+        raise ValueError(msg)
+    stored = load_weights(path)
+    replicates = load_replicates(path) if ensemble else [stored]
+    plain = [replace(weights, calibration={}) for weights in replicates]
+    evaluations = [evaluate(file, plain, limit=limit, always_move=True) for file in files]
+    errors = [np.concatenate(entry.bond_errors) for entry in evaluations]
+    scales = [np.concatenate(entry.bond_scales) for entry in evaluations]
+    for file, values in zip(files, errors, strict=True):
+        if not len(values):
+            msg = f"{file}: not a single bond to calibrate on"
+            raise ValueError(msg)
+    crystal_errors, signs = zip(*map(_errors_and_signs, evaluations), strict=True)
+    _check_count(sum(map(len, crystal_errors)), signs[0].shape[1] + 1)
+    crystal = fit_crystal(crystal_errors, signs)
+    expected = [
+        _expected_of_bonds(entry, rows, Calibration(crystal=crystal))
+        for entry, rows in zip(evaluations, signs, strict=True)
+    ]
+    power, crystal_power = fit_powers(errors, scales, expected)
+    powers = Calibration(power=power, crystal_power=crystal_power)
+    scales = [powers.bond_scales(*values) for values in zip(scales, expected, strict=True)]
+    kept = dict(stored.calibration)
+    before = Calibration.from_metadata(kept.get("ensemble", kept) if ensemble else kept)
+    calibration = Calibration(
+        least_change=before.least_change if least_change is None else least_change,
+        displacement=fit_factor(
+            _means([entry.errors.displacement for entry in evaluations]),
+            _means([entry.expected_displacement for entry in evaluations]),
+        ),
+        distance=fit_factor(_means(errors), _means(scales)),
+        power=power,
+        crystal_power=crystal_power,
+        strain=fit_factor(
+            _means([entry.strain_errors for entry in evaluations]),
+            _means([entry.expected_strain for entry in evaluations]),
+        ),
+        crystal=crystal,
+        intervals=fit_intervals(errors, scales),
+    )
+    fitted = asdict(calibration)
+    own = kept | {"ensemble": fitted} if ensemble else kept | fitted
+    save_weights(path, stored.network, stored.provenance, own)
+    return calibration
+
+
+def _check_count(crystals: int, numbers: int) -> None:
+    """Refuse fewer crystals than numbers fitted to them, and warn where they are few."""
+    if crystals <= numbers:
+        msg = (
+            f"{crystals} crystals with bonds are too few to fit {numbers} numbers to: give more, "
+            "some hundreds, or leave out the limit"
+        )
+        raise ValueError(msg)
+    if crystals < _ENOUGH_CRYSTALS:
+        warnings.warn(
+            f"calibrated on {crystals} crystals: expected errors need some hundreds to be trusted",
+            stacklevel=3,
+        )
+
+
+def _errors_and_signs(
+    entry: Evaluation,
+) -> tuple[Float[np.ndarray, " crystals"], Float[np.ndarray, "crystals signs"]]:
+    """Mean error of the bonds of each crystal that has some, and what tells of it, uncalibrated."""
+    known = [place for place, errors in enumerate(entry.bond_errors) if len(errors)]
+    signs = [
+        crystal_signs(
+            entry.bond_scales[place],
+            entry.expected_displacement[place : place + 1],
+            float(entry.expected_strain[place]),
+            entry.misfits[place],
+        )
+        for place in known
+    ]
+    return np.array([entry.bond_errors[place].mean() for place in known]), np.array(signs)
+
+
+def _expected_of_bonds(
+    entry: Evaluation, signs: Float[np.ndarray, "crystals signs"], calibration: Calibration
+) -> Float[np.ndarray, " bonds"]:
+    """For every bond, the expected error of its crystal."""
+    known = [scales for scales in entry.bond_scales if len(scales)]
+    return np.concatenate(
+        [
+            np.full(len(scales), calibration.expected_error(scales, row))
+            for scales, row in zip(known, signs, strict=True)
+        ]
+    )
+
+
+def _means(sets: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " sets"]:
+    return np.array([np.nanmean(values) for values in sets])

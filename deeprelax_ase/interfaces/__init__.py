@@ -1,0 +1,1 @@
+"""Front-ends for ASE, pymatgen, jobflow and the inputs of DFT codes."""

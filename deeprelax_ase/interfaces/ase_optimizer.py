@@ -1,0 +1,266 @@
+"""ASE optimizers: the one-shot move itself, and the move followed by a stock relaxation."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.filters import Filter
+from ase.optimize import BFGS, FIRE, LBFGS
+from ase.optimize.optimize import Optimizer
+
+from deeprelax_ase.interfaces.ase_filters import apply_move, atoms_of, check_target, has_cell
+from deeprelax_ase.relaxation.relaxer import Relaxer, shared_relaxer
+from deeprelax_ase.relaxation.result import RelaxResult
+
+
+class _WithRelaxer:
+    """A relaxer that was given, or the options of one."""
+
+    def _take(
+        self,
+        relaxer: Relaxer | None,
+        model: str | Path,
+        functional: str,
+        device: str,
+        allow_unseen: bool,
+        always_move: bool,
+    ) -> None:
+        self._relaxer = relaxer
+        self._options = {
+            "model": model,
+            "functional": functional,
+            "device": device,
+            "allow_unseen": allow_unseen,
+            "always_move": always_move,
+        }
+
+    @property
+    def relaxer(self) -> Relaxer:
+        """The relaxer, loaded when first needed and shared by optimizers of equal options."""
+        if self._relaxer is None:
+            self._relaxer = shared_relaxer(**self._options)
+        return self._relaxer
+
+
+class DeepRelaxOptimizer(_WithRelaxer, Optimizer):  # type: ignore[misc]
+    """Relaxes atoms, and their cell, in one step, without a calculator.
+
+    `run()` is True when the prediction was made, solved and passed its sanity checks. Whether
+    forces are small is another question: see `forces_converged`.
+
+    Args:
+        atoms: Atoms, whose positions and cell relax, or a filter around them.
+        restart: JSON file; if it exists, the atoms have been relaxed already.
+        logfile: As in ASE.
+        trajectory: As in ASE; gets the unrelaxed and the relaxed frame.
+        append_trajectory: As in ASE.
+        model: Name of shipped weights or a path.
+        functional: Functional of the relaxation that is predicted.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        allow_unseen: As of `Relaxer`.
+        always_move: As of `Relaxer`.
+        relax_cell: False keeps the cell of bare atoms; a filter decides for itself.
+        relaxer: A `Relaxer` to use in place of the options above.
+        **kwargs: For `ase.optimize.optimize.Optimizer`.
+
+    Raises:
+        ValueError: What was given is neither Atoms nor a filter, or asks for pressure.
+    """
+
+    def __init__(
+        self,
+        atoms: Any,
+        restart: str | Path | None = None,
+        logfile: Any = None,
+        trajectory: Any = None,
+        append_trajectory: bool = False,
+        *,
+        model: str | Path = "default",
+        functional: str = "PBE",
+        device: str = "auto",
+        allow_unseen: bool = False,
+        always_move: bool = False,
+        relax_cell: bool = True,
+        relaxer: Relaxer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_target(atoms, type(self).__name__)
+        self._relax_cell = has_cell(atoms) if isinstance(atoms, Filter) else relax_cell
+        self._take(relaxer, model, functional, device, allow_unseen, always_move)
+        self.result: RelaxResult | None = None
+        self._already_relaxed = False
+        super().__init__(atoms, restart, logfile, trajectory, append_trajectory, **kwargs)
+        self.fmax = 0.05
+
+    @property
+    def forces_converged(self) -> bool | None:
+        """Whether the forces are below the last `fmax`; None without a calculator."""
+        if atoms_of(self.atoms).calc is None:
+            return None
+        forces = self.atoms.get_forces()
+        return bool((np.linalg.norm(forces, axis=1) < self.fmax).all())
+
+    def read(self) -> None:
+        """Take over from a restart file: the atoms have been relaxed already."""
+        stored = self.load()
+        if not isinstance(stored, dict) or "relaxed" not in stored:
+            msg = (
+                f"{self.restart} is no restart file of {type(self).__name__}: "
+                "name another file, or delete it"
+            )
+            raise ValueError(msg)
+        self._already_relaxed = bool(stored["relaxed"])
+
+    def todict(self) -> dict[str, Any]:
+        """Description of the run, as trajectories store it."""
+        model, functional = self._options["model"], self._options["functional"]
+        if self._relaxer is not None:
+            model, functional = self._relaxer.weights.name, self._relaxer.functional
+        own = {"model": str(model), "functional": functional, "relax_cell": self._relax_cell}
+        return super().todict() | own
+
+    def converged(self, *_args: Any, **_kwargs: Any) -> bool:
+        """Whether the one step has been made and passed its checks; forces play no part."""
+        if self.result is None:
+            return self._already_relaxed
+        return self.result.status == "relaxed"
+
+    def step(self, *_args: Any, **_kwargs: Any) -> None:
+        """Predict the relaxed structure and move the atoms there."""
+        self.result = self.relaxer.relax(atoms_of(self.atoms), relax_cell=self._relax_cell)
+        if self.result.status == "relaxed":
+            self.result = apply_move(self.atoms, self.result, self.relaxer.vacuum)
+        self.dump({"relaxed": self.converged(), "weights": list(self.result.weights)})
+
+    def irun(self, fmax: float = 0.05, steps: int = 1) -> Iterator[bool]:
+        """Yield before and after the step, as ASE's optimizers do."""
+        self.fmax = fmax
+        if self.nsteps == 0:
+            self.log()
+            self.call_observers()
+        yield self.converged()
+        if steps > 0 and self.result is None and not self._already_relaxed:
+            self.step()
+            self.nsteps += 1
+            self.log()
+            self.call_observers()
+            yield self.converged()
+
+    def run(self, fmax: float = 0.05, steps: int = 1) -> bool:
+        """Relax in one step; a second call does nothing.
+
+        Args:
+            fmax: eV/Å; only for `forces_converged`.
+            steps: 0 moves nothing.
+
+        Returns:
+            Whether the prediction was made, solved and sound.
+        """
+        converged = False
+        for converged in self.irun(fmax, steps):  # noqa: B007 - the last one counts
+            pass
+        return converged
+
+    def log(self, *_args: Any, **_kwargs: Any) -> None:
+        """One line a frame: change of volume, largest move, expected error, status."""
+        if self.logfile is None:
+            return
+        name = type(self).__name__
+        if self.nsteps == 0:
+            columns = f"{'Step':>4} {'Volume':>9} {'Move[A]':>9} {'Error[A]':>9}  Status"
+            self.logfile.write(f"{' ' * len(name)}  {columns}\n")
+        row = f"{name}: {self.nsteps:4d}"
+        if self.result is None:
+            self.logfile.write(f"{row} {'-':>9} {'-':>9} {'-':>9}  unrelaxed\n")
+            return
+        result = self.result
+        status = f"{result.status} {result.message}".strip()
+        self.logfile.write(
+            f"{row} {100 * result.volume_change:+8.2f}% {result.largest_displacement:9.4f} "
+            f"{result.expected_error:9.4f}  {status}\n"
+        )
+
+
+class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
+    """The one-shot move in front of a stock ASE optimizer.
+
+    Follows ASE's rule that bare Atoms mean a fixed cell; give a cell filter to relax the cell.
+    The atoms need a calculator. A prediction that fails its checks leaves them where they were.
+
+    Args:
+        atoms: Atoms or a filter around them.
+        restart: As in ASE; with an existing file no new move is made.
+        *args: Further positional arguments of the stock optimizer.
+        model: Name of shipped weights or a path.
+        functional: Functional of the relaxation that is predicted.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        allow_unseen: As of `Relaxer`.
+        always_move: As of `Relaxer`.
+        relaxer: A `Relaxer` to use in place of the options above.
+        **kwargs: For the stock optimizer.
+
+    Raises:
+        ValueError: What was given is neither Atoms nor a filter, or asks for pressure; on
+            running, the atoms have no calculator.
+    """
+
+    def __init__(
+        self,
+        atoms: Any,
+        restart: str | Path | None = None,
+        *args: Any,
+        model: str | Path = "default",
+        functional: str = "PBE",
+        device: str = "auto",
+        allow_unseen: bool = False,
+        always_move: bool = False,
+        relaxer: Relaxer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_target(atoms, type(self).__name__)
+        self.result: RelaxResult | None = None
+        self._move_made = restart is not None and Path(restart).is_file()
+        self._take(relaxer, model, functional, device, allow_unseen, always_move)
+        super().__init__(atoms, restart, *args, **kwargs)
+
+    def irun(self, *args: Any, **kwargs: Any) -> Iterator[bool]:
+        """Make the move, then iterate as the stock optimizer does."""
+        atoms = atoms_of(self.atoms)
+        name = type(self).__name__
+        if atoms.calc is None:
+            msg = (
+                f"{name} goes on with forces after its first move, and the atoms have no "
+                "calculator: set atoms.calc, or use DeepRelaxOptimizer, which needs none"
+            )
+            raise ValueError(msg)
+        steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)
+        if not self._move_made and steps > 0:
+            self.result = self.relaxer.relax(atoms, relax_cell=has_cell(self.atoms))
+            if self.result.status == "relaxed":
+                self.result = apply_move(self.atoms, self.result, self.relaxer.vacuum)
+            else:
+                text = f"{name} starts from the input itself: {self.result.message}"
+                warnings.warn(text, stacklevel=2)
+            self._move_made = True
+        yield from super().irun(*args, **kwargs)
+
+    def run(self, *args: Any, **kwargs: Any) -> bool:
+        """Make the move, then relax to `fmax`; True if the forces converged."""
+        converged = False
+        for converged in self.irun(*args, **kwargs):  # noqa: B007 - the last one counts
+            pass
+        return bool(converged)
+
+
+class DeepRelaxBFGS(_DeepRelaxFirst, BFGS):  # type: ignore[misc]
+    """The one-shot move, then `ase.optimize.BFGS`."""
+
+
+class DeepRelaxLBFGS(_DeepRelaxFirst, LBFGS):  # type: ignore[misc]
+    """The one-shot move, then `ase.optimize.LBFGS`."""
+
+
+class DeepRelaxFIRE(_DeepRelaxFirst, FIRE):  # type: ignore[misc]
+    """The one-shot move, then `ase.optimize.FIRE`."""

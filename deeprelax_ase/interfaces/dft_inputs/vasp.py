@@ -1,0 +1,230 @@
+"""VASP run folders: what lies beside the POSCAR and has to go on fitting it."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from monty.io import zopen
+from monty.os.path import zpath
+from pymatgen.core import SETTINGS, Structure
+from pymatgen.io.vasp import Incar
+
+from deeprelax_ase.datasets.importers.run_folders import functional_of
+from deeprelax_ase.interfaces.dft_inputs.poscar_text import PoscarText, read_poscar_text
+from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import read_text
+from deeprelax_ase.structures.validation import StructureError
+
+_ELEMENT = re.compile(r"[A-Z][a-z]?")
+_RECENT = 24 * 3600
+"""Seconds for which an OUTCAR without an end may be that of a running job."""
+_END_OF_OUTCAR = b"General timing and accounting informations for this job"
+_TAIL = 20_000
+_FIXED_CELL = (0, 1, 2)
+_MOLECULAR_DYNAMICS = 0
+_PER_GROUP = ("LDAUL", "LDAUU", "LDAUJ")
+_OF_THE_OLD_CELL = ("WAVECAR", "CHGCAR", "CHG")
+
+
+@dataclass(frozen=True)
+class VaspFolder:
+    """A run folder whose files fit each other.
+
+    Attributes:
+        path: The folder.
+        text: Of its POSCAR.
+        structure: Of its POSCAR.
+        functional: That INCAR names, `unknown` where the weights know none like it; None where it
+            leaves that to POTCAR.
+        keeps_cell: What in INCAR keeps the cell, or nothing.
+        warnings: What a person should know before they run VASP.
+    """
+
+    path: Path
+    text: PoscarText
+    structure: Structure
+    functional: str | None
+    keeps_cell: str
+    warnings: tuple[str, ...]
+
+    @property
+    def poscar(self) -> Path:
+        """The POSCAR."""
+        return self.path / "POSCAR"
+
+
+def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
+    """Read a run folder and check that its files fit each other.
+
+    Args:
+        path: The folder.
+        force: Also where a job may be running.
+
+    Raises:
+        StructureError: There is no POSCAR, or it does not fit POTCAR or INCAR, or a job may be
+            running; the message says what to do.
+    """
+    poscar = path / "POSCAR"
+    if not path.is_dir():
+        msg = f"{path} is no folder: name a run folder, or a CIF to make one of"
+        raise StructureError(msg)
+    if not poscar.is_file():
+        msg = f"{path} holds no POSCAR: name a run folder with one"
+        raise StructureError(msg)
+    if not force:
+        _check_not_running(path / "OUTCAR")
+    try:
+        text = read_poscar_text(read_text(poscar))
+        potentials = _potentials(path)
+        _check_potentials(text, potentials)
+        structure = text.structure(potentials)
+    except StructureError as error:
+        msg = f"{poscar} {error}"
+        raise StructureError(msg) from error
+    incar = _read_incar(path)
+    _check_lengths(path, incar, text)
+    notes = [*_warnings(path, text, potentials)]
+    keeps_cell = _what_keeps_cell(incar)
+    return VaspFolder(path, text, structure, _functional(incar), keeps_cell, tuple(notes))
+
+
+def write_vasp_inputs(structure: Structure, folder: Path) -> None:
+    """INCAR, KPOINTS, POSCAR and POTCAR of a relaxation as the Materials Project does it.
+
+    Where pymatgen knows no POTCAR files (PMG_VASP_PSP_DIR), POTCAR.spec names them.
+
+    Raises:
+        ValueError: pymatgen cannot make them.
+    """
+    from pymatgen.io.vasp.sets import MPRelaxSet
+
+    # Written beside first: a folder that is there is whole.
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        inputs = MPRelaxSet(structure)
+        inputs.write_input(beside, potcar_spec=not SETTINGS.get("PMG_VASP_PSP_DIR"))
+        beside.rename(folder)
+    except OSError:
+        raise
+    except Exception as error:  # pymatgen raises whatever its code runs into
+        reason = " ".join(str(error).split())
+        msg = f"MPRelaxSet has no inputs for {structure.formula}: {type(error).__name__}, {reason}"
+        raise ValueError(msg[:300]) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _check_not_running(outcar: Path) -> None:
+    if not outcar.is_file() or time.time() - outcar.stat().st_mtime > _RECENT:
+        return
+    with outcar.open("rb") as stream:
+        stream.seek(max(0, outcar.stat().st_size - _TAIL))
+        has_ended = _END_OF_OUTCAR in stream.read()
+    if not has_ended:
+        msg = f"{outcar} is recent and has no end: is VASP running there? Pass --force if it is not"
+        raise StructureError(msg)
+
+
+def _potentials(path: Path) -> list[str]:
+    """Elements in the order of POTCAR (its TITEL lines), or of POTCAR.spec."""
+    names: list[str] = []
+    text = _text_of(path / "POTCAR")
+    if text is not None:
+        titles = re.findall(r"^[ \t]*TITEL[ \t]*=[ \t]*(\S.*)$", text, flags=re.MULTILINE)
+        names = [words[1] if len(words) > 1 else words[0] for words in map(str.split, titles)]
+    elif (path / "POTCAR.spec").is_file():
+        names = (path / "POTCAR.spec").read_text().split()
+    found = [_ELEMENT.match(name) for name in names]  # of Fe_pv, H1.25, O
+    return [match[0] for match in found if match]
+
+
+def _check_potentials(text: PoscarText, potentials: Sequence[str]) -> None:
+    if not text.symbols and not potentials:
+        msg = (
+            "names no species (VASP 4) and there is no POTCAR to take them from: add a line with "
+            "their symbols above the counts"
+        )
+        raise StructureError(msg)
+    if not text.symbols and len(potentials) != len(text.counts):
+        msg = f"has {len(text.counts)} groups of atoms, and POTCAR {len(potentials)} potentials"
+        raise StructureError(msg)
+    if text.symbols and potentials and list(text.symbols) != list(potentials):
+        msg = (
+            f"has the species {' '.join(text.symbols)}, but POTCAR {' '.join(potentials)}: bring "
+            "them into the same order first"
+        )
+        raise StructureError(msg)
+
+
+def _text_of(path: Path) -> str | None:
+    """Text of a file, which may be compressed, with the ending of that; None without one."""
+    found = Path(zpath(str(path)))
+    if not found.is_file():
+        return None
+    with zopen(found, "rt", encoding="latin-1") as stream:
+        return str(stream.read())
+
+
+def _read_incar(path: Path) -> Incar:
+    """The INCAR of a folder; an empty one where there is none."""
+    try:
+        return Incar.from_str(_text_of(path / "INCAR") or "")
+    except Exception as error:  # the parser raises whatever its code runs into
+        msg = f"{path / 'INCAR'} cannot be read: {' '.join(str(error).split())[:200]}"
+        raise StructureError(msg) from error
+
+
+def _functional(incar: Incar) -> str | None:
+    names_one = any(tag in incar for tag in ("GGA", "METAGGA", "LHFCALC", "IVDW"))
+    return functional_of(incar) if names_one else None
+
+
+def _what_keeps_cell(incar: Incar) -> str:
+    """The ISIF of an INCAR, given or VASP's own, that keeps the cell; nothing if none does.
+
+    https://www.vasp.at/wiki/ISIF
+    """
+    is_rigid = incar.get("IBRION") == _MOLECULAR_DYNAMICS or incar.get("LHFCALC")
+    isif = incar.get("ISIF", 0 if is_rigid else 2)
+    if not incar or isif not in _FIXED_CELL:
+        return ""
+    if "ISIF" in incar:
+        return f"ISIF = {isif} keeps the cell"
+    return f"without ISIF in INCAR, VASP keeps the cell (ISIF = {isif})"
+
+
+def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:
+    """Refuse an INCAR whose lists are not as long as the POSCAR needs."""
+    atoms = sum(text.counts)
+    magmom = incar.get("MAGMOM")
+    if isinstance(magmom, list):
+        flat = [m for m in magmom if not isinstance(m, list)]
+        length = len(flat) or len(magmom)
+        is_noncollinear = incar.get("LNONCOLLINEAR") or incar.get("LSORBIT")
+        if length != atoms and not (is_noncollinear and length == 3 * atoms):
+            msg = f"{path / 'INCAR'}: MAGMOM has {length} values for {atoms} atoms"
+            raise StructureError(msg)
+    for name in _PER_GROUP:
+        values = incar.get(name)
+        if isinstance(values, list) and len(values) != len(text.counts):
+            groups = len(text.counts)
+            msg = f"{path / 'INCAR'}: {name} has {len(values)} values for {groups} groups of atoms"
+            raise StructureError(msg)
+
+
+def _warnings(path: Path, text: PoscarText, potentials: Sequence[str]) -> Iterator[str]:
+    if not potentials and Path(zpath(str(path / "POTCAR"))).is_file():
+        yield "POTCAR has no TITEL lines: its order was not checked"
+    if text.has_velocities:
+        yield "velocities are dropped: they belong to the unrelaxed atoms"
+    old = [path / name for name in _OF_THE_OLD_CELL]
+    names = [file.name for file in chain(old) if file.is_file() and file.stat().st_size]
+    if names:
+        yield (
+            f"{' and '.join(names)} belong to the old cell: remove them, or set ISTART = 0 and "
+            "ICHARG = 2"
+        )

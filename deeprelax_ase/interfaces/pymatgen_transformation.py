@@ -1,0 +1,150 @@
+"""The one-shot relaxation as a pymatgen transformation.
+
+Importing this module gives `Structure` and `TransformedStructure` an `apply` where they have
+none, so that `structure.apply(DeepRelaxTransformation())` works as written.
+"""
+
+import warnings
+from typing import Any
+
+from pymatgen.alchemy.materials import TransformedStructure
+from pymatgen.core import Structure
+from pymatgen.transformations.transformation_abc import AbstractTransformation
+
+from deeprelax_ase.network.weights_registry import SPECIALIST, has_specialist, weights_sha256
+
+
+class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
+    """Relaxes a structure in one pass.
+
+    The weights are named, not contained: they load when first used, and a transformation that
+    went through JSON or pickle checks that it finds the same ones.
+
+    Args:
+        model: Name of shipped weights or a path.
+        functional: Functional of the relaxation that is predicted.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        relax_cell: False keeps the lattice.
+        vacuum: `auto` never strains an axis with a gap of more than 8 Å in the atoms, nor any
+            direction with one of 14 Å.
+        allow_unseen: Go on with elements the weights never saw.
+        always_move: Move a crystal also where the expected error is too large for the move.
+        annotate: Add the site property `expected_error` (Å) and a `deeprelax` entry in the
+            structure's properties, with the message that tells what was left as it was.
+        sha256: Of the weights; None takes whatever the name stands for.
+        sheets_sha256: Of those that `default` takes for sheets; None takes what is there.
+    """
+
+    def __init__(
+        self,
+        model: str = "default",
+        functional: str = "PBE",
+        device: str = "auto",
+        *,
+        relax_cell: bool = True,
+        vacuum: str = "auto",
+        allow_unseen: bool = False,
+        always_move: bool = False,
+        annotate: bool = False,
+        sha256: str | None = None,
+        sheets_sha256: str | None = None,
+    ) -> None:
+        self.model = str(model)
+        self.functional = functional
+        self.device = device
+        self.relax_cell = relax_cell
+        self.vacuum = vacuum
+        self.allow_unseen = allow_unseen
+        self.always_move = always_move
+        self.annotate = annotate
+        self.sha256 = sha256
+        self.sheets_sha256 = sheets_sha256
+
+    def apply_transformation(self, structure: Structure) -> Structure:
+        """A relaxed copy of the structure.
+
+        A prediction that fails its sanity checks gives an unchanged copy and a warning.
+
+        Raises:
+            ValueError: The structure cannot be relaxed, an option is unknown, or the weights are
+                not those the transformation was stored with.
+        """
+        # Loading torch takes seconds; a transformation that is only built or stored needs none.
+        from deeprelax_ase.relaxation.relaxer import shared_relaxer
+
+        relaxer = shared_relaxer(
+            self.model,
+            self.functional,
+            self.device,
+            self.relax_cell,
+            self.vacuum,
+            self.allow_unseen,
+            always_move=self.always_move,
+        )
+        result = relaxer.relax(structure)
+        is_specialist = result.weights.sha256 != relaxer.weights.sha256
+        self._check_weights(result.weights, self.sheets_sha256 if is_specialist else self.sha256)
+        if result.status != "relaxed":
+            warnings.warn(f"{result.formula}: {result.message}", stacklevel=2)
+            return structure.copy()
+        relaxed: Structure = result.structure
+        if self.annotate:
+            relaxed.properties["deeprelax"] = {
+                "expected_error": result.expected_error,
+                "uncertainty": result.uncertainty,
+                "message": result.message,
+                "weights": result.weights.name,
+                "sha256": result.weights.sha256,
+            }
+            relaxed.add_site_property("expected_error", result.site_errors.tolist())
+        return relaxed
+
+    def _check_weights(self, weights: Any, expected: str | None) -> None:
+        if expected is not None and weights.sha256 != expected:
+            msg = (
+                f"the weights {weights.name!r} have the SHA-256 {weights.sha256[:12]}..., and this "
+                f"transformation was made with {expected[:12]}...: install the version of "
+                "deeprelax-ase it was made with, or pass sha256=None and sheets_sha256=None"
+            )
+            raise ValueError(msg)
+
+    def __call__(self, structure: Structure) -> Structure:
+        """The same as `apply_transformation`."""
+        return self.apply_transformation(structure)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The arguments under their own names, with the hashes of the weights."""
+        stored: dict[str, Any] = super().as_dict()
+        return stored | self._hashes()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled, with the hashes of the weights."""
+        return vars(self) | self._hashes()
+
+    def _hashes(self) -> dict[str, str | None]:
+        sheets = self.sheets_sha256
+        if sheets is None and has_specialist(self.model):
+            sheets = weights_sha256(SPECIALIST)
+        return {"sha256": self.sha256 or weights_sha256(self.model), "sheets_sha256": sheets}
+
+    def __repr__(self) -> str:
+        return f"DeepRelaxTransformation(model={self.model!r}, functional={self.functional!r})"
+
+
+def _apply(structure: Structure, transformation: AbstractTransformation) -> Structure:
+    """What the transformation makes of this structure, which stays as it is."""
+    return transformation.apply_transformation(structure)
+
+
+def _append(
+    transformed: TransformedStructure, transformation: AbstractTransformation
+) -> TransformedStructure:
+    """Apply a transformation in place, keep it in the history, and return the whole."""
+    transformed.append_transformation(transformation)
+    return transformed
+
+
+if not hasattr(Structure, "apply"):
+    Structure.apply = _apply
+if not hasattr(TransformedStructure, "apply"):
+    TransformedStructure.apply = _append

@@ -1,0 +1,180 @@
+"""Periodic multigraphs of crystals (Sec. 4.2) in batches, and the conventions of the project.
+
+Conventions, stated here once:
+
+* Units are Å and eV. Cells hold row vectors: `positions = scaled @ cell`.
+* An edge `j -> i` has `edge_vector = r_j + offset @ cell - r_i`: it points from i to j.
+* The crystal's edges come as *pairs*, each listed once; the reverse of a pair is implied.
+* A relaxation moves an atom by `displacement` in the frame of the input cell and then deforms
+  space: `relaxed_positions = (positions + displacement) @ deformation` and
+  `relaxed_cell = cell @ deformation`, with `deformation = expm(strain)` symmetric. So
+  displacements are differences of fractional coordinates; their mean over a crystal is zero.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import spglib
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deeprelax_ase.network.config import FUNCTIONALS, NetworkConfig
+from deeprelax_ase.structures.crystal import Crystal
+
+_SHELL_GAP = 0.01
+"""Neighbours closer than this (Å) in distance belong to one shell."""
+
+
+@dataclass(frozen=True)
+class CrystalGraph:
+    """A batch of crystals as one graph of several components.
+
+    Attributes:
+        numbers: Atomic numbers.
+        positions: Å.
+        cells: Å, row vectors.
+        strain_projectors: `Crystal.strain_projector` of each crystal.
+        functionals: Index into `FUNCTIONALS` of the functional to relax to.
+        num_atoms: Atoms of each crystal.
+        batch: Crystal that each atom belongs to.
+        edge_index: Atoms i (row 0) and j (row 1) of each pair.
+        offsets: Cells between i and j.
+        edge_batch: Crystal that each pair belongs to.
+        edge_vectors: From i to the image of j, Å.
+        edge_lengths: Å.
+        encoded_offsets: Offsets in the canonical cell, for the UCOE; zero where not asked for.
+    """
+
+    numbers: Int[Tensor, " atoms"]
+    positions: Float[Tensor, "atoms 3"]
+    cells: Float[Tensor, "crystals 3 3"]
+    strain_projectors: Float[Tensor, "crystals 3 3"]
+    functionals: Int[Tensor, " crystals"]
+    num_atoms: Int[Tensor, " crystals"]
+    batch: Int[Tensor, " atoms"]
+    edge_index: Int[Tensor, "2 pairs"]
+    offsets: Int[Tensor, "pairs 3"]
+    edge_batch: Int[Tensor, " pairs"]
+    edge_vectors: Float[Tensor, "pairs 3"]
+    edge_lengths: Float[Tensor, " pairs"]
+    encoded_offsets: Int[Tensor, "pairs 3"]
+
+    @property
+    def num_crystals(self) -> int:
+        """Number of crystals in the batch."""
+        return len(self.num_atoms)
+
+    def to(self, dtype: torch.dtype, device: str | torch.device | None = None) -> "CrystalGraph":
+        """The graph with floats of another type, and perhaps on another device."""
+        if device is None and self.positions.dtype == dtype:
+            return self
+        moved = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            wanted = dtype if tensor.is_floating_point() else tensor.dtype
+            moved[field.name] = tensor.to(device=device, dtype=wanted)
+        return replace(self, **moved)
+
+    def mean(self, values: Float[Tensor, "atoms ..."]) -> Float[Tensor, "crystals ..."]:
+        """Mean over the atoms of each crystal."""
+        total = values.new_zeros(self.num_crystals, *values.shape[1:])
+        total = total.index_add(0, self.batch, values)
+        count = self.num_atoms.to(values.dtype)
+        return total / count.view(-1, *[1] * (values.dim() - 1))
+
+
+def build_graph(
+    crystals: Sequence[Crystal], functionals: Sequence[str], config: NetworkConfig
+) -> CrystalGraph:
+    """Build the batched graph of several crystals.
+
+    Each atom is joined to its `config.max_neighbors` nearest neighbours within `config.cutoff`
+    and to all that are tied with the last of them, so that no symmetry is broken. A pair is kept
+    if either of its ends asks for it.
+
+    Args:
+        crystals: At least one.
+        functionals: The functional to relax each to; names from `FUNCTIONALS`.
+        config: Cutoff and neighbours; whether offsets in the canonical cell are needed.
+
+    Returns:
+        The graph, floats in double precision.
+    """
+    pair_lists = [crystal.pairs_within(config.reach) for crystal in crystals]
+    num_atoms = np.array([len(crystal) for crystal in crystals])
+    starts = np.cumsum(num_atoms) - num_atoms
+    first, second, offsets, vectors, lengths = (
+        np.concatenate(parts) for parts in zip(*pair_lists, strict=True)
+    )
+    pairs_per_crystal = np.array([len(pair_list[0]) for pair_list in pair_lists])
+    shift = np.repeat(starts, pairs_per_crystal)
+    keep = _nearest_shells(first + shift, second + shift, lengths, config.max_neighbors)
+
+    encoded = np.zeros_like(offsets)
+    if config.ucoe:
+        encoded = np.concatenate(
+            [
+                canonical_offsets(crystal, *pair_list[:3])
+                for crystal, pair_list in zip(crystals, pair_lists, strict=True)
+            ]
+        )
+    return CrystalGraph(
+        numbers=torch.from_numpy(np.concatenate([c.numbers for c in crystals]).astype(np.int64)),
+        positions=torch.from_numpy(np.concatenate([c.positions for c in crystals])),
+        cells=torch.from_numpy(np.stack([c.cell for c in crystals])),
+        strain_projectors=torch.from_numpy(np.stack([c.strain_projector() for c in crystals])),
+        functionals=torch.tensor([FUNCTIONALS.index(name) for name in functionals]),
+        num_atoms=torch.from_numpy(num_atoms),
+        batch=torch.from_numpy(np.repeat(np.arange(len(crystals)), num_atoms)),
+        edge_index=torch.from_numpy(np.stack([first + shift, second + shift])[:, keep]),
+        offsets=torch.from_numpy(offsets[keep]),
+        edge_batch=torch.from_numpy(np.repeat(np.arange(len(crystals)), pairs_per_crystal)[keep]),
+        edge_vectors=torch.from_numpy(vectors[keep]),
+        edge_lengths=torch.from_numpy(lengths[keep]),
+        encoded_offsets=torch.from_numpy(encoded[keep]),
+    )
+
+
+def _nearest_shells(
+    first: Int[np.ndarray, " pairs"],
+    second: Int[np.ndarray, " pairs"],
+    lengths: Float[np.ndarray, " pairs"],
+    max_neighbors: int,
+) -> Int[np.ndarray, " kept"]:
+    """Pairs among the nearest whole shells of either end, sorted by length within an atom."""
+    centers = np.concatenate([first, second])
+    distances = np.concatenate([lengths, lengths])
+    order = np.lexsort((distances, centers))
+    centers, distances = centers[order], distances[order]
+    is_first = np.diff(centers, prepend=-1) != 0
+    position = np.arange(len(centers))
+    start = np.maximum.accumulate(np.where(is_first, position, 0))
+    rank = position - start
+    # A shell ends where the next neighbour is further by a gap; after the cap, the first end cuts.
+    ends_shell = (rank >= max_neighbors) & (np.diff(distances, prepend=0.0) > _SHELL_GAP)
+    ended = np.cumsum(ends_shell)
+    kept = order[ended == ended[start]]
+    return np.unique(np.where(kept < len(lengths), kept, kept - len(lengths)))
+
+
+def canonical_offsets(
+    crystal: Crystal,
+    first: Int[np.ndarray, " pairs"],
+    second: Int[np.ndarray, " pairs"],
+    offsets: Int[np.ndarray, "pairs 3"],
+) -> Int[np.ndarray, "pairs 3"]:
+    """Offsets counted in the Niggli-reduced cell with the atoms wrapped into it.
+
+    Makes the UCOE depend on the crystal and not on which of its cells the user chose, as far as
+    the Niggli cell and the origin are unique. Only bulk crystals are reduced.
+    """
+    reduced = spglib.niggli_reduce(crystal.cell) if crystal.pbc.all() else None
+    if reduced is None:
+        reduced = crystal.cell
+    change = np.linalg.inv(reduced)
+    scaled = (crystal.positions - crystal.positions[0]) @ change
+    wrapped_by = np.floor(scaled + 1e-6) * crystal.pbc
+    in_reduced = offsets @ crystal.cell @ change + wrapped_by[second] - wrapped_by[first]
+    return np.rint(in_reduced).astype(np.int64)

@@ -1,0 +1,63 @@
+"""Where weights lie and what their hash is: all that can be known of them without torch."""
+
+import hashlib
+from itertools import count, takewhile
+from pathlib import Path
+
+SPECIALIST = "sheets"
+"""Weights that `default` takes for sheets by themselves, where they are shipped."""
+_PACKAGE = Path(__file__).resolve().parent.parent
+_INSTALLED = _PACKAGE / "weights"
+_CHECKOUT = _PACKAGE.parent / "weights"
+
+
+def available_weights() -> list[str]:
+    """Names of the shipped weights."""
+    return sorted(path.stem for path in _folder().glob("*.safetensors"))
+
+
+def has_specialist(model: object) -> bool:
+    """Whether sheets are relaxed by weights of their own where a model is asked for."""
+    return model == "default" and SPECIALIST in available_weights()
+
+
+def weights_path(name: str | Path) -> Path:
+    """File of shipped weights, or of a path.
+
+    Raises:
+        ValueError: There are no weights of that name and no such file.
+    """
+    if str(name) in available_weights():
+        return _folder() / f"{name}.safetensors"
+    path = Path(name)
+    if not path.is_file():
+        known = ", ".join(available_weights()) or "none"
+        msg = f"no weights {str(name)!r}: choose from {known}, or give a .safetensors file"
+        raise ValueError(msg)
+    return path
+
+
+def replicate_paths(name: str | Path) -> list[Path]:
+    """File of weights, and those of its replicates: `NAME-2.safetensors`, `NAME-3`, ... beside it.
+
+    Raises:
+        ValueError: As `weights_path`.
+    """
+    first = weights_path(name)
+    others = (first.with_name(f"{first.stem}-{number}{first.suffix}") for number in count(2))
+    return [first, *takewhile(Path.is_file, others)]
+
+
+def weights_sha256(name: str | Path) -> str:
+    """SHA-256 of a weights file, in hexadecimal."""
+    return hashlib.sha256(weights_path(name).read_bytes()).hexdigest()
+
+
+def name_of(sha256: str) -> str | None:
+    """Name that weights of a hash are shipped under now, if they are."""
+    return next((name for name in available_weights() if weights_sha256(name) == sha256), None)
+
+
+def _folder() -> Path:
+    """Inside the wheel, or beside the package in a checkout."""
+    return _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT

@@ -1,5 +1,0 @@
-"""The prediction put into the inputs of a DFT code, with nothing of the set-up lost.
-
-`poscar` and `espresso` edit the text of an input, `vasp` knows what else lies in a run folder, and
-`swap` puts the new file in the old one's place and takes it back.
-"""

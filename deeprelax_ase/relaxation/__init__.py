@@ -1,0 +1,1 @@
+"""Relax crystals: options, the relaxer, checks of results, calibrated errors."""

@@ -1,0 +1,183 @@
+"""Inputs of a screening: their entries one at a time, in the same order whenever they are listed.
+
+An entry carries what is needed to read it, not what was read: a path, the text of a frame, a
+record. Whoever relaxes it reads it, in a process of its own. Nothing here holds more than one
+entry at a time, and one batch of rows of a parquet file.
+"""
+
+import glob
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from deeprelax_ase.screening.input_formats import (
+    count_rows,
+    items_of_database,
+    items_of_json,
+    items_of_json_lines,
+    items_of_parquet,
+    items_of_xyz,
+    read_file,
+)
+from deeprelax_ase.screening.records import Item, cannot_be_read, one_line
+from deeprelax_ase.structures.files import COMPRESSED, split_suffix
+
+_CONTAINERS = {
+    ".db": items_of_database,
+    ".extxyz": items_of_xyz,
+    ".json": items_of_json,
+    ".jsonl": items_of_json_lines,
+    ".ndjson": items_of_json_lines,
+    ".parquet": items_of_parquet,
+    ".xyz": items_of_xyz,
+}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of an input before any structure is read.
+
+    Attributes:
+        count: Number of entries.
+        digest: SHA-256 over names, sizes and times of change of its files.
+    """
+
+    count: int
+    digest: str
+
+
+class ScreenInput:
+    """Files, folders and patterns with the structures to be screened.
+
+    Args:
+        names: Files, folders (read with their subfolders), and patterns such as `runs/*/POSCAR`.
+        leave_out: Files and folders that are none of the input although they lie in it: outputs.
+
+    Raises:
+        ValueError: There is no such file or folder, or no file of such a pattern.
+    """
+
+    def __init__(self, names: Sequence[str], leave_out: Collection[Path] = ()) -> None:
+        for name in names:
+            if not os.path.lexists(name) and next(_matches(name), None) is None:
+                what = "no file matches" if glob.has_magic(name) else "no file or folder"
+                msg = f"{what} {name}"
+                raise ValueError(msg)
+        self._names = tuple(names)
+        self._leave_out = {os.path.realpath(path) for path in leave_out}
+        for name in names:
+            if os.path.realpath(name) in self._leave_out:
+                msg = f"{name} is an output of this command as well: name another output"
+                raise ValueError(msg)
+
+    def __iter__(self) -> Iterator[Item]:
+        for label, path in self._files():
+            yield from _items(label, path.absolute())
+
+    def survey(self) -> Survey:
+        """Count the entries, without reading a structure.
+
+        Raises:
+            ValueError: There is not a single one.
+        """
+        digest = hashlib.sha256()
+        count = 0
+        for label, path in self._files():
+            status = path.stat() if path.exists() else None  # a link may lead nowhere
+            facts = (status.st_size, status.st_mtime_ns) if status else ()
+            digest.update(repr((label, *facts)).encode())
+            count += _count(label, path)
+        if not count:
+            msg = f"{', '.join(self._names)}: holds no structure to screen"
+            raise ValueError(msg)
+        return Survey(count, digest.hexdigest())
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        """Names and paths of all files; names are relative to the folder that was given."""
+        for name in self._names:
+            label = Path(name).name if len(self._names) == 1 else name
+            if os.path.isdir(name):  # noqa: PTH112 - a pattern need not be a valid path
+                prefix = "" if len(self._names) == 1 else f"{name.rstrip('/')}/"
+                yield from self._walk(Path(name), prefix, ())
+            elif os.path.lexists(name):
+                yield from self._allowed(label, Path(name))
+            else:
+                for path in sorted(_matches(name)):
+                    if not Path(path).is_dir():
+                        yield from self._allowed(path, Path(path))
+
+    def _walk(
+        self, folder: Path, prefix: str, above: tuple[str, ...]
+    ) -> Iterator[tuple[str, Path]]:
+        real = os.path.realpath(folder)
+        if real in self._leave_out or real in above:  # a link may lead back up
+            return
+        try:
+            names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        except OSError:
+            yield prefix.rstrip("/"), folder  # an entry that says so
+            return
+        for name in names:
+            path = folder / name
+            if path.is_dir():
+                yield from self._walk(path, f"{prefix}{name}/", (*above, real))
+            else:
+                yield from self._allowed(f"{prefix}{name}", path)
+
+    def _allowed(self, label: str, path: Path) -> Iterator[tuple[str, Path]]:
+        if os.path.realpath(path) not in self._leave_out:
+            yield label, path
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    return glob.iglob(pattern, recursive=True)  # noqa: PTH207 - absolute patterns too
+
+
+def _items(label: str, path: Path) -> Iterator[Item]:
+    """Entries of a file; where it breaks off, the last ones say why."""
+    reason = _obstacle(path)
+    reader = _CONTAINERS.get(split_suffix(path))
+    if reason:
+        yield Item(label, partial(cannot_be_read, f"{path} {reason}"))
+        return
+    if reader is None:
+        yield Item(label, partial(read_file, label, path))
+        return
+    number = 0
+    try:
+        for item in reader(label, path):
+            number += 1
+            yield item
+    except Exception as error:  # noqa: BLE001 - the readers raise whatever their code runs into
+        where = "" if number == 0 else f": what follows its entry {number}"
+        message = f"{path}{where} cannot be read: {one_line(error)}"
+        for missing in range(number, max(_rows(path), number + 1)):
+            name = f"{label}[{missing}]" if missing else label
+            yield Item(name, partial(cannot_be_read, message))
+
+
+def _obstacle(path: Path) -> str:
+    """Why a path is not even opened; nothing, if it is."""
+    if path.is_dir():
+        return "is a folder that cannot be read"
+    if path.exists() and not path.is_file():
+        return "is no regular file"
+    is_table = split_suffix(path) in (".db", ".parquet")
+    return "is compressed: unpack it first" if is_table and path.suffix in COMPRESSED else ""
+
+
+def _rows(path: Path) -> int:
+    """Number of rows of a table; 0, if it is none or broken."""
+    try:
+        return count_rows(path)
+    except Exception:  # noqa: BLE001 - the readers raise whatever their code runs into
+        return 0
+
+
+def _count(label: str, path: Path) -> int:
+    if _obstacle(path) or split_suffix(path) not in _CONTAINERS:
+        return 1
+    return _rows(path) or sum(1 for _ in _items(label, path))

@@ -1,0 +1,228 @@
+"""Outputs of a screening: parquet, extxyz or an ASE database, streamed and never half written."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ase.io import write as ase_write
+from pymatgen.core import Structure
+
+from deeprelax_ase.screening.rows import RANKED, atoms_of_row, structure_of_row
+from deeprelax_ase.screening.work_folder import RUN_KEY, Run
+from deeprelax_ase.structures.atomic_write import replace_text
+
+ENDINGS = (".parquet", ".extxyz", ".db")
+"""What the name of an output may end in."""
+_LONGEST_NAME = 200
+ROWS_IN_GROUP = 4096
+"""Rows that a reader of the parquet file holds at once."""
+_FACTS = (
+    "id",
+    "status",
+    "error",
+    "note",
+    "volume_change",
+    "largest_displacement",
+    "expected_error",
+    "uncertainty",
+    "seconds",
+    "weights",
+    "weights_sha256",
+    "rank",
+    "trusted",
+    "group",
+    "representative",
+)
+
+
+def check_output(path: Path) -> None:
+    """Refuse the name of an output in a format that is not written.
+
+    Raises:
+        ValueError: Its ending is none of `ENDINGS`.
+    """
+    if path.suffix not in ENDINGS:
+        msg = f"{path}: the name of the output has to end in one of {', '.join(ENDINGS)}"
+        raise ValueError(msg)
+    if path.is_dir():
+        msg = f"{path} is a folder: name a file"
+        raise ValueError(msg)
+
+
+def write_output(
+    path: Path, tables: Iterable[pa.Table], run: Run, ready: Callable[[Path], None]
+) -> None:
+    """Write rows in the format that the name asks for; a file that was there stays until then.
+
+    Args:
+        path: The output; no other process may be at it.
+        tables: Its rows.
+        run: What the run is.
+        ready: Called with the file that is about to be renamed to the output.
+
+    Raises:
+        OSError: It cannot be written; nothing is left behind.
+    """
+    beside = path.with_name(f".{path.name}.partial{path.suffix}")
+    writers = {".parquet": _write_parquet, ".extxyz": _write_extxyz, ".db": _write_database}
+    beside.unlink(missing_ok=True)  # of a run that was killed
+    try:
+        writers[path.suffix](beside, tables, run)
+        ready(beside)
+        beside.replace(path)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def run_of(path: Path) -> Run | None:
+    """The run a finished output is of; None for whatever else it is."""
+    if path.suffix == ".db":
+        return _run_of_database(path)
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError):
+        return None
+    return json.loads(metadata[RUN_KEY]) if RUN_KEY in metadata else None
+
+
+def _run_of_database(path: Path) -> Run | None:
+    try:
+        run: Run | None = ase.db.connect(str(path), type="db").metadata.get(RUN_KEY.decode())
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is no output of ours
+        return None
+    return run
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a finished parquet file, one at a time.
+
+    Raises:
+        ValueError: It is no output of a screening.
+    """
+    if path.suffix == ".db" or run_of(path) is None:
+        msg = f"{path} is no parquet file that deeprelax screen wrote"
+        raise ValueError(msg)
+    for batch in pq.ParquetFile(path).iter_batches(ROWS_IN_GROUP):
+        yield from batch.to_pylist()
+
+
+def _write_parquet(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
+    schema = RANKED.with_metadata({RUN_KEY: json.dumps(run)})
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        waiting: list[pa.Table] = []
+        for table in tables:
+            waiting.append(table)
+            if sum(len(one) for one in waiting) >= ROWS_IN_GROUP:
+                writer.write_table(pa.concat_tables(waiting).cast(schema))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting).cast(schema))
+
+
+def _write_extxyz(path: Path, tables: Iterable[pa.Table], _: Run) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        for row in _rows(tables):
+            atoms = atoms_of_row(row, relaxed=True)
+            facts = _facts(row)
+            atoms.info.update({**facts, "id": _one_line(facts["id"])})
+            ase_write(stream, atoms, format="extxyz")  # a frame of no atoms, if it failed
+
+
+def _write_database(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
+    with ase.db.connect(str(path), type="db") as database:
+        for row in _rows(tables):
+            facts = _facts(row)
+            name = str(facts.pop("id"))
+            # ASE's keys hold no text that reads as a number: what may be one is in `data`.
+            database.write(atoms_of_row(row, relaxed=True), data={"id": name}, **facts)
+        database.metadata = {RUN_KEY.decode(): dict(run)}
+
+
+def _rows(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
+    for table in tables:
+        yield from table.to_pylist()
+
+
+def _facts(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in _FACTS if row[key] is not None}
+
+
+def export(
+    results: Path, folder: Path, ending: str, *, trusted: bool = False, unique: bool = False
+) -> int:
+    """Write the relaxed structures of a parquet output as files of their own; how many.
+
+    Args:
+        results: What `deeprelax screen` wrote.
+        folder: Where they go; made if need be. Files there are not overwritten.
+        ending: `cif` or `vasp` (POSCAR).
+        trusted: Only those whose expected error is within the limit of the screening.
+        unique: Only the representatives of groups of duplicates.
+
+    Raises:
+        ValueError: It is no such output, knows neither, or a file is there already.
+        OSError: A file cannot be written.
+    """
+    chosen = _chosen(results, trusted=trusted, unique=unique)
+    used: set[str] = set()
+    names = [_file_name(row["id"], used) for row in chosen]
+    taken = next((name for name in names if (folder / f"{name}.{ending}").exists()), None)
+    if taken is not None:
+        msg = f"{folder / f'{taken}.{ending}'} exists: name another folder"
+        raise ValueError(msg)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = _chosen(results, trusted=trusted, unique=unique)
+    for name, row in zip(names, rows, strict=True):
+        _write_structure(folder / f"{name}.{ending}", structure_of_row(row), _one_line(row["id"]))
+    return len(names)
+
+
+def _chosen(results: Path, *, trusted: bool, unique: bool) -> Iterator[dict[str, Any]]:
+    """Rows to be exported."""
+    for row in read_rows(results):
+        if row["status"] != "relaxed":
+            continue
+        for wanted, column, option in (
+            (trusted, "trusted", "--max-error"),
+            (unique, "representative", "--deduplicate"),
+        ):
+            if wanted and row[column] is None:
+                msg = f"{results} was screened without {option}: run it again with it"
+                raise ValueError(msg)
+        if (row["trusted"] or not trusted) and (row["representative"] or not unique):
+            yield row
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _write_structure(path: Path, structure: Structure, name: str) -> None:
+    from pymatgen.io.cif import CifWriter
+    from pymatgen.io.vasp import Poscar
+
+    if path.suffix == ".cif":
+        text = str(CifWriter(structure, significant_figures=8))
+    else:
+        text = Poscar(structure, comment=name).get_str(significant_figures=16)
+    replace_text(path, text)
+
+
+def _file_name(name: str, used: set[str]) -> str:
+    """An id as the name of a file, of no other one in the folder."""
+    plain = "".join(c if c.isalnum() or c in "-_.+[]" else "_" for c in name).lstrip(".") or "_"
+    known = (".cif", ".vasp")
+    plain = plain[: -len(Path(plain).suffix)] if Path(plain).suffix in known else plain
+    plain = plain[:_LONGEST_NAME]
+    unique, number = plain, 1
+    while unique in used:
+        number += 1
+        unique = f"{plain}-{number}"
+    used.add(unique)
+    return unique

@@ -1,0 +1,116 @@
+"""One row for each structure of a screening: the columns, and what fills them.
+
+Å throughout, cells as row vectors, positions Cartesian and flat, as in the files of pairs: the
+input stands in `cell` and `positions`, what came of it in `relaxed_cell` and `relaxed_positions`.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ase import Atoms
+from pymatgen.core import Structure
+
+from deeprelax_ase.relaxation.result import RelaxResult
+from deeprelax_ase.structures.crystal import complete_cell
+from deeprelax_ase.structures.read_structure import plain_crystal
+
+_VACUUM = 15.0
+_VECTOR = pa.list_(pa.float64())
+ROWS = pa.schema(
+    {
+        "id": pa.string(),
+        "item": pa.int64(),  # place of its entry in the input
+        "status": pa.string(),
+        "error": pa.string(),  # why it was refused or failed
+        "note": pa.string(),  # what a person should know of one that was relaxed
+        "formula": pa.string(),
+        "numbers": pa.list_(pa.uint8()),
+        "pbc": pa.list_(pa.bool_()),
+        "cell": _VECTOR,
+        "positions": _VECTOR,
+        "relaxed_cell": _VECTOR,
+        "relaxed_positions": _VECTOR,
+        "volume_change": pa.float64(),
+        "largest_displacement": pa.float64(),
+        "expected_error": pa.float64(),
+        "uncertainty": pa.float64(),
+        "seconds": pa.float64(),
+        "weights": pa.string(),
+        "weights_sha256": pa.string(),
+    }
+)
+"""What is known of every structure by itself."""
+
+RANKED = pa.schema(
+    [
+        *ROWS,
+        pa.field("rank", pa.int64()),  # 1: the least expected error of all that were relaxed
+        pa.field("trusted", pa.bool_()),  # null without --max-error
+        pa.field("group", pa.int64()),  # null without --deduplicate
+        pa.field("representative", pa.bool_()),
+    ]
+)
+"""The same with what is known once all are done."""
+
+
+def failed_row(name: str, item: int, error: str) -> dict[str, Any]:
+    """The row of what could not be read or relaxed."""
+    return {"id": _text(name), "item": item, "status": "failed", "error": _text(error)}
+
+
+def result_row(name: str, item: int, structure: Any, result: RelaxResult) -> dict[str, Any]:
+    """The row of a result.
+
+    Args:
+        name: Id of the structure.
+        item: Place of its entry in the input.
+        structure: The input.
+        result: What came of it.
+    """
+    if result.status == "failed":
+        return failed_row(name, item, result.message)
+    before, after = plain_crystal(structure), plain_crystal(result.structure)
+    is_relaxed = result.status == "relaxed"
+    return {
+        "id": _text(name),
+        "item": item,
+        "status": result.status,
+        "error": None if is_relaxed else result.message,
+        "note": result.message or None if is_relaxed else None,
+        "formula": result.formula,
+        "numbers": before.numbers,
+        "pbc": before.pbc,
+        "cell": before.cell.ravel(),
+        "positions": before.positions.ravel(),
+        "relaxed_cell": after.cell.ravel(),
+        "relaxed_positions": after.positions.ravel(),
+        **result.facts(),
+    }
+
+
+def atoms_of_row(row: dict[str, Any], *, relaxed: bool) -> Atoms:
+    """A row's structure as ASE Atoms, before or after; without atoms, if it failed."""
+    if row["numbers"] is None:
+        return Atoms()
+    prefix = "relaxed_" if relaxed else ""
+    return Atoms(
+        numbers=row["numbers"],
+        positions=np.reshape(row[f"{prefix}positions"], (-1, 3)),
+        cell=np.reshape(row[f"{prefix}cell"], (3, 3)),
+        pbc=row["pbc"],
+    )
+
+
+def structure_of_row(row: dict[str, Any]) -> Structure:
+    """A row's relaxed structure, periodic along all axes: sheets and molecules in a box."""
+    atoms = atoms_of_row(row, relaxed=True)
+    cell = complete_cell(atoms.cell[:], atoms.pbc)
+    for axis in np.flatnonzero(~np.any(atoms.cell[:] != 0, axis=1)):
+        cell[axis] *= np.ptp(atoms.positions @ cell[axis]) + _VACUUM
+    return Structure(cell, atoms.numbers.tolist(), atoms.positions, coords_are_cartesian=True)
+
+
+def _text(text: str) -> str:
+    """A text that can be written as UTF-8: names of files need not be."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,1 @@
+"""Read, check and write crystals; find their vacuum and symmetry. No torch here."""

@@ -1,0 +1,102 @@
+"""What has to be known of ASE's `Atoms`: how to read, copy and move them, losing nothing."""
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixScaled
+from jaxtyping import Bool, Float
+
+from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.validation import disordered
+
+_LARGEST_STRAIN_STEP = 0.1
+_FULL = 1e-3
+
+
+def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
+    """Atoms as they stand there, and which of their coordinates may change.
+
+    Raises:
+        StructureError: A site is not fully occupied by one species.
+    """
+    occupancy = atoms.info.get("occupancy")
+    if isinstance(occupancy, dict):
+        for site in occupancy.values():
+            if len(site) > 1 or any(abs(value - 1) > _FULL for value in site.values()):
+                raise disordered(site)
+    free = np.ones((len(atoms), 3), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            free[constraint.index] = False
+        elif isinstance(constraint, FixScaled):
+            free[np.ix_(constraint.index, constraint.mask)] = False
+        elif isinstance(constraint, FixCartesian) and constraint.mask.all():
+            free[constraint.index] = False
+    crystal = Crystal(
+        atoms.numbers.astype(np.int64),
+        atoms.positions.astype(float),
+        np.array(atoms.cell, dtype=float),
+        atoms.pbc.copy(),
+    )
+    return crystal, free
+
+
+def copied_atoms(atoms: Atoms) -> Atoms:
+    """A copy with the same calculator."""
+    copied = atoms.copy()
+    copied.calc = atoms.calc
+    return copied
+
+
+def relaxed_atoms(
+    atoms: Atoms,
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    deformation: Float[np.ndarray, "3 3"],
+) -> Atoms:
+    """A copy elsewhere, see `move_atoms`; cell vectors that are zero stay zero."""
+    relaxed = copied_atoms(atoms)
+    cell = np.where(np.any(np.array(atoms.cell) != 0, axis=1)[:, None], cell, 0.0)
+    move_atoms(relaxed, positions, cell, deformation)
+    return relaxed
+
+
+def move_atoms(
+    atoms: Atoms,
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    deformation: Float[np.ndarray, "3 3"],
+) -> None:
+    """Give atoms a new cell and new positions in place, as far as their constraints allow.
+
+    A SinglePointCalculator is taken off: its results are those of the old geometry, and ASE's
+    writers would store them with the new one.
+
+    Args:
+        atoms: What is moved.
+        positions: Å.
+        cell: Å.
+        deformation: What took the old cell to the new one.
+    """
+    if isinstance(atoms.calc, SinglePointCalculator):
+        atoms.calc = None
+    if not atoms.constraints:
+        atoms.set_cell(cell)
+        atoms.positions[:] = positions
+        return
+    rigid = [
+        constraint
+        for constraint in atoms.constraints
+        if isinstance(constraint, FixBondLengths) and constraint.bondlengths is None
+    ]
+    for constraint in rigid:  # else they would hold the lengths of the deformed cell
+        constraint.bondlengths = constraint.initialize_bond_lengths(atoms)
+    # ASE's FixSymmetry refuses a deformation of more than 25 % in one call.
+    strain = float(np.abs(deformation - np.eye(3)).max())
+    count = 1 + int(strain / _LARGEST_STRAIN_STEP)
+    old = np.array(atoms.cell)
+    for step in range(1, count + 1):
+        atoms.set_cell(old + (cell - old) * step / count, scale_atoms=True)
+    atoms.set_positions(positions, apply_constraint=True)
+    for constraint in rigid:
+        constraint.bondlengths = None

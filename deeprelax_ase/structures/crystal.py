@@ -1,0 +1,140 @@
+"""The plain crystal that every other module computes with: numbers, positions, cell, pbc.
+
+Nothing here knows ASE, pymatgen or torch; `structure.py` converts to and from those two.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import vesin
+from jaxtyping import Bool, Float, Int
+
+MAX_ATOMIC_NUMBER = 118
+LEAST_DISTANCE = 0.5
+"""Two atoms nearer than this (Å) are on top of each other, in an input or in a result."""
+_SEARCH = 2.0
+
+
+class Pairs(NamedTuple):
+    """Pairs of atoms, each once.
+
+    Attributes:
+        first: Atom i.
+        second: Atom j.
+        offsets: Cells between them.
+        vectors: From i to the image of j, Å.
+        lengths: Å.
+    """
+
+    first: Int[np.ndarray, " pairs"]
+    second: Int[np.ndarray, " pairs"]
+    offsets: Int[np.ndarray, "pairs 3"]
+    vectors: Float[np.ndarray, "pairs 3"]
+    lengths: Float[np.ndarray, " pairs"]
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """A crystal, sheet, wire or molecule.
+
+    Attributes:
+        numbers: Atomic numbers.
+        positions: Cartesian, Å. Not necessarily wrapped into the cell.
+        cell: Row vectors, Å; never singular, see `complete_cell`.
+        pbc: Which rows of the cell the crystal repeats along. An axis of vacuum does not count.
+    """
+
+    numbers: Int[np.ndarray, " atoms"]
+    positions: Float[np.ndarray, "atoms 3"]
+    cell: Float[np.ndarray, "3 3"]
+    pbc: Bool[np.ndarray, "3"]
+    _known: dict[float, Pairs] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def pairs_within(self, cutoff: float) -> Pairs:
+        """All pairs closer than the cutoff (Å); searched for once."""
+        if cutoff not in self._known:
+            neighbors = vesin.NeighborList(cutoff=cutoff, full_list=False)
+            first, second, offsets, vectors, lengths = neighbors.compute(
+                points=self.positions,
+                box=self.cell,
+                periodic=self.pbc.tolist(),
+                quantities="ijSDd",
+                copy=True,
+            )
+            first, second, offsets = (part.astype(np.int64) for part in (first, second, offsets))
+            self._known[cutoff] = Pairs(first, second, offsets, vectors, lengths)
+        return self._known[cutoff]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def strain_projector(self) -> Float[np.ndarray, "3 3"]:
+        """Projector onto the space the periodic axes span: all of it, a plane, a line or nothing.
+
+        A strain `s` is admissible if `projector @ s @ projector == s`.
+        """
+        if self.pbc.all():
+            return np.eye(3)
+        periodic = self.cell[self.pbc]
+        return np.linalg.pinv(periodic) @ periodic
+
+
+def relaxed_lengths(
+    crystal: Crystal,
+    edge_index: Int[np.ndarray, "2 bonds"],
+    offsets: Int[np.ndarray, "bonds 3"],
+    displacements: Float[np.ndarray, "atoms 3"],
+    deformation: Float[np.ndarray, "3 3"],
+) -> Float[np.ndarray, " bonds"]:
+    """Length (Å) of every bond once the atoms have moved and the cell is deformed."""
+    i, j = edge_index
+    places = crystal.positions + displacements
+    vectors = places[j] + offsets @ crystal.cell - places[i]
+    lengths: np.ndarray = np.linalg.norm(vectors @ deformation, axis=1)
+    return lengths
+
+
+def complete_cell(
+    cell: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"]
+) -> Float[np.ndarray, "3 3"]:
+    """Replace zero vectors on non-periodic axes by unit vectors normal to the others."""
+    cell = np.array(cell, dtype=float)
+    missing = [axis for axis in range(3) if not pbc[axis] and not np.any(cell[axis])]
+    for axis in missing:
+        others = np.delete(cell, axis, axis=0)
+        # The last right singular vector is normal to both rows, or to the one that is not zero.
+        cell[axis] = np.linalg.svd(others)[2][-1]
+        if np.linalg.det(cell) < 0:
+            cell[axis] *= -1
+    return cell
+
+
+def nearest_pair(
+    crystal: Crystal, cutoff: float, search: float = 0.0
+) -> tuple[int, int, float] | None:
+    """The two nearest atoms and their distance (Å), if that is less than the cutoff (Å).
+
+    Args:
+        crystal: Where to search.
+        cutoff: Å.
+        search: Cutoff (Å) of pairs that will be needed later and can be searched for now.
+    """
+    # A cell list of cells much smaller than an atom is slow.
+    pairs = crystal.pairs_within(max(cutoff, search or _SEARCH))
+    if not len(pairs.first) or pairs.lengths.min() >= cutoff:
+        return None
+    nearest = int(pairs.lengths.argmin())
+    return int(pairs.first[nearest]), int(pairs.second[nearest]), float(pairs.lengths[nearest])
+
+
+def exp_symmetric(matrices: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:
+    """Exponential of symmetric matrices: the deformation of a strain."""
+    values, axes = np.linalg.eigh(matrices)
+    return (axes * np.exp(values)[..., None, :]) @ axes.swapaxes(-1, -2)
+
+
+def log_symmetric(matrices: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:
+    """Logarithm of symmetric positive definite matrices: the strain of a deformation."""
+    values, axes = np.linalg.eigh(matrices)
+    return (axes * np.log(values)[..., None, :]) @ axes.swapaxes(-1, -2)

@@ -1,0 +1,68 @@
+"""What has to be known of pymatgen's `Structure`: how to read and copy it, losing nothing."""
+
+import copy
+
+import numpy as np
+from jaxtyping import Bool, Float
+from pymatgen.core import IStructure, Lattice
+
+from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.validation import StructureError, disordered
+
+
+def read_sites(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
+    """Sites as they stand there, and which of their coordinates may change.
+
+    Raises:
+        StructureError: A site is not fully occupied by one species, or by a dummy.
+    """
+    numbers = []
+    for site in structure:
+        if not site.is_ordered:
+            raise disordered(site.species.as_dict())
+        number = getattr(site.specie, "Z", None)
+        if not isinstance(number, int) or "Dummy" in type(site.specie).__name__:
+            msg = f"site {site.label!r} holds the dummy species {site.specie}: name a real element"
+            raise StructureError(msg)
+        numbers.append(number)
+    flags = structure.site_properties.get("selective_dynamics")
+    free = np.ones((len(structure), 3), dtype=bool)
+    for site, flag in enumerate(flags or ()):
+        if flag is not None:
+            free[site] = flag
+    crystal = Crystal(
+        np.array(numbers, dtype=np.int64),
+        np.array(structure.cart_coords, dtype=float).reshape(-1, 3),
+        np.array(structure.lattice.matrix, dtype=float),
+        np.array(structure.lattice.pbc),
+    )
+    return crystal, free
+
+
+def copied_structure(
+    structure: IStructure, lattice: Lattice, scaled: Float[np.ndarray, "atoms 3"]
+) -> IStructure:
+    """A copy with its sites elsewhere: species are shared, all else is copied.
+
+    A deep copy would turn deuterium into hydrogen.
+    """
+    sites = []
+    for site, coords in zip(structure, scaled, strict=True):
+        moved = copy.copy(site)
+        moved.properties = copy.deepcopy(site.properties)
+        moved.lattice = lattice
+        moved.frac_coords = coords
+        sites.append(moved)
+    copied = copy.copy(structure)
+    copied.properties = copy.deepcopy(structure.properties)
+    copied._lattice = lattice  # noqa: SLF001 - an IStructure has no public way
+    copied._sites = type(structure._sites)(sites)  # noqa: SLF001
+    return copied
+
+
+def relaxed_structure(
+    structure: IStructure, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+) -> IStructure:
+    """A copy of its type, with the same periodic axes, elsewhere (Å)."""
+    lattice = Lattice(cell, pbc=structure.lattice.pbc)
+    return copied_structure(structure, lattice, lattice.get_fractional_coords(positions))

@@ -1,0 +1,86 @@
+"""The folder of a training run: what is kept in it, and how a run goes on from there."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deeprelax_ase.network.checkpoint import load_tensors, save_tensors
+from deeprelax_ase.structures.atomic_write import replace_text
+from deeprelax_ase.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where one run is kept.
+
+    Attributes:
+        path: The folder; it is made when there is something to write.
+        config: Of the run.
+    """
+
+    path: Path
+    config: TrainConfig
+
+    def open(self) -> None:
+        """Make the folder of a new run, with its configuration."""
+        if not self._state.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            config = json.dumps(self._entries, indent=2)
+            (self.path / "config.json").write_text(config + "\n")
+
+    def save_state(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        """Write what a resumed run needs."""
+        self.open()
+        save_tensors(self._state, tensors, metadata | {"config": self._entries})
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was saved last, or None.
+
+        Raises:
+            ValueError: It is of another configuration.
+        """
+        if not self._state.exists():
+            return None
+        tensors, metadata = load_tensors(self._state)
+        if metadata["config"] != self._entries:
+            msg = (
+                f"{self.path} holds a run of another configuration; "
+                "name another folder or give the configuration in its config.json"
+            )
+            raise ValueError(msg)
+        return tensors, metadata
+
+    def forget_after(self, step: int) -> None:
+        """Drop what a run that was killed noted of steps that it will make again."""
+        for path in self.path.glob("*.csv"):
+            head, *rows = path.read_text().splitlines(keepends=True)
+            kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
+            if len(kept) < len(rows):
+                replace_text(path, head + "".join(kept))
+
+    def append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Append rows, of which the first entry is the step, to a CSV file, with a header first."""
+        self.open()
+        path = self.path / name
+        is_new = not path.exists()
+        with path.open("a", newline="") as stream:
+            for row in rows:
+                writer = csv.DictWriter(stream, list(row))
+                if is_new:
+                    writer.writeheader()
+                    is_new = False
+                writer.writerow(
+                    {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+                )
+
+    @property
+    def _state(self) -> Path:
+        return self.path / "state.safetensors"
+
+    @property
+    def _entries(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")

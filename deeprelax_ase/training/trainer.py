@@ -1,0 +1,280 @@
+"""The training loop: AdamW, EMA, clipping, exact resume, one process or several."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from deeprelax_ase.datasets.mixture import Batch, Mixture
+from deeprelax_ase.datasets.pair_file import file_labels
+from deeprelax_ase.network.checkpoint import load_weights, save_weights
+from deeprelax_ase.network.config import FUNCTIONALS
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.training.config import TrainConfig
+from deeprelax_ase.training.distributed import Team
+from deeprelax_ase.training.loss import compute_loss
+from deeprelax_ase.training.process import (
+    keep_freed_memory,
+    leave_interrupts_to_the_parent,
+    patient_interrupt,
+)
+from deeprelax_ase.training.run_folder import RunFolder
+from deeprelax_ase.training.schedule import Schedule
+from deeprelax_ase.training.starting_weights import origin, starting_network
+from deeprelax_ase.training.validation import (
+    Scores,
+    open_validation,
+    overall,
+    score,
+    through_the_solve,
+)
+
+_HOPELESS = 10
+"""Steps in a row that were lost, because their gradients were not finite, and a run with them."""
+
+
+class Trainer:
+    """One training run in one folder.
+
+    `state.safetensors` is what a resumed run needs, `best.safetensors` and `last.safetensors` are
+    averaged weights, `log.csv` and `validation.csv` the curves. Under `torchrun` the processes
+    share every batch between them, and the run is the same as that of one process.
+
+    Args:
+        config: The run.
+        folder: Where it is kept. A run found there goes on exactly where it stopped.
+
+    Raises:
+        ValueError: The folder holds a run of another configuration, or the weights to start
+            from are of another network.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path) -> None:
+        if config.device == "cuda" and not torch.cuda.is_available():
+            msg = "device is 'cuda', but torch sees no CUDA device: choose 'cpu'"
+            raise ValueError(msg)
+        torch.set_num_threads(config.threads)
+        keep_freed_memory()
+        torch.manual_seed(config.seed)
+        self.config = config
+        self._folder = RunFolder(folder, config)
+        self.team = Team.join(config.device)
+        saved = self._folder.load_state()
+        start = None
+        if saved is None and config.start_from is not None:
+            start = load_weights(config.start_from)
+        self.network = starting_network(config, start).to(config.device)
+        self.origin = None if start is None else origin(start)
+        average = get_ema_multi_avg_fn(config.ema_decay)
+        self.average = AveragedModel(self.network, multi_avg_fn=average)
+        self.optimizer = torch.optim.AdamW(
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self.schedule = Schedule(config, self.optimizer)
+        self.step = self.epoch = self.batch = self.crystals = 0
+        self.seconds = 0.0
+        self.best = -math.inf
+        self._lost = 0
+        if saved is not None:
+            self._resume(*saved)
+        if config.compile:
+            self.network.compile(dynamic=True)
+        self._forward = self.team.wrap(self.network, uses_all=config.network.solver_steps > 0)
+
+    @cached_property
+    def _mixture(self) -> Mixture:
+        """The training files, read once."""
+        return Mixture(self.config, "train", self.team.rank, self.team.size)
+
+    @cached_property
+    def _validation(self) -> dict[str, Any]:
+        """The validation files, read once."""
+        paths = [source.path for source in self.config.sources]
+        return open_validation(paths, strict=self.config.strict)
+
+    def run(self) -> None:
+        """Train to the last step, saving on the way; Ctrl-C ends the step, saves and stops.
+
+        Raises:
+            ValueError: A file cannot be used, or the run diverged.
+        """
+        # What is wrong with the files is said before anything is written.
+        mixture, _ = self._mixture, self._validation
+        if self.team.is_first:
+            self._folder.open()
+            self._folder.forget_after(self.step)
+        last_save = started = time.monotonic()
+        before = self.seconds
+        progress = tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            file=sys.stderr,
+            unit="step",
+            mininterval=30,
+            disable=not self.team.is_first,
+        )
+        with progress, patient_interrupt() as interrupted:
+            try:
+                for batch in self._batches(mixture):
+                    self._update(batch)
+                    progress.update()
+                    self.seconds = before + time.monotonic() - started
+                    if self.step % self.config.validate_every == 0 or self._is_over:
+                        self.validate()
+                    if time.monotonic() - last_save > 60 * self.config.checkpoint_minutes:
+                        self.save()
+                        last_save = time.monotonic()
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
+            finally:
+                self.save()
+
+    @property
+    def _is_over(self) -> bool:
+        return self.step >= self.config.steps
+
+    def validate(self) -> dict[str, Scores]:
+        """Improvement over the input on the validation split of every file of pairs, per cent."""
+        scores = self._score_and_save() if self.team.is_first else {}
+        self.schedule.report(self.team.first_says(overall(scores)))
+        return scores
+
+    def _score_and_save(self) -> dict[str, Scores]:
+        network = self.average.module.eval()
+        assert isinstance(network, PaEGNN)
+        config = self.config
+        relax = through_the_solve(network, config.network, config.device)
+        scores = {
+            name: score(relax, config.network, file, config.validation_limit)
+            for name, file in self._validation.items()
+        }
+        rows = [
+            {"step": self.step, "set": name, "minutes": round(self.seconds / 60, 1), **entry}
+            for name, entry in scores.items()
+        ]
+        self._folder.append("validation.csv", rows)
+        provenance = self._provenance(scores)
+        save_weights(self._folder.path / "last.safetensors", network, provenance)
+        if not scores or overall(scores) > self.best:
+            self.best = overall(scores)
+            save_weights(self._folder.path / "best.safetensors", network, provenance)
+        return scores
+
+    def save(self) -> None:
+        """Write everything that a resumed run needs."""
+        if not self.team.is_first:
+            return
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{k}": v for k, v in state.items()}
+        progress = {
+            name: getattr(self, name)
+            for name in ("step", "epoch", "batch", "crystals", "seconds", "best", "origin")
+        }
+        metadata = {"progress": progress, "schedule": self.schedule.state()}
+        self._folder.save_state(tensors, metadata)
+
+    def _resume(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(_within(tensors, "network."))
+        self.average.load_state_dict(_within(tensors, "average."))
+        optimizer = self.optimizer.state_dict()
+        optimizer["state"] = {}
+        for key, tensor in _within(tensors, "optimizer.").items():
+            number, name = key.split(".", 1)
+            optimizer["state"].setdefault(int(number), {})[name] = tensor
+        self.optimizer.load_state_dict(optimizer)
+        self.schedule.restore(metadata["schedule"])
+        for name, value in metadata["progress"].items():
+            setattr(self, name, value)
+
+    def _batches(self, mixture: Mixture) -> Iterator[Batch]:
+        while not self._is_over:
+            mixture.set_epoch(self.epoch)
+            loader = DataLoader(
+                mixture,
+                batch_size=None,
+                sampler=range(self.batch, len(mixture)),
+                num_workers=self.config.workers,
+                prefetch_factor=4 if self.config.workers else None,
+                worker_init_fn=leave_interrupts_to_the_parent,
+            )
+            for batch in loader:
+                yield batch
+                if self._is_over:
+                    return
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def _update(self, batch: Batch) -> None:
+        graph = batch.graph.to(torch.float32, self.config.device)
+        targets = batch.targets.to(torch.float32, self.config.device)
+        self.schedule.apply(self.step)
+        prediction = self._forward.train()(graph)
+        steps = self.config.network.solver_steps
+        loss = compute_loss(graph, prediction, targets, self.config.loss, steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        # Gradients are averaged over the processes, each of which has its share of the crystals.
+        (loss.total * (batch.share * self.team.size)).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        if bool(norm.isfinite()):
+            self.optimizer.step()
+            self.average.update_parameters(self.network)
+            self._lost = 0
+        else:
+            self._lost += 1
+        if self._lost == _HOPELESS:
+            msg = (
+                f"the run diverged: {_HOPELESS} steps before step {self.step:,} had gradients that "
+                "are not finite; start again in another folder with a learning_rate below "
+                f"{self.config.learning_rate:g}"
+            )
+            raise ValueError(msg)
+        self.step, self.batch = self.step + 1, self.batch + 1
+        self.crystals += batch.num_crystals
+        if self.step % self.config.log_every == 0:
+            terms = torch.stack([term.detach() for term in vars(loss).values()]) * batch.share
+            self._log_loss(dict(zip(vars(loss), self.team.sum(terms).tolist(), strict=True)))
+
+    def _provenance(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+        files = self._mixture.files
+        labels = file_labels([source.path for source in self.config.sources])
+        before = self.origin or {}
+        elements = {int(z) for file in files for z in file.elements}
+        functionals = {name for file in files for name in file.functionals}
+        functionals.update(before.get("functionals", ()))
+        return {
+            "name": self.config.name,
+            "sources": {
+                label: {"rows": len(file), "passes": source.passes}
+                for label, source, file in zip(labels, self.config.sources, files, strict=True)
+            },
+            "start_from": self.origin,
+            "steps": self.step,
+            "crystals": self.crystals,
+            "hours": round(self.seconds / 3600, 2),
+            "validation": scores,
+            "elements": sorted(elements.union(before.get("elements", ()))),
+            "functionals": [name for name in FUNCTIONALS if name in functionals],
+        }
+
+    def _log_loss(self, terms: Mapping[str, float]) -> None:
+        if self.team.is_first:
+            row = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
+            row["crystals"] = self.crystals
+            rounded = {name: round(term, 5) for name, term in terms.items()}
+            self._folder.append("log.csv", [row | rounded])
+
+
+def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
