@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from benchmarks.ablation import SETS, Variant, variant_config
 from benchmarks.pairwise import PairwiseNetwork
-from deeprelax_ase.datasets.mixture import Mixture
 from deeprelax_ase.datasets.pair_file import PairFile, Targets
 from deeprelax_ase.network.config import FUNCTIONALS, NetworkConfig
 from deeprelax_ase.network.graph import CrystalGraph
@@ -30,6 +29,7 @@ from deeprelax_ase.network.message_passing import Edges, Message, Update
 from deeprelax_ase.network.radial_basis import RadialBasis
 from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER
 from deeprelax_ase.training.config import LossConfig, TrainConfig
+from deeprelax_ase.training.mixture import Mixture
 from deeprelax_ase.training.schedule import Schedule
 from deeprelax_ase.training.validation import score
 

@@ -153,7 +153,7 @@ def test_a_bad_frame_among_good_ones_is_named_and_kept(tmp_path, random_weights)
         (("--functional", "B3LYP"), "choose from unknown, PBE"),
         (("--device", "abacus"), "choose 'auto'"),
         (("--model", "nonesuch"), "choose from"),
-        (("--vacuum", "some"), "choose 'auto' or 'none'"),
+        (("--vacuum", "some"), "choose from auto, none"),
     ],
 )
 def test_bad_options(poscar, options, words):

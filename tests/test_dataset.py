@@ -8,9 +8,9 @@ from datasets import rows, write_pairs, write_relaxed
 
 from deeprelax_ase.datasets.augment import disturb
 from deeprelax_ase.datasets.config import NoiseConfig, SourceConfig
-from deeprelax_ase.datasets.mixture import Mixture
 from deeprelax_ase.datasets.pair_file import PairFile, collate
 from deeprelax_ase.training.config import TrainConfig
+from deeprelax_ase.training.mixture import Mixture
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from ase.io import read, write
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
+from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.screening import chunk as chunk_module
 from deeprelax_ase.screening import screening as run_module
-from deeprelax_ase.screening.chunk import RelaxOptions, failed_chunk, relax_chunk
+from deeprelax_ase.screening.chunk import failed_chunk, relax_chunk
 from deeprelax_ase.screening.inputs import ScreenInput
 from deeprelax_ase.screening.merge_shards import merge
 from deeprelax_ase.screening.output_formats import export

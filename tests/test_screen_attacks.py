@@ -17,9 +17,10 @@ from ase.io import read, write
 from pymatgen.io.ase import AseAtomsAdaptor
 from test_screen import crystals, rows, screen
 
+from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.screening import output_formats as outputs
 from deeprelax_ase.screening import work_folder as work
-from deeprelax_ase.screening.chunk import RelaxOptions
+from deeprelax_ase.screening.chunk import identity
 from deeprelax_ase.screening.inputs import ScreenInput
 from deeprelax_ase.screening.merge_shards import merge
 from deeprelax_ase.screening.screening import Screening
@@ -218,7 +219,7 @@ def test_a_mistyped_option_leaves_nothing_that_is_in_the_way(tmp_path, random_we
             RelaxOptions(**options)
     write(tmp_path / "in.extxyz", list(crystals(1)))
     wrong = RelaxOptions(str(random_weights), always_move=True)
-    with WorkFolder(tmp_path / "out.parquet", {"options": wrong.identity()}):
+    with WorkFolder(tmp_path / "out.parquet", {"options": identity(wrong)}):
         pass
     screen([tmp_path / "in.extxyz"], tmp_path / "out.parquet", random_weights)
 

@@ -1,28 +1,18 @@
-"""What the commands share."""
+"""Options and helpers that the commands share."""
 
+import inspect
 import os
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from deeprelax_ase.network.config import FUNCTIONALS
+from deeprelax_ase.relaxation.options import RelaxOptions
+
 Model = Annotated[str, typer.Option(help="Name of shipped weights, or a path to a weights file.")]
-
-Functional = Annotated[
-    str, typer.Option(help="Functional to relax to: PBE, PBEsol, r2SCAN, optB88-vdW, unknown.")
-]
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-
-Vacuum = Annotated[
-    str, typer.Option(help="auto: never strain across a gap over 8 Å; none: strain all.")
-]
-
-FixedCell = Annotated[bool, typer.Option("--fixed-cell", help="Move atoms only.")]
-
-AllowUnseen = Annotated[
-    bool, typer.Option("--allow-unseen", help="Go on with elements the weights never saw.")
-]
 
 Ensemble = Annotated[
     bool, typer.Option("--ensemble", help="Mean of all replicates of the weights.")
@@ -30,6 +20,14 @@ Ensemble = Annotated[
 
 AlwaysMove = Annotated[
     bool, typer.Option("--always-move", help="Move also within the expected error.")
+]
+
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Relax also what the calculation around a structure says is not to be relaxed.",
+    ),
 ]
 
 Strict = Annotated[
@@ -58,3 +56,62 @@ def stop(message: str) -> NoReturn:
     """End with a message and the exit code of a wrong call."""
     print(f"error: {message}", file=sys.stderr)
     raise typer.Exit(2)
+
+
+def with_relax_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command an option for each of these fields of `RelaxOptions`.
+
+    The command gets them as one object, `options`, and `functional_given`: whether the user named
+    a functional, which then goes before that of the calculation around a structure.
+    """
+    texts = {field.name: field.metadata["help"] for field in fields(RelaxOptions)}
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        def run(**given: Any) -> Any:
+            chosen = {name: given.pop(_name_on_line(name)) for name in names}
+            if "relax_cell" in chosen:
+                chosen["relax_cell"] = not chosen["relax_cell"]
+            functional_given = chosen.get("functional") is not None
+            if not functional_given:
+                chosen.pop("functional", None)
+            try:
+                options = RelaxOptions(**chosen)
+            except ValueError as error:
+                stop(str(error))
+            return command(**given, options=options, functional_given=functional_given)
+
+        own = inspect.signature(command, eval_str=True)
+        kept = [p for n, p in own.parameters.items() if n not in ("options", "functional_given")]
+        added = [_parameter(name, texts[name]) for name in names]
+        run.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*kept, *added]}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+def _name_on_line(name: str) -> str:
+    return "fixed_cell" if name == "relax_cell" else name
+
+
+def _parameter(name: str, text: str) -> inspect.Parameter:
+    """An option of the command line for a field of `RelaxOptions`."""
+    default = RelaxOptions.__dataclass_fields__[name].default
+    shown = _name_on_line(name)
+    kind: Any = type(default)
+    if isinstance(default, bool):
+        option, default = typer.Option(f"--{shown.replace('_', '-')}", help=text), False
+    else:
+        option, kind = typer.Option(help=text), str
+        if name == "functional":
+            choices = ", ".join(FUNCTIONALS)
+            option = typer.Option(
+                help=f"{choices}; default: that of the calculation around a structure, or PBE."
+            )
+        if name in ("functional", "hold"):
+            kind, default = str | None, None
+    annotation = Annotated[kind, option]
+    return inspect.Parameter(
+        shown, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )

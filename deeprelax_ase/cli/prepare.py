@@ -5,20 +5,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import (
-    AllowUnseen,
-    AlwaysMove,
-    Ensemble,
-    FixedCell,
-    Functional,
-    Model,
-    limit_threads,
-    stop,
-)
+from deeprelax_ase.cli.common import limit_threads, stop, with_relax_options
+from deeprelax_ase.relaxation.options import RelaxOptions
+
+if TYPE_CHECKING:  # ASE and pymatgen are imported where they are needed
+    from deeprelax_ase.structures.calculation import Calculation
+    from deeprelax_ase.structures.read_structure import HeldStructure
 
 Limit = Annotated[
     float | None,
@@ -39,31 +35,34 @@ class _Input:
         path: File to be swapped.
         structure: What is to be relaxed.
         text: Gives the new text for a relaxed structure.
+        calculation: What the calculation that follows asks for.
         notes: What a person should know.
-        keeps_cell: What keeps the cell in the calculation that follows, or nothing.
     """
 
     path: Path
     structure: Any
     text: Callable[[Any], str]
+    calculation: "Calculation"
     notes: tuple[str, ...] = ()
-    keeps_cell: str = ""
 
 
+_OPTIONS = (
+    "functional", "model", "hold", "relax_cell", "allow_unseen", "ensemble", "always_move",
+)  # fmt: skip
+
+
+@with_relax_options(*_OPTIONS)
 def vasp(
     paths: Annotated[
         list[Path], typer.Argument(help="Run folders; or CIF files to make run folders of.")
     ],
-    functional: Functional = "PBE",
-    model: Model = "default",
     max_error: Limit = None,
     dry_run: DryRun = False,
     undo: Undo = False,
     force: Force = False,
-    fixed_cell: FixedCell = False,
-    allow_unseen: AllowUnseen = False,
-    ensemble: Ensemble = False,
-    always_move: AlwaysMove = False,
+    *,
+    options: RelaxOptions,
+    functional_given: bool,
 ) -> None:
     """Put predictions into VASP run folders, in the place of POSCAR; keep POSCAR.unrelaxed.
 
@@ -74,28 +73,24 @@ def vasp(
     if undo:
         _each(paths, lambda path: _undo(path / "POSCAR", force))
         return
-    relaxer = _relaxer(model, functional, fixed_cell, allow_unseen, ensemble, always_move)
+    way = _Way(_relaxer(options), functional_given, max_error, dry_run, force)
 
     def put(path: Path) -> str:
-        if path.is_file():
-            return _from_cif(path, relaxer, max_error, dry_run)
-        return _put(_read_vasp(path, functional, force), relaxer, max_error, dry_run)
+        return _from_cif(path, way) if path.is_file() else _put(_read_vasp(path, force), way)
 
     _each(paths, put)
 
 
+@with_relax_options(*_OPTIONS)
 def qe(
     paths: Annotated[list[Path], typer.Argument(help="Inputs of pw.x.")],
-    functional: Functional = "PBE",
-    model: Model = "default",
     max_error: Limit = None,
     dry_run: DryRun = False,
     undo: Undo = False,
     force: Force = False,
-    fixed_cell: FixedCell = False,
-    allow_unseen: AllowUnseen = False,
-    ensemble: Ensemble = False,
-    always_move: AlwaysMove = False,
+    *,
+    options: RelaxOptions,
+    functional_given: bool,
 ) -> None:
     """Put predictions into inputs of Quantum ESPRESSO's pw.x; keep each as NAME.unrelaxed.
 
@@ -104,30 +99,42 @@ def qe(
     if undo:
         _each(paths, lambda path: _undo(path, force))
         return
-    relaxer = _relaxer(model, functional, fixed_cell, allow_unseen, ensemble, always_move)
-    _each(paths, lambda path: _put(_read_pw(path), relaxer, max_error, dry_run))
+    way = _Way(_relaxer(options), functional_given, max_error, dry_run, force)
+    _each(paths, lambda path: _put(_read_pw(path), way))
 
 
-def _relaxer(
-    model: str,
-    functional: str,
-    fixed_cell: bool,
-    allow_unseen: bool,
-    ensemble: bool,
-    always_move: bool,
-) -> Any:
-    from deeprelax_ase.relaxation.relaxer import Relaxer
+@dataclass(frozen=True)
+class _Way:
+    """How inputs are to be relaxed.
+
+    Attributes:
+        relaxer: The relaxer.
+        functional_given: Whether the user named the functional.
+        max_error: Leave what has a higher expected error (Å) as it is.
+        dry_run: Change nothing.
+        force: Relax also what the calculation says is not to be relaxed.
+    """
+
+    relaxer: Any
+    functional_given: bool
+    max_error: float | None
+    dry_run: bool
+    force: bool
+
+    def join(self, structure: Any, calculation: "Calculation") -> "HeldStructure":
+        """A structure with what its calculation says."""
+        from deeprelax_ase.structures.calculation import apply_calculation
+
+        functional = self.relaxer.functional if self.functional_given else None
+        return apply_calculation(structure, calculation, functional, force=self.force)
+
+
+def _relaxer(options: RelaxOptions) -> Any:
+    from deeprelax_ase.relaxation.relaxer import shared_relaxer
 
     limit_threads()
     try:
-        return Relaxer(
-            model,
-            functional,
-            relax_cell=not fixed_cell,
-            allow_unseen=allow_unseen,
-            ensemble=ensemble,
-            always_move=always_move,
-        )
+        return shared_relaxer(options)
     except ValueError as error:
         stop(str(error))
 
@@ -151,61 +158,52 @@ def _succeeds(path: Path, put: Callable[[Path], str]) -> bool:
     return True
 
 
-def _read_vasp(path: Path, functional: str, force: bool) -> _Input:
+def _read_vasp(path: Path, force: bool) -> _Input:
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared
     from deeprelax_ase.interfaces.dft_inputs.vasp import read_vasp_folder
 
     check_not_prepared(path / "POSCAR")
     folder = read_vasp_folder(path, force=force)
-    notes = [*folder.warnings]
-    if folder.functional == "unknown":
-        notes.append(
-            "INCAR relaxes with a functional that the weights do not know, and the prediction is "
-            f"for {functional}"
-        )
-    elif folder.functional not in (None, functional):
-        notes.append(
-            f"INCAR relaxes with {folder.functional}, and the prediction is for {functional}: "
-            f"try --functional {folder.functional}"
-        )
     return _Input(
         folder.poscar,
         folder.structure,
         folder.text.with_structure,
-        tuple(notes),
-        folder.keeps_cell,
+        folder.calculation,
+        folder.warnings,
     )
 
 
 def _read_pw(path: Path) -> _Input:
-    from deeprelax_ase.interfaces.dft_inputs.espresso import keeps_cell, read_pw_text, with_atoms
+    from deeprelax_ase.interfaces.dft_inputs.espresso import read_pw_text, with_atoms
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared, read_text
-    from deeprelax_ase.structures.validation import StructureError
+    from deeprelax_ase.structures.pw_calculation import read_pw_calculation
 
     if not path.is_file():
         msg = f"no file {path}: name an input of pw.x"
-        raise StructureError(msg)
+        raise ValueError(msg)
     check_not_prepared(path)
     text = read_text(path)
     try:
         atoms = read_pw_text(text)
-    except StructureError as error:
+        calculation = read_pw_calculation(text, atoms.cell[:])
+    except ValueError as error:
         msg = f"{path} {error}"
-        raise StructureError(msg) from error
-    keeps = "the calculation keeps the cell" if keeps_cell(text) else ""
-    return _Input(path, atoms, lambda new: with_atoms(text, new), keeps_cell=keeps)
+        raise ValueError(msg) from error
+    return _Input(path, atoms, lambda new: with_atoms(text, new), calculation)
 
 
-def _put(entry: _Input, relaxer: Any, max_error: float | None, dry_run: bool) -> str:
+def _put(entry: _Input, way: _Way) -> str:
     """Relax an input and swap its file; what was done, in a line."""
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import swap
 
-    notes = [*entry.notes]
-    if entry.keeps_cell and relaxer.relax_cell:
-        notes.append(f"{entry.keeps_cell}, and the prediction changes it: try --fixed-cell")
-    for note in notes:
+    for note in entry.notes:
         print(f"note: {entry.path}: {note}", file=sys.stderr)
-    line, result = _predict(entry.path, entry.structure, relaxer, max_error)
+    try:
+        structure = way.join(entry.structure, entry.calculation)
+    except ValueError as error:
+        msg = f"{entry.path}: {error}"
+        raise ValueError(msg) from error
+    line, result = _predict(entry.path, structure, way)
     if result is None:
         return line
     try:
@@ -213,47 +211,50 @@ def _put(entry: _Input, relaxer: Any, max_error: float | None, dry_run: bool) ->
     except ValueError as error:
         msg = f"{entry.path} {error}"
         raise ValueError(msg) from error
-    if dry_run:
+    if way.dry_run:
         return f"{line}: would be written"
-    swap(entry.path, text, _facts(result, relaxer))
+    swap(entry.path, text, _facts(result, structure.functional or way.relaxer.functional))
     return line
 
 
-def _predict(path: Path, structure: Any, relaxer: Any, max_error: float | None) -> tuple[str, Any]:
+def _predict(path: Path, structure: "HeldStructure", way: _Way) -> tuple[str, Any]:
     """What came of a structure, in a line; and the result, unless it is to stay as it was.
 
     Raises:
         ValueError: It cannot be relaxed, or the prediction was refused.
     """
     try:
-        result = relaxer.relax(structure)
+        result = way.relaxer.relax(structure)
     except ValueError as error:
         msg = f"{path}: {error}"
         raise ValueError(msg) from error
-    if result.status != "relaxed":
+    if not result.is_sound:
         msg = f"{path}: {result.status}: {result.message}; nothing was changed"
         raise ValueError(msg)
+    for note in result.notes:
+        print(f"note: {path}: {note.text}", file=sys.stderr)
     line = (
         f"{result.formula}, {result.num_atoms} atoms, volume {100 * result.volume_change:+.2f} %, "
         f"largest move {result.largest_displacement:.3f} Å, expected error "
         f"{result.expected_error:.3f} Å"
     )
-    if max_error is not None and not result.expected_error <= max_error:
-        return f"{line}: left as it was, above --max-error {max_error:g} Å", None
-    if not result.strain.any() and not result.displacement.any():
-        return f"{line}: {result.message}", None
+    if way.max_error is not None and not result.expected_error <= way.max_error:
+        return f"{line}: left as it was, above --max-error {way.max_error:g} Å", None
+    if result.status == "unchanged":
+        return f"{line}: unchanged", None
     return line, result
 
 
-def _facts(result: Any, relaxer: Any) -> dict[str, Any]:
+def _facts(result: Any, functional: str) -> dict[str, Any]:
     """What made a prediction, to be recorded beside it."""
-    return {"formula": result.formula, "functional": relaxer.functional, **result.facts()}
+    return {"formula": result.formula, "functional": functional, **result.facts()}
 
 
-def _from_cif(path: Path, relaxer: Any, max_error: float | None, dry_run: bool) -> str:
+def _from_cif(path: Path, way: _Way) -> str:
     """Make a run folder of a structure file, beside it, with the prediction in it."""
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import record_path
     from deeprelax_ase.interfaces.dft_inputs.vasp import write_vasp_inputs
+    from deeprelax_ase.structures.calculation import Calculation
     from deeprelax_ase.structures.files import as_structure, read_structures
 
     folder = path.with_suffix("")
@@ -265,12 +266,12 @@ def _from_cif(path: Path, relaxer: Any, max_error: float | None, dry_run: bool) 
         msg = f"{path} holds {len(structures)} structures: a run folder is of one"
         raise ValueError(msg)
     structure = as_structure(structures[0])
-    line, result = _predict(path, structure, relaxer, max_error)
-    if dry_run:
+    line, result = _predict(path, way.join(structure, Calculation()), way)
+    if way.dry_run:
         return line if result is None else f"{line}: would be written"
     write_vasp_inputs(structure if result is None else result.structure, folder)
     if result is not None:
-        record = json.dumps(_facts(result, relaxer), indent=1)
+        record = json.dumps(_facts(result, way.relaxer.functional), indent=1)
         record_path(folder / "POSCAR").write_text(record + "\n")
     return f"{line}; inputs in {folder}"
 

@@ -7,38 +7,30 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import (
-    AllowUnseen,
-    AlwaysMove,
-    Device,
-    Ensemble,
-    FixedCell,
-    Functional,
-    Model,
-    Vacuum,
-    limit_threads,
-    stop,
-)
+from deeprelax_ase.cli.common import Force, limit_threads, stop, with_relax_options
+from deeprelax_ase.relaxation.options import RelaxOptions
+
+RELAX_OPTIONS = (
+    "functional", "model", "device", "hold", "relax_cell", "vacuum", "allow_unseen", "ensemble",
+    "always_move",
+)  # fmt: skip
 
 
+@with_relax_options(*RELAX_OPTIONS)
 def relax(
     files: Annotated[list[Path], typer.Argument(help="POSCAR, CIF, extxyz, ...: any number.")],
     output: Annotated[
         str | None,  # a Path would drop the slash of FOLDER/
         typer.Option("--output", "-o", help="File or FOLDER/; for several inputs a folder."),
     ] = None,
-    functional: Functional = "PBE",
-    model: Model = "default",
-    device: Device = "auto",
-    vacuum: Vacuum = "auto",
-    fixed_cell: FixedCell = False,
-    allow_unseen: AllowUnseen = False,
-    ensemble: Ensemble = False,
-    always_move: AlwaysMove = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    force: Force = False,
+    *,
+    options: RelaxOptions,
+    functional_given: bool,
 ) -> None:
     """Relax structure files; write <name>_relaxed beside each, in the same format.
 
@@ -56,16 +48,7 @@ def relax(
         except OSError as error:
             stop(f"cannot make the folder {output}: {error.strerror}")
     try:
-        relaxer = shared_relaxer(
-            model,
-            functional,
-            device,
-            not fixed_cell,
-            vacuum,
-            allow_unseen,
-            ensemble,
-            always_move,
-        )
+        relaxer = shared_relaxer(options)
     except ValueError as error:
         stop(str(error))
     if not as_json:
@@ -109,7 +92,7 @@ def _relax_file(
     for number, result in enumerate(results):
         label = path.name if len(results) == 1 else f"{path.name}[{number}]"
         _report(label, path, target, result, as_json)
-    return sum(result.status != "relaxed" for result in results)
+    return sum(not result.is_sound for result in results)
 
 
 def _check_output(target: Path, overwrite: bool, written: set[Path]) -> None:
@@ -122,7 +105,7 @@ def _check_output(target: Path, overwrite: bool, written: set[Path]) -> None:
 
 
 def _check_results(path: Path, results: list[Any]) -> None:
-    if not any(result.status == "relaxed" for result in results):
+    if not any(result.is_sound for result in results):
         reason = f"{results[0].status}: {results[0].message}" if results else "holds no structure"
         msg = f"{path}: {reason}; nothing was written"
         raise ValueError(msg)
@@ -137,6 +120,7 @@ def _report(label: str, path: Path, target: Path, result: Any, as_json: bool) ->
             "output": str(target),
             "status": result.status,
             "message": result.message,
+            "notes": [note.code for note in result.notes],
             "formula": result.formula,
             "atoms": result.num_atoms,
             "volume_change_percent": 100 * facts.pop("volume_change"),

@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from deeprelax_ase.cli.common import (
-    AllowUnseen,
-    AlwaysMove,
-    Device,
-    Ensemble,
-    FixedCell,
-    Functional,
-    Model,
-    Vacuum,
-    available_cores,
-    stop,
-)
+from deeprelax_ase.cli.common import Force, available_cores, stop, with_relax_options
+from deeprelax_ase.cli.relax import RELAX_OPTIONS
+from deeprelax_ase.relaxation.options import RelaxOptions
+from deeprelax_ase.relaxation.result import SOUND, STATUSES
 
 if TYPE_CHECKING:
     from deeprelax_ase.screening.rank_and_deduplicate import Summary
@@ -44,6 +36,7 @@ Report = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
+@with_relax_options(*RELAX_OPTIONS)
 def screen(
     inputs: Annotated[
         list[str],
@@ -52,9 +45,6 @@ def screen(
         ),
     ],
     output: Output,
-    functional: Functional = "PBE",
-    model: Model = "default",
-    device: Device = "auto",
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes of one thread each; default: the cores there are."),
@@ -72,22 +62,21 @@ def screen(
     max_error: MaxError = None,
     deduplicate: Deduplicate = False,
     report: Report = None,
-    fixed_cell: FixedCell = False,
-    vacuum: Vacuum = "auto",
-    allow_unseen: AllowUnseen = False,
-    ensemble: Ensemble = False,
-    always_move: AlwaysMove = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Refuse to begin anew: go on with work that is there.")
     ] = False,
     overwrite: Overwrite = False,
+    force: Force = False,
+    *,
+    options: RelaxOptions,
+    functional_given: bool,
 ) -> None:
     """Relax any number of structures; killed, the same command goes on where it was.
 
     Every structure has a row in the output, in the order of the input: relaxed, refused or failed,
     with the reason.
     """
-    from deeprelax_ase.screening.chunk import RelaxOptions, edges_within
+    from deeprelax_ase.screening.chunk import edges_within
     from deeprelax_ase.screening.screening import Screening
     from deeprelax_ase.screening.work_folder import has_work, work_path
 
@@ -99,17 +88,7 @@ def screen(
     outputs = [_of_share(output, number, count) for number in range(1, count + 1)]
     others = [*outputs, *map(work_path, outputs), *([] if report is None else [report])]
     try:
-        options = RelaxOptions(
-            model=model,
-            functional=functional,
-            device=device,
-            relax_cell=not fixed_cell,
-            vacuum=vacuum,
-            allow_unseen=allow_unseen,
-            ensemble=ensemble,
-            always_move=always_move,
-            edges_per_batch=edges_within(memory),
-        )
+        options = options.changed(edges_per_batch=edges_within(memory))
         run = Screening(
             inputs,
             _of_share(output, index, count),
@@ -137,7 +116,7 @@ def screen(
     except OSError as error:
         _stop_at_disk(error, output)
     _print_summary(run.output, summary, max_error, time.monotonic() - started)
-    if summary.count and not summary.statuses.get("relaxed"):
+    if summary.count and not any(summary.statuses.get(status) for status in SOUND):
         raise typer.Exit(1)
 
 
@@ -279,10 +258,8 @@ def _print_summary(
     import numpy as np
 
     print(f"{output}: {summary.count:,} structures in {seconds:.1f} s")
-    for status in ("relaxed", "refused", "failed"):
+    for status in STATUSES:
         print(f"  {status:<9} {summary.statuses.get(status, 0):>9,}")
-        if status == "relaxed" and summary.unmoved:
-            print(f"    left as they were, being within the expected error: {summary.unmoved:,}")
         reasons = [(n, why) for (of, why), n in summary.reasons.items() if of == status]
         for count, why in sorted(reasons, reverse=True)[:_MANY_REASONS]:
             print(f"    {count:>7,}  {why}")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,7 +186,7 @@ def _compare(
         dummy_matched=np.array([matches(p) for p in pairs]) if match else None,
         moved=np.array([np.any(move != 0) for move in moves])
         | np.any(strains.numpy() != 0, axis=(1, 2)),
-        failed=np.array([result.status != "relaxed" for result in results]),
+        failed=np.array([not result.is_sound for result in results]),
         expected=np.array([result.expected_error for result in results]),
         uncertainty=np.array([result.uncertainty for result in results]),
         distance_errors=np.array(distance_errors),
@@ -226,7 +227,7 @@ def _join(parts: Sequence[Evaluation], name: str) -> Evaluation:
     return Evaluation(**{**merged, "name": name})  # type: ignore[arg-type]  # of equal types
 
 
-def _moves(result: RelaxResult, pair: Pair) -> Float[np.ndarray, "atoms 3"]:
+def _moves(result: RelaxResult[Any], pair: Pair) -> Float[np.ndarray, "atoms 3"]:
     return result.displacement if result.bonds is not None else np.zeros_like(pair.displacements)
 
 

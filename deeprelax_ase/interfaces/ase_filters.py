@@ -1,61 +1,58 @@
-"""What an ASE optimizer is given: atoms, or a filter that decides what of them may move."""
+"""Relax what an ASE optimizer is given: atoms, or a filter that decides what of them may move."""
 
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 from ase.filters import Filter, StrainFilter, UnitCellFilter
-from jaxtyping import Float
 
+from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.result import RelaxResult
-from deeprelax_ase.structures.ase_adapter import move_atoms
+from deeprelax_ase.structures.ase_adapter import copied_atoms, move_atoms
 from deeprelax_ase.structures.crystal import exp_symmetric
-from deeprelax_ase.structures.read_structure import read_structure
+from deeprelax_ase.structures.held import Held, held_strain
 
 Relaxable: TypeAlias = Atoms | Filter
 
 
-def apply_move(target: Relaxable, result: RelaxResult, vacuum: str) -> RelaxResult:
-    """Move the atoms, or what a filter shows of them, to where a result puts them, in place.
+def relax_target(target: Relaxable, relaxer: Relaxer, held: Held | None) -> RelaxResult[Atoms]:
+    """Relax atoms, or what a filter shows of them, in place.
 
     Constraints hold. A cell filter decides on the cell: its mask, `hydrostatic_strain` and
     `constant_volume` are honoured. A plain filter moves its visible atoms in a fixed cell.
 
     Args:
         target: What is moved.
-        result: Of a relaxation of these atoms.
-        vacuum: As the relaxer was made with.
+        relaxer: Predicts the move.
+        held: What must stay of bare atoms; None leaves that to the relaxer.
 
     Returns:
-        The result with the strain and the displacement that were in fact made.
+        The result, with the structure, move and bonds that the atoms have in the end.
+
+    Raises:
+        ValueError: The atoms cannot be read as a crystal.
     """
-    if not result.displacement.any() and not result.strain.any():
-        return result  # nor is what a calculator knows of the atoms lost
     atoms = atoms_of(target)
-    strain = result.strain
-    if has_cell(target):
-        strain = _filtered_strain(target, strain)
-    elif isinstance(target, Filter):
-        strain = np.zeros((3, 3))
-    displacement = result.displacement
-    if isinstance(target, StrainFilter):
-        displacement = np.zeros_like(displacement)
-    elif isinstance(target, Filter) and not isinstance(target, UnitCellFilter):
-        visible = np.zeros((len(atoms), 1))
-        visible[target.index] = 1.0
-        displacement = displacement * visible
-    deformation = exp_symmetric(strain)
-    before = read_structure(atoms.copy(), vacuum)
+    source = copied_atoms(atoms)
+    if isinstance(target, Filter):
+        held = _held_by(target)
+        if not has_cell(target):
+            everyone = np.arange(len(atoms))
+            hidden = np.setdiff1d(everyone, everyone[target.index])
+            source.set_constraint([*source.constraints, FixAtoms(hidden)])
+    result = relaxer.relax(source, held=held)
+    result.structure.set_constraint([one.copy() for one in atoms.constraints])
+    if result.status != "relaxed":
+        return result
+    deformation = exp_symmetric(result.strain)
     if isinstance(target, StrainFilter):
         components = deformation - np.eye(3)
         shear = 2 * components[(1, 0, 0), (2, 2, 1)]
         target.set_positions(np.concatenate([components.diagonal(), shear]).reshape(2, 3))
-    else:
-        moved = before.with_relaxed(displacement, deformation)
-        move_atoms(atoms, moved.positions, np.array(moved.cell), deformation)
-    displacement, strain = before.measure(atoms)
-    return replace(result, displacement=displacement, strain=strain)
+    moved = result.structure
+    move_atoms(atoms, moved.positions.copy(), np.array(moved.cell), deformation)
+    return result
 
 
 def atoms_of(target: Relaxable) -> Atoms:
@@ -63,20 +60,24 @@ def atoms_of(target: Relaxable) -> Atoms:
     return target.atoms if isinstance(target, Filter) else target
 
 
-def _filtered_strain(
-    target: UnitCellFilter | StrainFilter, strain: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "3 3"]:
-    """What a cell filter lets through of a strain."""
-    mask = np.asarray(target.mask, dtype=float)
+def _held_by(target: Filter) -> Held:
+    """What a filter does not let move."""
+    if not has_cell(target):
+        return Held.of("cell")
+    mask = np.asarray(target.mask, dtype=bool)
     if mask.shape != (3, 3):
         xx, yy, zz, yz, xz, xy = mask.ravel()
         mask = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    strain = strain * mask
-    if getattr(target, "hydrostatic_strain", False):
-        strain = np.trace(strain) / 3 * np.eye(3)
-    if getattr(target, "constant_volume", False):
-        strain = strain - np.trace(strain) / 3 * np.eye(3)
-    return strain
+    names = [
+        name
+        for name, is_held in (
+            ("shape", getattr(target, "hydrostatic_strain", False)),
+            ("volume", getattr(target, "constant_volume", False)),
+            ("positions", isinstance(target, StrainFilter)),
+        )
+        if is_held
+    ]
+    return Held(frozenset(names), held_strain(~mask))
 
 
 def has_cell(target: Relaxable) -> bool:

@@ -1,46 +1,46 @@
 """ASE optimizers: the one-shot move itself, and the move followed by a stock relaxation."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.filters import Filter
 from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 
-from deeprelax_ase.interfaces.ase_filters import apply_move, atoms_of, check_target, has_cell
+from deeprelax_ase.interfaces.ase_filters import atoms_of, check_target, relax_target
+from deeprelax_ase.relaxation.options import RelaxOptions, options_from, split_options
 from deeprelax_ase.relaxation.relaxer import Relaxer, shared_relaxer
 from deeprelax_ase.relaxation.result import RelaxResult
+from deeprelax_ase.structures.held import Held
+
+_HOLDING = {"hold", "relax_cell"}
 
 
 class _WithRelaxer:
     """A relaxer that was given, or the options of one."""
 
     def _take(
-        self,
-        relaxer: Relaxer | None,
-        model: str | Path,
-        functional: str,
-        device: str,
-        allow_unseen: bool,
-        always_move: bool,
+        self, relaxer: Relaxer | None, options: RelaxOptions | None, given: Mapping[str, Any]
     ) -> None:
         self._relaxer = relaxer
-        self._options = {
-            "model": model,
-            "functional": functional,
-            "device": device,
-            "allow_unseen": allow_unseen,
-            "always_move": always_move,
-        }
+        if relaxer is not None:
+            extra = sorted(set(given) - _HOLDING)
+            if extra or options is not None:
+                msg = (
+                    f"{', '.join(extra) or 'options'} given beside a relaxer: give them to the "
+                    "Relaxer, or leave the relaxer out"
+                )
+                raise ValueError(msg)
+            options = relaxer.options
+        self._options = options_from(options, given)
 
     @property
     def relaxer(self) -> Relaxer:
         """The relaxer, loaded when first needed and shared by optimizers of equal options."""
         if self._relaxer is None:
-            self._relaxer = shared_relaxer(**self._options)
+            self._relaxer = shared_relaxer(self._options)
         return self._relaxer
 
 
@@ -56,14 +56,11 @@ class DeepRelaxOptimizer(_WithRelaxer, Optimizer):  # type: ignore[misc]
         logfile: As in ASE.
         trajectory: As in ASE; gets the unrelaxed and the relaxed frame.
         append_trajectory: As in ASE.
-        model: Name of shipped weights or a path.
-        functional: Functional of the relaxation that is predicted.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        allow_unseen: As of `Relaxer`.
-        always_move: As of `Relaxer`.
-        relax_cell: False keeps the cell of bare atoms; a filter decides for itself.
-        relaxer: A `Relaxer` to use in place of the options above.
-        **kwargs: For `ase.optimize.optimize.Optimizer`.
+        relaxer: A `Relaxer` to use; by default one is made with the options.
+        options: A `RelaxOptions`.
+        **kwargs: Options by the names of `RelaxOptions`: `model`, `functional`, `relax_cell`,
+            `hold` (of bare atoms; a filter decides for itself), ...; others go to
+            `ase.optimize.optimize.Optimizer`.
 
     Raises:
         ValueError: What was given is neither Atoms nor a filter, or asks for pressure.
@@ -77,19 +74,14 @@ class DeepRelaxOptimizer(_WithRelaxer, Optimizer):  # type: ignore[misc]
         trajectory: Any = None,
         append_trajectory: bool = False,
         *,
-        model: str | Path = "default",
-        functional: str = "PBE",
-        device: str = "auto",
-        allow_unseen: bool = False,
-        always_move: bool = False,
-        relax_cell: bool = True,
         relaxer: Relaxer | None = None,
+        options: RelaxOptions | None = None,
         **kwargs: Any,
     ) -> None:
         check_target(atoms, type(self).__name__)
-        self._relax_cell = has_cell(atoms) if isinstance(atoms, Filter) else relax_cell
-        self._take(relaxer, model, functional, device, allow_unseen, always_move)
-        self.result: RelaxResult | None = None
+        own, kwargs = split_options(kwargs)
+        self._take(relaxer, options, own)
+        self.result: RelaxResult[Any] | None = None
         self._already_relaxed = False
         super().__init__(atoms, restart, logfile, trajectory, append_trajectory, **kwargs)
         self.fmax = 0.05
@@ -115,23 +107,20 @@ class DeepRelaxOptimizer(_WithRelaxer, Optimizer):  # type: ignore[misc]
 
     def todict(self) -> dict[str, Any]:
         """Description of the run, as trajectories store it."""
-        model, functional = self._options["model"], self._options["functional"]
-        if self._relaxer is not None:
-            model, functional = self._relaxer.weights.name, self._relaxer.functional
-        own = {"model": str(model), "functional": functional, "relax_cell": self._relax_cell}
-        return super().todict() | own
+        options = self._options
+        model = options.model if self._relaxer is None else self._relaxer.weights.name
+        own = {"model": str(model), "functional": options.functional, "hold": options.hold or ""}
+        return super().todict() | own | {"relax_cell": options.relax_cell}
 
     def converged(self, *_args: Any, **_kwargs: Any) -> bool:
         """Whether the one step has been made and passed its checks; forces play no part."""
         if self.result is None:
             return self._already_relaxed
-        return self.result.status == "relaxed"
+        return self.result.is_sound
 
     def step(self, *_args: Any, **_kwargs: Any) -> None:
         """Predict the relaxed structure and move the atoms there."""
-        self.result = self.relaxer.relax(atoms_of(self.atoms), relax_cell=self._relax_cell)
-        if self.result.status == "relaxed":
-            self.result = apply_move(self.atoms, self.result, self.relaxer.vacuum)
+        self.result = relax_target(self.atoms, self.relaxer, self._options.held)
         self.dump({"relaxed": self.converged(), "weights": list(self.result.weights)})
 
     def irun(self, fmax: float = 0.05, steps: int = 1) -> Iterator[bool]:
@@ -193,13 +182,9 @@ class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
         atoms: Atoms or a filter around them.
         restart: As in ASE; with an existing file no new move is made.
         *args: Further positional arguments of the stock optimizer.
-        model: Name of shipped weights or a path.
-        functional: Functional of the relaxation that is predicted.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        allow_unseen: As of `Relaxer`.
-        always_move: As of `Relaxer`.
-        relaxer: A `Relaxer` to use in place of the options above.
-        **kwargs: For the stock optimizer.
+        relaxer: A `Relaxer` to use; by default one is made with the options.
+        options: A `RelaxOptions`.
+        **kwargs: Options by the names of `RelaxOptions`; others go to the stock optimizer.
 
     Raises:
         ValueError: What was given is neither Atoms nor a filter, or asks for pressure; on
@@ -211,18 +196,15 @@ class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
         atoms: Any,
         restart: str | Path | None = None,
         *args: Any,
-        model: str | Path = "default",
-        functional: str = "PBE",
-        device: str = "auto",
-        allow_unseen: bool = False,
-        always_move: bool = False,
         relaxer: Relaxer | None = None,
+        options: RelaxOptions | None = None,
         **kwargs: Any,
     ) -> None:
         check_target(atoms, type(self).__name__)
-        self.result: RelaxResult | None = None
+        self.result: RelaxResult[Any] | None = None
         self._move_made = restart is not None and Path(restart).is_file()
-        self._take(relaxer, model, functional, device, allow_unseen, always_move)
+        own, kwargs = split_options(kwargs)
+        self._take(relaxer, options, own)
         super().__init__(atoms, restart, *args, **kwargs)
 
     def irun(self, *args: Any, **kwargs: Any) -> Iterator[bool]:
@@ -237,10 +219,9 @@ class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
             raise ValueError(msg)
         steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)
         if not self._move_made and steps > 0:
-            self.result = self.relaxer.relax(atoms, relax_cell=has_cell(self.atoms))
-            if self.result.status == "relaxed":
-                self.result = apply_move(self.atoms, self.result, self.relaxer.vacuum)
-            else:
+            held = self._options.held | Held.of("cell")
+            self.result = relax_target(self.atoms, self.relaxer, held)
+            if not self.result.is_sound:
                 text = f"{name} starts from the input itself: {self.result.message}"
                 warnings.warn(text, stacklevel=2)
             self._move_made = True

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, PlainSerializer
 from pymatgen.core import Structure
 
+from deeprelax_ase.relaxation.options import RelaxOptions, split_options
 from deeprelax_ase.relaxation.relaxer import shared_relaxer
 from deeprelax_ase.relaxation.result import RelaxResult
 
@@ -68,7 +69,7 @@ class DeepRelaxDocument(BaseModel):
         description="Relaxed; the input unless `moved`."
     )
     moved: bool = Field(description="Whether the structure is another one than the input.")
-    status: str = Field(description="`relaxed` or `refused`, see `RelaxResult`.")
+    status: str = Field(description="`relaxed`, `unchanged` or `refused`, see `RelaxResult`.")
     message: str = Field(description="What a person should know.")
     expected_error: float | None = Field(description="Of the bond lengths, Å, calibrated.")
     volume_change: float = Field(description="Relative change of the volume.")
@@ -87,10 +88,14 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         name: Of the job.
         model: Name of shipped weights, or a path that exists wherever the job runs.
         functional: Of the relaxation that is predicted.
+        device: As in `RelaxOptions`, and so are the next.
         relax_cell: False keeps the cell.
-        vacuum: As of `Relaxer`.
-        allow_unseen: As of `Relaxer`.
-        always_move: As of `Relaxer`.
+        hold: What stays as it is.
+        vacuum: How vacuum is treated.
+        keep_symmetry: Average over the space group of the input.
+        allow_unseen: Go on with elements the weights never saw.
+        always_move: Move also within the expected error.
+        ensemble: Mean of all replicates.
         max_error: Å; a structure with a higher expected error is handed on as it came.
         bond_limit: Å; bonds with a higher expected error are listed in the document.
     """
@@ -98,10 +103,14 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
     name: str = "deeprelax"
     model: str = "default"
     functional: str = "PBE"
+    device: str = "auto"
     relax_cell: bool = True
+    hold: str | None = None
     vacuum: str = "auto"
+    keep_symmetry: bool = True
     allow_unseen: bool = False
     always_move: bool = False
+    ensemble: bool = False
     max_error: float | None = None
     bond_limit: float = 0.2
 
@@ -115,19 +124,10 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         Raises:
             ValueError: It cannot be read as a crystal, or holds elements the weights never saw.
         """
-        relaxer = shared_relaxer(
-            self.model,
-            self.functional,
-            "auto",
-            self.relax_cell,
-            self.vacuum,
-            self.allow_unseen,
-            False,
-            self.always_move,
-        )
+        relaxer = shared_relaxer(RelaxOptions(**split_options(vars(self))[0]))
         return self._document(structure, relaxer.relax(structure))
 
-    def _document(self, structure: Structure, result: RelaxResult) -> DeepRelaxDocument:
+    def _document(self, structure: Structure, result: RelaxResult[Structure]) -> DeepRelaxDocument:
         facts = result.facts()
         error = facts["expected_error"]
         message = result.message
@@ -206,7 +206,7 @@ def precondition(maker: Maker, deeprelax: DeepRelaxMaker | None = None) -> Preco
     return PreconditionedMaker(f"deeprelax, {maker.name}", maker, deeprelax or DeepRelaxMaker())
 
 
-def _bonds_above(result: RelaxResult, limit: float) -> list[UncertainBond]:
+def _bonds_above(result: RelaxResult[Structure], limit: float) -> list[UncertainBond]:
     bonds = result.bonds
     if bonds is None:
         return []

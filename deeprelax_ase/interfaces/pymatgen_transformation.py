@@ -5,6 +5,8 @@ none, so that `structure.apply(DeepRelaxTransformation())` works as written.
 """
 
 import warnings
+from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 from pymatgen.alchemy.materials import TransformedStructure
@@ -12,6 +14,7 @@ from pymatgen.core import Structure
 from pymatgen.transformations.transformation_abc import AbstractTransformation
 
 from deeprelax_ase.network.weights_registry import SPECIALIST, has_specialist, weights_sha256
+from deeprelax_ase.relaxation.options import RelaxOptions
 
 
 class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
@@ -24,15 +27,14 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         model: Name of shipped weights or a path.
         functional: Functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        relax_cell: False keeps the lattice.
-        vacuum: `auto` never strains an axis with a gap of more than 8 Å in the atoms, nor any
-            direction with one of 14 Å.
-        allow_unseen: Go on with elements the weights never saw.
-        always_move: Move a crystal also where the expected error is too large for the move.
         annotate: Add the site property `expected_error` (Å) and a `deeprelax` entry in the
             structure's properties, with the message that tells what was left as it was.
         sha256: Of the weights; None takes whatever the name stands for.
         sheets_sha256: Of those that `default` takes for sheets; None takes what is there.
+        **options: Further options by the names of `RelaxOptions`.
+
+    Raises:
+        ValueError: An option or its value is not allowed.
     """
 
     def __init__(
@@ -41,24 +43,26 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         functional: str = "PBE",
         device: str = "auto",
         *,
-        relax_cell: bool = True,
-        vacuum: str = "auto",
-        allow_unseen: bool = False,
-        always_move: bool = False,
         annotate: bool = False,
         sha256: str | None = None,
         sheets_sha256: str | None = None,
+        **options: Any,
     ) -> None:
-        self.model = str(model)
-        self.functional = functional
-        self.device = device
-        self.relax_cell = relax_cell
-        self.vacuum = vacuum
-        self.allow_unseen = allow_unseen
-        self.always_move = always_move
+        given = {"model": str(model), "functional": functional, "device": device}
+        self.options = RelaxOptions().changed(**given, **options)
         self.annotate = annotate
         self.sha256 = sha256
         self.sheets_sha256 = sheets_sha256
+
+    @property
+    def model(self) -> str:
+        """Name of the weights, or their path."""
+        return str(self.options.model)
+
+    @property
+    def functional(self) -> str:
+        """The functional that is relaxed to."""
+        return self.options.functional
 
     def apply_transformation(self, structure: Structure) -> Structure:
         """A relaxed copy of the structure.
@@ -72,19 +76,11 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         # Loading torch takes seconds; a transformation that is only built or stored needs none.
         from deeprelax_ase.relaxation.relaxer import shared_relaxer
 
-        relaxer = shared_relaxer(
-            self.model,
-            self.functional,
-            self.device,
-            self.relax_cell,
-            self.vacuum,
-            self.allow_unseen,
-            always_move=self.always_move,
-        )
+        relaxer = shared_relaxer(self.options)
         result = relaxer.relax(structure)
         is_specialist = result.weights.sha256 != relaxer.weights.sha256
         self._check_weights(result.weights, self.sheets_sha256 if is_specialist else self.sha256)
-        if result.status != "relaxed":
+        if not result.is_sound:
             warnings.warn(f"{result.formula}: {result.message}", stacklevel=2)
             return structure.copy()
         relaxed: Structure = result.structure
@@ -92,7 +88,9 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
             relaxed.properties["deeprelax"] = {
                 "expected_error": result.expected_error,
                 "uncertainty": result.uncertainty,
+                "status": result.status,
                 "message": result.message,
+                "notes": [note.code for note in result.notes],
                 "weights": result.weights.name,
                 "sha256": result.weights.sha256,
             }
@@ -114,8 +112,9 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
 
     def as_dict(self) -> dict[str, Any]:
         """The arguments under their own names, with the hashes of the weights."""
-        stored: dict[str, Any] = super().as_dict()
-        return stored | self._hashes()
+        module, name = type(self).__module__, type(self).__name__
+        head = {"@module": module, "@class": name, "@version": version("deeprelax-ase")}
+        return head | asdict(self.options) | {"annotate": self.annotate} | self._hashes()
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled, with the hashes of the weights."""
@@ -123,9 +122,12 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
 
     def _hashes(self) -> dict[str, str | None]:
         sheets = self.sheets_sha256
-        if sheets is None and has_specialist(self.model):
+        if sheets is None and has_specialist(self.options.model):
             sheets = weights_sha256(SPECIALIST)
-        return {"sha256": self.sha256 or weights_sha256(self.model), "sheets_sha256": sheets}
+        return {
+            "sha256": self.sha256 or weights_sha256(self.options.model),
+            "sheets_sha256": sheets,
+        }
 
     def __repr__(self) -> str:
         return f"DeepRelaxTransformation(model={self.model!r}, functional={self.functional!r})"

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 FUNCTIONALS = ("unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW")
 """Exchange-correlation functionals a network can be told to relax to; the index is its token."""
 
+SOLVER_METHODS = ("joint", "bed")
+"""How predicted distances become a structure, see `solver.solve`."""
+
 EDGES_PER_BATCH = 32_000
 """Directed edges that are computed at once unless another number is given: about 50 MB on a CPU."""
 _CUTOFF_MARGIN = 1e-4

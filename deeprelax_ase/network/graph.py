@@ -35,7 +35,8 @@ class CrystalGraph:
         numbers: Atomic numbers.
         positions: Å.
         cells: Å, row vectors.
-        strain_projectors: `Crystal.strain_projector` of each crystal.
+        strain_projectors: `Crystal.strain_freedom` of each crystal: of flat matrices, onto the
+            strains it may have.
         functionals: Index into `FUNCTIONALS` of the functional to relax to.
         num_atoms: Atoms of each crystal.
         batch: Crystal that each atom belongs to.
@@ -50,7 +51,7 @@ class CrystalGraph:
     numbers: Int[Tensor, " atoms"]
     positions: Float[Tensor, "atoms 3"]
     cells: Float[Tensor, "crystals 3 3"]
-    strain_projectors: Float[Tensor, "crystals 3 3"]
+    strain_projectors: Float[Tensor, "crystals 9 9"]
     functionals: Int[Tensor, " crystals"]
     num_atoms: Int[Tensor, " crystals"]
     batch: Int[Tensor, " atoms"]
@@ -124,7 +125,7 @@ def build_graph(
         numbers=torch.from_numpy(np.concatenate([c.numbers for c in crystals]).astype(np.int64)),
         positions=torch.from_numpy(np.concatenate([c.positions for c in crystals])),
         cells=torch.from_numpy(np.stack([c.cell for c in crystals])),
-        strain_projectors=torch.from_numpy(np.stack([c.strain_projector() for c in crystals])),
+        strain_projectors=torch.from_numpy(np.stack([c.strain_freedom() for c in crystals])),
         functionals=torch.tensor([FUNCTIONALS.index(name) for name in functionals]),
         num_atoms=torch.from_numpy(num_atoms),
         batch=torch.from_numpy(np.repeat(np.arange(len(crystals)), num_atoms)),

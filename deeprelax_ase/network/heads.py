@@ -139,5 +139,5 @@ class StrainHead(nn.Module):
         if self.tensors is not None:
             mean = graph.mean(0.1 * self.tensors(tensors).flatten(1))
             strains = strains + matrices_of(mean.unsqueeze(2)).squeeze(3)
-        projectors = graph.strain_projectors
-        return Estimate(projectors @ strains @ projectors, raw_scales, raw_weights)
+        free = graph.strain_projectors @ strains.flatten(1).unsqueeze(2)
+        return Estimate(free.view(-1, 3, 3), raw_scales, raw_weights)

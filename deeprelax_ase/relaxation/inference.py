@@ -18,10 +18,11 @@ from deeprelax_ase.relaxation.calibration import Calibration, combine
 from deeprelax_ase.relaxation.result import WeightsName
 from deeprelax_ase.relaxation.traced import TracedMove
 from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
+from deeprelax_ase.structures.notes import Note
 
 
 @dataclass(frozen=True)
-class Part:
+class CrystalPrediction:
     """What is predicted of one crystal, in numpy.
 
     Attributes:
@@ -88,20 +89,19 @@ class Predictor:
         """Configuration of its networks."""
         return self.networks[0].config
 
-    def notes(self, functional: str) -> tuple[str, ...]:
-        """What a user should be told who asks for a functional."""
+    def notes(self, functional: str) -> tuple[Note, ...]:
+        """Say where the weights never saw a functional."""
         if not self._functionals or functional in self._functionals:
             return ()
         known = ", ".join(name for name in FUNCTIONALS if name in self._functionals)
-        return (f"the weights {self.weights.name!r} never saw {functional}, but {known}",)
+        text = f"the weights {self.weights.name!r} never saw {functional}, but {known}"
+        return (Note("functional_unseen", text),)
 
     def predict(
-        self, crystals: Sequence[Crystal], functional: str, *, relax_cell: bool
-    ) -> list[Part]:
-        """Predict the relaxed structures of a batch."""
-        graph = build_graph(crystals, [functional] * len(crystals), self.config)
-        if not relax_cell:
-            graph = replace(graph, strain_projectors=torch.zeros_like(graph.strain_projectors))
+        self, crystals: Sequence[Crystal], functionals: Sequence[str]
+    ) -> list[CrystalPrediction]:
+        """Predict the relaxed structures of a batch, each with its functional."""
+        graph = build_graph(crystals, functionals, self.config)
         replicates = [list(self._predict_one(k, graph)) for k in range(len(self.networks))]
         if len(replicates) == 1:
             return replicates[0]
@@ -113,7 +113,7 @@ class Predictor:
             prediction: Prediction = network(graph.to(torch.float32, self.device))
             return prediction.to(torch.float64, "cpu")
 
-    def _predict_one(self, replicate: int, graph: CrystalGraph) -> Iterator[Part]:
+    def _predict_one(self, replicate: int, graph: CrystalGraph) -> Iterator[CrystalPrediction]:
         """What one of the networks makes of a batch."""
         at_once = self._small[replicate](graph) if self._small else None
         if at_once is not None:
@@ -140,7 +140,7 @@ def load_replicates(name: str | Path) -> list[Weights]:
     return [first, *(load_weights(path) for path in paths[1:])]
 
 
-def _mean(parts: Sequence[Part]) -> Part:
+def _mean(parts: Sequence[CrystalPrediction]) -> CrystalPrediction:
     """What replicates predict of one crystal together."""
     first = parts[0]
     failed = [part.status for part in parts if part.status != solver.SolveStatus.SOLVED]
@@ -166,7 +166,7 @@ def _mean(parts: Sequence[Part]) -> Part:
 
 def _split(
     graph: CrystalGraph, prediction: Prediction, solution: solver.Solution
-) -> Iterator[Part]:
+) -> Iterator[CrystalPrediction]:
     """Parts of a batch in order; `build_graph` lists the pairs of a crystal together."""
     num_atoms = graph.num_atoms.numpy()
     num_pairs = np.bincount(graph.edge_batch.numpy(), minlength=len(num_atoms))
@@ -181,7 +181,7 @@ def _split(
     for crystal, (last_atom, last_pair) in enumerate(zip(last_atoms, last_pairs, strict=True)):
         atoms = slice(last_atom - num_atoms[crystal], last_atom)
         pairs = slice(last_pair - num_pairs[crystal], last_pair)
-        yield Part(
+        yield CrystalPrediction(
             displacements=displacements[atoms],
             deformation=deformations[crystal],
             status=solver.SolveStatus(statuses[crystal]),

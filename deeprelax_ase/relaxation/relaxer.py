@@ -1,8 +1,9 @@
-"""`Relaxer`: unrelaxed structures in, relaxed structures out, one or many.
+"""Relax crystals: unrelaxed structures in, relaxed structures out, one or many.
 
 The front-ends (optimizer, transformation, command line) know only this module.
 """
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,81 +15,65 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 
-from deeprelax_ase import solver
 from deeprelax_ase.network.checkpoint import Weights, load_weights
-from deeprelax_ase.network.config import EDGES_PER_BATCH, FUNCTIONALS, NetworkConfig
+from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.weights_registry import SPECIALIST, has_specialist, replicate_paths
-from deeprelax_ase.relaxation.build_result import make_result
+from deeprelax_ase.relaxation.build_result import build_result
 from deeprelax_ase.relaxation.inference import Predictor, load_replicates
-from deeprelax_ase.relaxation.result import RelaxResult
-from deeprelax_ase.structures.read_structure import StructureInput, read_structure
-from deeprelax_ase.structures.vacuum import check_vacuum
+from deeprelax_ase.relaxation.options import RelaxOptions, options_from
+from deeprelax_ase.relaxation.result import RelaxResult, S
+from deeprelax_ase.structures.held import Held
+from deeprelax_ase.structures.notes import Note
+from deeprelax_ase.structures.read_structure import (
+    StructureInput,
+    plain_structure,
+    read_structure,
+)
 from deeprelax_ase.structures.validation import StructureError
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of its parent's OpenMP threads, and waits for them for ever.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class Relaxer:
     """Relaxes crystals in one pass.
 
     Args:
-        model: Name of shipped weights, a path to a weights file, or loaded `Weights`, or those of
+        model: Name of shipped weights, a path to a weights file, loaded `Weights`, or those of
             replicates. `default` takes `sheets` for sheets by themselves.
         functional: Exchange-correlation functional of the relaxation that is predicted.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        relax_cell: False keeps the cell and moves the atoms only.
-        vacuum: `auto` never strains an axis with a gap of more than 8 Å in the atoms, nor any
-            direction with one of 14 Å; `none` strains every periodic axis.
-        keep_symmetry: Average the result over the space group of the input.
-        allow_unseen: Go on with elements the weights never saw.
-        method: How distances become a structure, see `solver.solve`.
-        edges_per_batch: How much `relax_many` computes at once, in directed edges.
-        ensemble: Mean of all replicates of the weights, and their disagreement as a part of the
-            uncertainty (Eq. 21-24).
-        always_move: Move a crystal also where the expected error is too large for the move. By
-            default it is left as it was, and the result's message says so.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        options: A `RelaxOptions` to start from.
+        **changes: Further options, by the names of `RelaxOptions`: `hold`, `relax_cell`, `vacuum`,
+            `keep_symmetry`, `allow_unseen`, `always_move`, `ensemble`, `method`, ...
 
     Raises:
-        ValueError: Unknown weights, functional, device or method; see the message.
+        ValueError: Unknown weights, or an unknown option or value; see the message.
     """
 
     def __init__(
         self,
-        model: str | Path | Weights | Sequence[Weights] = "default",
-        functional: str = "PBE",
-        device: Any = "auto",
+        model: Any = None,
+        functional: str | None = None,
+        device: Any = None,
         *,
-        relax_cell: bool = True,
-        vacuum: str = "auto",
-        keep_symmetry: bool = True,
-        allow_unseen: bool = False,
-        method: str = "joint",
-        edges_per_batch: int = EDGES_PER_BATCH,
-        ensemble: bool = False,
-        always_move: bool = False,
+        options: RelaxOptions | None = None,
+        **changes: Any,
     ) -> None:
-        if functional not in FUNCTIONALS:
-            msg = f"unknown functional {functional!r}: choose from {', '.join(FUNCTIONALS)}"
-            raise ValueError(msg)
-        if method not in solver.METHODS:
-            msg = f"unknown method {method!r}: choose from {', '.join(solver.METHODS)}"
-            raise ValueError(msg)
-        check_vacuum(vacuum)
-        if not isinstance(edges_per_batch, int | np.integer) or edges_per_batch < 1:
-            msg = f"edges_per_batch is {edges_per_batch!r}: it has to be a positive whole number"
-            raise ValueError(msg)
-        self.device = _device(device)
-        self.functional = functional
-        self.relax_cell = relax_cell
-        self.vacuum = vacuum
-        self.keep_symmetry = keep_symmetry
-        self.allow_unseen = allow_unseen
-        self.method = method
-        self.edges_per_batch = edges_per_batch
-        self.always_move = always_move
+        given = {"model": model, "functional": functional, "device": device}
+        changes |= {name: value for name, value in given.items() if value is not None}
+        self.options = options_from(options, changes)
+        self.device = _device(self.options.device)
         _keep_freed_memory()
-        self._ensemble = ensemble
-        self._has_specialist = has_specialist(model)
-        self._general = self._load(model, ensemble)
+        self._has_specialist = has_specialist(self.options.model)
+        self._general = self._load(self.options.model, self.options.ensemble)
         self.weights = self._general.weights
+
+    @property
+    def functional(self) -> str:
+        """The functional that is relaxed to."""
+        return self.options.functional
 
     @property
     def config(self) -> NetworkConfig:
@@ -111,116 +96,124 @@ class Relaxer:
                 "is not empty"
             )
             raise ValueError(msg)
-        return Predictor(replicates, self.device, self.method)
+        return Predictor(replicates, self.device, self.options.method)
 
     @cached_property
     def _specialist(self) -> Predictor:
         """The networks for sheets, loaded when the first one comes."""
-        return self._load(SPECIALIST, self._ensemble and len(replicate_paths(SPECIALIST)) > 1)
+        return self._load(
+            SPECIALIST, self.options.ensemble and len(replicate_paths(SPECIALIST)) > 1
+        )
 
     def _predictor(self, entry: StructureInput) -> Predictor:
         """The networks for an input: a specialist for sheets, if there is one."""
         return self._specialist if self._has_specialist and entry.is_sheet else self._general
 
-    def relax(self, structure: Any, *, relax_cell: bool | None = None) -> RelaxResult:
+    def relax(
+        self, structure: S, *, relax_cell: bool | None = None, held: Held | None = None
+    ) -> RelaxResult[S]:
         """Relax one ASE Atoms or pymatgen Structure.
 
         Args:
             structure: Stays as it is.
-            relax_cell: Overrides what the relaxer was made with.
+            relax_cell: Overrides the option of that name.
+            held: What must stay as it is, in place of what the options say.
 
         Raises:
             ValueError: It cannot be read as a crystal, or holds elements the weights never saw.
         """
-        relax_cell = self.relax_cell if relax_cell is None else relax_cell
-        return self._relax_batch([self._read(structure)], relax_cell)[0]
+        if held is None:
+            options = self.options if relax_cell is None else self._with_cell(relax_cell)
+            held = options.held
+        return self._relax_batch([self._read(structure, held)])[0]
 
-    def relax_many(self, structures: Iterable[Any]) -> Iterator[RelaxResult]:
+    def _with_cell(self, relax_cell: bool) -> RelaxOptions:
+        return self.options.changed(relax_cell=relax_cell)
+
+    def relax_many(self, structures: Iterable[S]) -> Iterator[RelaxResult[S]]:
         """Relax any number of structures, lazily, in order, in batches packed by edge count.
 
         A structure that cannot be read gives a result with status `failed`; the rest go on.
         """
-        waiting: list[StructureInput | RelaxResult] = []
+        waiting: list[StructureInput | RelaxResult[Any]] = []
         edges = 0
         for structure in structures:
             try:
-                entry: StructureInput | RelaxResult = self._read(structure)
+                entry: StructureInput | RelaxResult[Any] = self._read(structure, self.options.held)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the rest go on
                 entry = self._failed(structure, error)
             size = self._estimated_edges(entry)
-            if waiting and edges + size > self.edges_per_batch:
+            if waiting and edges + size > self.options.edges_per_batch:
                 yield from self._flush(waiting)
                 waiting, edges = [], 0
             waiting.append(entry)
             edges += size
         yield from self._flush(waiting)
 
-    def _flush(self, waiting: Sequence[StructureInput | RelaxResult]) -> Iterator[RelaxResult]:
+    def _flush(
+        self, waiting: Sequence[StructureInput | RelaxResult[Any]]
+    ) -> Iterator[RelaxResult[Any]]:
         inputs = [entry for entry in waiting if isinstance(entry, StructureInput)]
         relaxed = iter(self._relax_or_fail(inputs))
         for entry in waiting:
             yield next(relaxed) if isinstance(entry, StructureInput) else entry
 
-    def _relax_or_fail(self, inputs: Sequence[StructureInput]) -> list[RelaxResult]:
+    def _relax_or_fail(self, inputs: Sequence[StructureInput]) -> list[RelaxResult[Any]]:
         """Results of a batch; where it raises, those of its halves, down to the one at fault."""
         if not inputs:
             return []
         try:
-            return self._relax_batch(inputs, self.relax_cell)
+            return self._relax_batch(inputs)
         except Exception as error:  # noqa: BLE001 - constraints and calculators are users' code
             if len(inputs) == 1:
                 return [self._failed(inputs[0].source, error)]
         half = len(inputs) // 2
         return self._relax_or_fail(inputs[:half]) + self._relax_or_fail(inputs[half:])
 
-    def _estimated_edges(self, entry: StructureInput | RelaxResult) -> int:
+    def _estimated_edges(self, entry: StructureInput | RelaxResult[Any]) -> int:
         if isinstance(entry, RelaxResult):
             return 0
         return len(entry.crystal) * (self.config.max_neighbors + 2)
 
-    def _read(self, structure: Any) -> StructureInput:
-        read = read_structure(structure, self.vacuum, self.config.reach)
+    def _read(self, structure: Any, held: Held) -> StructureInput:
+        read = read_structure(structure, self.options.vacuum, self.config.reach, held)
         predictor = self._predictor(read)
         unseen = set(read.crystal.numbers.tolist()) - predictor.seen if predictor.seen else set()
-        if unseen and not self.allow_unseen:
+        if unseen and not self.options.allow_unseen:
             names = ", ".join(chemical_symbols[z] for z in sorted(unseen))
             msg = (
                 f"the weights {predictor.weights.name!r} never saw {names}: "
                 "pass allow_unseen=True to go on all the same, or train on it"
             )
             raise StructureError(msg)
-        return replace(read, notes=read.notes + predictor.notes(self.functional))
+        functional = read.functional or self.options.functional
+        return replace(read, notes=read.notes + predictor.notes(functional))
 
-    def _relax_batch(self, inputs: Sequence[StructureInput], relax_cell: bool) -> list[RelaxResult]:
+    def _relax_batch(self, inputs: Sequence[StructureInput]) -> list[RelaxResult[Any]]:
         predictors = [self._predictor(entry) for entry in inputs]
-        results: dict[int, RelaxResult] = {}
+        results: dict[int, RelaxResult[Any]] = {}
         for predictor in dict.fromkeys(predictors):
             places = [k for k, one in enumerate(predictors) if one is predictor]
             started = time.perf_counter()
             parts = predictor.predict(
-                [inputs[k].crystal for k in places], self.functional, relax_cell=relax_cell
+                [inputs[k].crystal for k in places],
+                [inputs[k].functional or self.options.functional for k in places],
             )
             each = time.perf_counter() - started
             each /= sum(len(inputs[k].crystal) for k in places)
             for place, part in zip(places, parts, strict=True):
-                results[place] = make_result(
-                    inputs[place],
-                    part,
-                    predictor,
-                    relax_cell=relax_cell,
-                    keep_symmetry=self.keep_symmetry,
-                    always_move=self.always_move,
-                    seconds=each * len(inputs[place].crystal),
-                )
+                seconds = each * len(inputs[place].crystal)
+                results[place] = build_result(inputs[place], part, predictor, self.options, seconds)
         return [results[place] for place in range(len(inputs))]
 
-    def _failed(self, structure: Any, error: Exception) -> RelaxResult:
+    def _failed(self, structure: Any, error: Exception) -> RelaxResult[Any]:
         is_ours = isinstance(error, ValueError)
-        message = str(error) if is_ours else f"{type(error).__name__}: {error}"
+        text = str(error) if is_ours else f"{type(error).__name__}: {error}"
+        structure = plain_structure(structure)
         return RelaxResult(
             structure,
             "failed",
-            message,
+            (Note("unreadable", text),),
             strain=np.zeros((3, 3)),
             displacement=np.zeros((0, 3)),
             formula="",
@@ -236,27 +229,9 @@ class Relaxer:
 
 
 @lru_cache(maxsize=8)
-def shared_relaxer(
-    model: str | Path = "default",
-    functional: str = "PBE",
-    device: str = "auto",
-    relax_cell: bool = True,
-    vacuum: str = "auto",
-    allow_unseen: bool = False,
-    ensemble: bool = False,
-    always_move: bool = False,
-) -> Relaxer:
+def shared_relaxer(options: RelaxOptions) -> Relaxer:
     """A relaxer with these options, loaded once in a process."""
-    return Relaxer(
-        model,
-        functional,
-        device,
-        relax_cell=relax_cell,
-        vacuum=vacuum,
-        allow_unseen=allow_unseen,
-        ensemble=ensemble,
-        always_move=always_move,
-    )
+    return Relaxer(options=options)
 
 
 def _keep_freed_memory() -> None:
@@ -269,7 +244,7 @@ def _keep_freed_memory() -> None:
 
 
 def _device(name: Any) -> torch.device:
-    choices = "'auto', 'cpu', 'cuda' or 'cuda:N'"
+    choices = "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'"
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -277,8 +252,11 @@ def _device(name: Any) -> torch.device:
     except (RuntimeError, TypeError) as error:
         msg = f"unknown device {name!r}: choose {choices}"
         raise ValueError(msg) from error
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda", "mps"):
         msg = f"unknown device {name!r}: choose {choices}"
+        raise ValueError(msg)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        msg = "no device 'mps': this torch sees no Apple GPU; choose 'auto' or 'cpu'"
         raise ValueError(msg)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()

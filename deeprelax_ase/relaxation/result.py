@@ -1,13 +1,20 @@
-"""What comes of a relaxation: the result a user sees."""
+"""The result of a relaxation that a user sees."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
-Status = Literal["relaxed", "refused", "failed"]
+from deeprelax_ase.structures.notes import Note, sentences
+
+Status = Literal["relaxed", "unchanged", "refused", "failed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+SOUND: frozenset[Status] = frozenset({"relaxed", "unchanged"})
+"""Statuses of a prediction that passed its checks, whether the move was made or not."""
+S = TypeVar("S")
+"""Type of the structure: what came in goes out."""
 
 
 class WeightsName(NamedTuple):
@@ -17,7 +24,7 @@ class WeightsName(NamedTuple):
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bonds:
     """Predicted bonds of a crystal, each pair of atoms once.
 
@@ -40,17 +47,17 @@ class Bonds:
     distances: Float[np.ndarray, " bonds"]
 
 
-@dataclass(frozen=True)
-class RelaxResult:
+@dataclass(frozen=True, eq=False)
+class RelaxResult(Generic[S]):
     """What came of one structure.
 
     Attributes:
-        structure: Relaxed, of the type that came in, and never the input but a copy; the input
-            itself unless `relaxed`.
-        status: `relaxed`, also where it was left as it was, because the expected error is too
-            large for the move (the message says so); `refused`: the prediction failed a sanity
-            check and the input is returned; `failed`: the input could not be read as a crystal.
-        message: What a person should know.
+        structure: Of the type that came in. A moved copy if `relaxed`, a copy as it was if
+            `unchanged`, else the input itself.
+        status: `relaxed`; `unchanged`: the move cannot be told from an error, or nothing may move;
+            `refused`: the prediction failed a sanity check; `failed`: the input could not be read
+            as a crystal.
+        notes: What a person should know: short codes with a sentence each.
         strain: Symmetric; `relaxed_cell = cell @ expm(strain)` on the periodic axes.
         displacement: Of every atom, Å, in the frame of the input cell.
         formula: Reduced formula of the input, empty if it failed.
@@ -68,9 +75,9 @@ class RelaxResult:
         weights: Name and SHA-256 of the weights.
     """
 
-    structure: Any
+    structure: S
     status: Status
-    message: str
+    notes: tuple[Note, ...]
     strain: Float[np.ndarray, "3 3"]
     displacement: Float[np.ndarray, "atoms 3"]
     formula: str
@@ -82,6 +89,16 @@ class RelaxResult:
     bonds: Bonds | None
     seconds: float
     weights: WeightsName
+
+    @property
+    def message(self) -> str:
+        """The sentences of the notes in one line."""
+        return sentences(self.notes)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the prediction passed its checks: `relaxed` or `unchanged`."""
+        return self.status in SOUND
 
     @property
     def volume_change(self) -> float:

@@ -1,16 +1,15 @@
 """A chunk of a screening: some entries of the input, read and relaxed, as a table of rows."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import count, islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from deeprelax_ase.network.config import EDGES_PER_BATCH, FUNCTIONALS
+from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.screening.records import Item, one_line
 from deeprelax_ase.screening.rows import ROWS, failed_row, result_row
-from deeprelax_ase.structures.vacuum import check_vacuum
 
 CHUNK_SIZE = 256
 """Entries of the input that are read, relaxed and written together."""
@@ -25,37 +24,11 @@ def edges_within(memory: int) -> int:
     return max(1, memory * 2**20 // _BYTES_PER_EDGE)
 
 
-@dataclass(frozen=True)
-class RelaxOptions:
-    """What the relaxers of a screening are made with: arguments of `Relaxer`."""
-
-    model: str = "default"
-    functional: str = "PBE"
-    device: str = "auto"
-    relax_cell: bool = True
-    vacuum: str = "auto"
-    allow_unseen: bool = False
-    ensemble: bool = False
-    always_move: bool = False
-    edges_per_batch: int = EDGES_PER_BATCH
-
-    def __post_init__(self) -> None:
-        if self.functional not in FUNCTIONALS:
-            msg = f"unknown functional {self.functional!r}: choose from {', '.join(FUNCTIONALS)}"
-            raise ValueError(msg)
-        check_vacuum(self.vacuum)
-
-    def identity(self) -> dict[str, Any]:
-        """What results depend on, by more than their rounding."""
-        facts = asdict(self)
-        del facts["device"], facts["edges_per_batch"]
-        return facts
-
-    def relaxer(self) -> Any:
-        """A relaxer, with its weights loaded."""
-        from deeprelax_ase.relaxation.relaxer import Relaxer
-
-        return Relaxer(**asdict(self))
+def identity(options: RelaxOptions) -> dict[str, Any]:
+    """What results depend on, by more than their rounding."""
+    facts = asdict(options)
+    del facts["device"], facts["edges_per_batch"]
+    return facts
 
 
 class Chunk(NamedTuple):

@@ -13,12 +13,15 @@ from string import Template
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 from jaxtyping import Float
 
-from deeprelax_ase.screening.chunk import RelaxOptions
+from deeprelax_ase.relaxation.relaxer import Relaxer
+from deeprelax_ase.relaxation.result import SOUND
 from deeprelax_ase.screening.output_formats import ROWS_IN_GROUP, run_of
 from deeprelax_ase.screening.rank_and_deduplicate import Summary, summarise
 from deeprelax_ase.screening.rows import atoms_of_row
@@ -51,7 +54,7 @@ def write_page(path: Path, output: Path) -> None:
         msg = f"{output}: a report is made from a parquet output; end its name in .parquet"
         raise ValueError(msg)
     summary = summarise(output)
-    relaxer = RelaxOptions(**run["options"]).relaxer() if len(summary.expected_errors) else None
+    relaxer = Relaxer(**run["options"]) if len(summary.expected_errors) else None
     best, worst = _ends(output, len(summary.expected_errors))
     crystals = {
         name: [_crystal(row, relaxer) for row in rows]
@@ -130,9 +133,7 @@ def _color(number: int) -> str:
 
 
 def _status_rows(summary: Summary) -> Iterator[str]:
-    rows = [(summary.statuses.get("relaxed", 0), "relaxed")]
-    if summary.unmoved:
-        rows.append((summary.unmoved, "of these left as they were: within the expected error"))
+    rows = [(summary.statuses.get(status, 0), status) for status in ("relaxed", "unchanged")]
     if summary.trusted is not None:
         rows.append((summary.trusted, "of these trusted"))
     if summary.groups is not None:
@@ -145,7 +146,7 @@ def _status_rows(summary: Summary) -> Iterator[str]:
 
 def _histograms(output: Path) -> Iterator[str]:
     table = pq.read_table(output, columns=["status", *_QUANTITIES])
-    relaxed = table.filter(np.array(table["status"].to_pylist(), dtype=object) == "relaxed")
+    relaxed = table.filter(pc.is_in(table["status"], pa.array(sorted(SOUND))))
     shown: Sequence[tuple[str, str, Callable[[Any], Any]]] = (
         ("expected_error", "expected error / Å", lambda v: v),
         ("largest_displacement", "largest move of an atom / Å", lambda v: v),

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from ase.io import write as ase_write
 from pymatgen.core import Structure
 
+from deeprelax_ase.relaxation.result import SOUND
 from deeprelax_ase.screening.rows import RANKED, atoms_of_row, structure_of_row
 from deeprelax_ase.screening.work_folder import RUN_KEY, Run
 from deeprelax_ase.structures.atomic_write import replace_text
@@ -186,7 +187,7 @@ def export(
 def _chosen(results: Path, *, trusted: bool, unique: bool) -> Iterator[dict[str, Any]]:
     """Rows to be exported."""
     for row in read_rows(results):
-        if row["status"] != "relaxed":
+        if row["status"] not in SOUND:
             continue
         for wanted, column, option in (
             (trusted, "trusted", "--max-error"),

@@ -20,7 +20,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from deeprelax_ase.screening.chunk import Chunk, RelaxOptions, failed_chunk, relax_chunk
+from deeprelax_ase.relaxation.options import RelaxOptions
+from deeprelax_ase.screening.chunk import Chunk, failed_chunk, relax_chunk
 
 _AHEAD = 2
 """Chunks that wait for each process, so that none waits for a chunk."""
@@ -151,6 +152,8 @@ def _begin(options: RelaxOptions, counter: Any, parent: int) -> None:
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     import torch
 
+    from deeprelax_ase.relaxation.relaxer import Relaxer
+
     torch.set_num_threads(1)
     with counter.get_lock():
         number = counter.value
@@ -159,7 +162,7 @@ def _begin(options: RelaxOptions, counter: Any, parent: int) -> None:
     if devices and options.device in ("auto", "cuda"):
         options = replace(options, device=f"cuda:{number % devices}")
     try:
-        _relaxer = options.relaxer()
+        _relaxer = Relaxer(options=options)
     except ValueError as error:  # raised by the first chunk: an initializer would break the pool
         _relaxer = error
 

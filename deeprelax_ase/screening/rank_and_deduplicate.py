@@ -15,12 +15,13 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
 from deeprelax_ase.datasets.write_pairs import reduced_composition
+from deeprelax_ase.relaxation.result import SOUND
 from deeprelax_ase.screening.rows import RANKED, structure_of_row
 
 _LONG_REASON = 120
 _LIGHT = ("status", "expected_error", "item")
 _GEOMETRY = ("numbers", "pbc", "relaxed_cell", "relaxed_positions")
-_COUNTED = ("status", "error", "note", "rank", "expected_error", "trusted", "representative")
+_COUNTED = ("status", "error", "note_codes", "rank", "expected_error", "trusted", "representative")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def overview(
     lengths, compositions, errors, entries = [], [], [], 0
     for part in parts:
         table = pq.read_table(part, columns=[*_LIGHT, *(["numbers"] if deduplicate else [])])
-        relaxed = pc.equal(table["status"], "relaxed")
+        relaxed = pc.is_in(table["status"], pa.array(sorted(SOUND)))
         error = pc.if_else(relaxed, pc.fill_null(table["expected_error"], np.inf), np.nan)
         errors.append(error.to_numpy())
         lengths.append(len(table))
@@ -167,8 +168,8 @@ class Summary:
     """What came of a screening.
 
     Attributes:
-        statuses: How many were relaxed, refused, failed.
-        unmoved: Relaxed ones that were left as they were.
+        statuses: How many were relaxed, left unchanged, refused, failed.
+        notes: How many have a note of each code.
         reasons: Why the others were refused or failed, without their numbers and names.
         expected_errors: Of what was relaxed, Å, sorted.
         trusted: How many, or None.
@@ -176,7 +177,7 @@ class Summary:
     """
 
     statuses: Mapping[str, int]
-    unmoved: int
+    notes: Mapping[str, int]
     reasons: Mapping[tuple[str, str], int]
     expected_errors: Float[np.ndarray, " relaxed"]
     trusted: int | None
@@ -194,7 +195,7 @@ class Tally:
     def __init__(self) -> None:
         self._statuses: Counter[str] = Counter()
         self._reasons: Counter[tuple[str, str]] = Counter()
-        self._unmoved = 0
+        self._notes: Counter[str] = Counter()
         self._errors: list[Float[np.ndarray, " some"]] = []
         self._trusted: int | None = None
         self._groups = 0
@@ -210,10 +211,10 @@ class Tally:
         self._statuses.update(statuses)
         pairs = zip(statuses, errors, strict=True)
         self._reasons.update(
-            (status, general(error)) for status, error in pairs if status != "relaxed"
+            (status, general(error)) for status, error in pairs if status not in SOUND
         )
-        still = pc.match_substring(pc.fill_null(table["note"], ""), "left as it was")
-        self._unmoved += pc.sum(still).as_py() or 0
+        for codes in table["note_codes"].drop_null().to_pylist():
+            self._notes.update(codes)
         ranked = table.filter(pc.is_valid(table["rank"]))
         self._errors.append(pc.fill_null(ranked["expected_error"], np.inf).to_numpy())
         trusted = ranked["trusted"].drop_null()
@@ -225,7 +226,7 @@ class Tally:
         """What passed."""
         return Summary(
             dict(self._statuses),
-            self._unmoved,
+            dict(self._notes),
             dict(self._reasons),
             np.sort(np.concatenate([np.zeros(0), *self._errors])),
             self._trusted,

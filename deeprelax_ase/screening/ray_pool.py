@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from deeprelax_ase.screening.chunk import Chunk, RelaxOptions, relax_chunk
+from deeprelax_ase.relaxation.options import RelaxOptions
+from deeprelax_ase.screening.chunk import Chunk, relax_chunk
 
 _WINDOW = 256
 """Chunks handed to Ray at once: all that the driver and the object store hold of the input."""
@@ -96,8 +97,10 @@ class _Actor:
     def __init__(self, options: RelaxOptions) -> None:
         import torch
 
+        from deeprelax_ase.relaxation.relaxer import Relaxer
+
         torch.set_num_threads(1)
-        self._relaxer = options.relaxer()
+        self._relaxer = Relaxer(options=options)
 
     def __call__(self, batch: pa.Table) -> dict[str, list[Any]]:
         # These bytes are the driver's own, of this very run: nothing a user gave is unpickled.

@@ -13,7 +13,7 @@ from pymatgen.core import Structure
 
 from deeprelax_ase.relaxation.result import RelaxResult
 from deeprelax_ase.structures.crystal import complete_cell
-from deeprelax_ase.structures.read_structure import plain_crystal
+from deeprelax_ase.structures.read_structure import plain_crystal, plain_structure
 
 _VACUUM = 15.0
 _VECTOR = pa.list_(pa.float64())
@@ -23,7 +23,8 @@ ROWS = pa.schema(
         "item": pa.int64(),  # place of its entry in the input
         "status": pa.string(),
         "error": pa.string(),  # why it was refused or failed
-        "note": pa.string(),  # what a person should know of one that was relaxed
+        "note": pa.string(),  # what a person should know of one that was relaxed or left unchanged
+        "note_codes": pa.list_(pa.string()),  # the same as codes that can be counted
         "formula": pa.string(),
         "numbers": pa.list_(pa.uint8()),
         "pbc": pa.list_(pa.bool_()),
@@ -59,7 +60,7 @@ def failed_row(name: str, item: int, error: str) -> dict[str, Any]:
     return {"id": _text(name), "item": item, "status": "failed", "error": _text(error)}
 
 
-def result_row(name: str, item: int, structure: Any, result: RelaxResult) -> dict[str, Any]:
+def result_row(name: str, item: int, structure: Any, result: RelaxResult[Any]) -> dict[str, Any]:
     """The row of a result.
 
     Args:
@@ -70,14 +71,14 @@ def result_row(name: str, item: int, structure: Any, result: RelaxResult) -> dic
     """
     if result.status == "failed":
         return failed_row(name, item, result.message)
-    before, after = plain_crystal(structure), plain_crystal(result.structure)
-    is_relaxed = result.status == "relaxed"
+    before, after = plain_crystal(plain_structure(structure)), plain_crystal(result.structure)
     return {
         "id": _text(name),
         "item": item,
         "status": result.status,
-        "error": None if is_relaxed else result.message,
-        "note": result.message or None if is_relaxed else None,
+        "error": None if result.is_sound else result.message,
+        "note": result.message or None if result.is_sound else None,
+        "note_codes": [note.code for note in result.notes],
         "formula": result.formula,
         "numbers": before.numbers,
         "pbc": before.pbc,

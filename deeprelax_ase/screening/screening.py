@@ -13,14 +13,15 @@ from deeprelax_ase.network.weights_registry import (
     replicate_paths,
     weights_sha256,
 )
-from deeprelax_ase.screening.chunk import CHUNK_SIZE, Chunk, RelaxOptions, chunks
+from deeprelax_ase.relaxation.options import RelaxOptions
+from deeprelax_ase.screening.chunk import CHUNK_SIZE, Chunk, chunks, identity
 from deeprelax_ase.screening.inputs import ScreenInput
 from deeprelax_ase.screening.output_formats import check_output, run_of, write_output
 from deeprelax_ase.screening.process_pool import Pool
 from deeprelax_ase.screening.rank_and_deduplicate import Summary, Tally, overview
 from deeprelax_ase.screening.work_folder import Run, WorkFolder, difference, work_path
 
-_FORMAT = 1
+_FORMAT = 2
 """Of rows and chunks; work of another format cannot be gone on with."""
 
 
@@ -77,7 +78,7 @@ class Screening:
             "entries": survey.count,
             "shard": shard,
             "shards": shards,
-            "options": options.identity(),
+            "options": identity(options),
             "weights_sha256": _hashes(options),
         }
         self._finished_run: Run = {

@@ -7,7 +7,7 @@ through `gauss_newton_step`, which is differentiable.
 """
 
 from deeprelax_ase.solver.gauss_newton import gauss_newton_step
-from deeprelax_ase.solver.solve import METHODS, solve
+from deeprelax_ase.solver.solve import solve
 from deeprelax_ase.solver.state import Solution, SolveStatus, start
 
-__all__ = ["METHODS", "Solution", "SolveStatus", "gauss_newton_step", "solve", "start"]
+__all__ = ["Solution", "SolveStatus", "gauss_newton_step", "solve", "start"]

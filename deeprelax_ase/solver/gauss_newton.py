@@ -1,6 +1,6 @@
 """The joint fit: weighted least squares over displacements and deformation by Gauss-Newton."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,9 +25,7 @@ from deeprelax_ase.solver.state import (
     sum_over,
     unmoved,
 )
-
-_KNEE = 0.5
-"""Residuals beyond this many scales count by their size, not by their square."""
+from deeprelax_ase.structures.held import COMPONENTS
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,6 @@ def solve_joint(
     prediction: Prediction,
     max_steps: int,
     tolerance: float,
-    *,
-    is_robust: bool,
 ) -> Solution:
     """Iterate to convergence; a crystal stops at its last sound and better iterate.
 
@@ -55,13 +51,12 @@ def solve_joint(
         prediction: What to fit.
         max_steps: At most so many steps.
         tolerance: Å, and change of strain.
-        is_robust: Re-weight before each step, see `_reweighted`.
     """
     graph, prediction = graph.to(torch.float64), prediction.to(torch.float64)
     heads = start(prediction)
 
     def iterate(state: State) -> Iterate:
-        return _judge(graph, prediction, heads, state, is_robust)
+        return _judge(graph, prediction, heads, state)
 
     best = iterate(heads)
     status = best.status
@@ -71,10 +66,7 @@ def solve_joint(
     steps = torch.zeros_like(graph.num_atoms)
     for step in range(max_steps):
         state = best.state
-        weighted = prediction
-        if is_robust:
-            weighted = _reweighted(prediction, heads, state, best.lengths)
-        new = iterate(gauss_newton_step(graph, weighted, heads, state))
+        new = iterate(gauss_newton_step(graph, prediction, heads, state))
         status = torch.where(active, new.status, status)
         sound = active & (new.status == SolveStatus.SOLVED)
         better = sound & _is_better(new, best)
@@ -97,24 +89,16 @@ def one_step(
         The step's end, and for which crystals it is what `solve_joint` would return of one step.
     """
     heads = start(prediction)
-    before = _judge(graph, prediction, heads, heads, is_robust=False)
-    after = _judge(
-        graph,
-        prediction,
-        heads,
-        gauss_newton_step(graph, prediction, heads, heads),
-        is_robust=False,
-    )
+    before = _judge(graph, prediction, heads, heads)
+    after = _judge(graph, prediction, heads, gauss_newton_step(graph, prediction, heads, heads))
     sound = (before.status == SolveStatus.SOLVED) & (after.status == SolveStatus.SOLVED)
     return after, sound & _is_better(after, before)
 
 
-def _judge(
-    graph: CrystalGraph, prediction: Prediction, heads: State, state: State, is_robust: bool
-) -> Iterate:
+def _judge(graph: CrystalGraph, prediction: Prediction, heads: State, state: State) -> Iterate:
     lengths = pair_lengths(graph, state)
     status = check(graph, state, lengths)
-    objective = _objective(graph, prediction, heads, state, lengths, is_robust)
+    objective = _objective(graph, prediction, heads, state, lengths)
     return Iterate(state, lengths, status, objective)
 
 
@@ -161,11 +145,8 @@ def gauss_newton_step(
     of_pair = deformations.index_select(0, crystals)
     lengths, directions = length_and_direction(undeformed, of_pair)
     by_displacement = (of_pair @ directions.unsqueeze(2)).squeeze(2)
-    projectors = graph.strain_projectors.index_select(0, crystals)
-    by_deformation = _symmetric_product(
-        (projectors @ undeformed.unsqueeze(2)).squeeze(2),
-        (projectors @ directions.unsqueeze(2)).squeeze(2),
-    )
+    by_deformation = _symmetric_product(undeformed, directions)
+    to_components = torch.from_numpy(COMPONENTS).to(graph.cells)
     change, components = solve_normal_equations(
         NormalEquations(
             pairs=graph.edge_index,
@@ -180,44 +161,13 @@ def gauss_newton_step(
             atom_residuals=heads[0] - displacements,
             crystal_weights=prediction.strain_weights,
             crystal_residuals=_components(heads[1] - deformations),
+            strain_projectors=to_components @ graph.strain_projectors @ to_components.mT,
         )
     )
     moved = displacements + change
     moved = moved - graph.mean(moved).index_select(0, graph.batch)
-    projectors = graph.strain_projectors
-    return moved, deformations + projectors @ _symmetric(components) @ projectors
-
-
-def _misfits(
-    prediction: Prediction, heads: State, state: State, lengths: Float[Tensor, " pairs"]
-) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " atoms"]]:
-    """How far lengths and displacements are from what was predicted, Å."""
-    moves = torch.linalg.vector_norm(state[0] - heads[0], dim=1)
-    return (lengths - prediction.distances).abs(), moves
-
-
-def _reweighted(
-    prediction: Prediction, heads: State, state: State, lengths: Float[Tensor, " pairs"]
-) -> Prediction:
-    """Weights that turn squares into absolute values beyond the knee (iterated re-weighting)."""
-    misfits, moves = _misfits(prediction, heads, state, lengths)
-    scales = prediction.distance_log_scales.exp()
-    move_scales = prediction.displacement_log_scales.exp()
-    return replace(
-        prediction,
-        distance_weights=prediction.distance_weights / (misfits / scales).clamp_min(_KNEE),
-        displacement_weights=prediction.displacement_weights
-        / (moves / move_scales).clamp_min(_KNEE),
-    )
-
-
-def _cost(misfits: Tensor, log_scales: Tensor, is_robust: bool) -> Tensor:
-    """Square of a misfit, or what re-weighted least squares minimises."""
-    if not is_robust:
-        return misfits**2
-    scales = log_scales.exp()
-    linear = 2 * scales * misfits - _KNEE * scales**2
-    return torch.where(misfits < _KNEE * scales, misfits**2 / _KNEE, linear)
+    strains = graph.strain_projectors @ _symmetric(components).view(-1, 9, 1)
+    return moved, deformations + strains.view(-1, 3, 3)
 
 
 def _objective(
@@ -226,15 +176,10 @@ def _objective(
     heads: State,
     state: State,
     lengths: Float[Tensor, " pairs"],
-    is_robust: bool,
 ) -> Float[Tensor, " crystals"]:
-    misfits, moves = _misfits(prediction, heads, state, lengths)
-    by_pair = prediction.distance_weights * _cost(
-        misfits, prediction.distance_log_scales, is_robust
-    )
-    by_atom = prediction.displacement_weights * _cost(
-        moves, prediction.displacement_log_scales, is_robust
-    )
+    moves = torch.linalg.vector_norm(state[0] - heads[0], dim=1)
+    by_pair = prediction.distance_weights * (lengths - prediction.distances).abs() ** 2
+    by_atom = prediction.displacement_weights * moves**2
     strain = ((state[1] - heads[1]) ** 2).sum(dim=(1, 2))
     return (
         sum_over(graph.edge_batch, by_pair, graph.num_crystals)

@@ -24,6 +24,7 @@ class NormalEquations:
         atom_residuals: Of the displacements, Å.
         crystal_weights: Of the deformations, Å^2.
         crystal_residuals: Of the deformations.
+        strain_projectors: Onto the components that may change.
     """
 
     pairs: Int[Tensor, "2 pairs"]
@@ -38,6 +39,7 @@ class NormalEquations:
     atom_residuals: Float[Tensor, "atoms 3"]
     crystal_weights: Float[Tensor, " crystals"]
     crystal_residuals: Float[Tensor, "crystals 6"]
+    strain_projectors: Float[Tensor, "crystals 6 6"]
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,18 @@ def assemble(equations: NormalEquations) -> Blocks:
     atom = atom.index_add(0, i, -2.0 * square * image)
     both = torch.cat([j, i])
     border = a.new_zeros(num_atoms, 3, 6).index_add(0, both, torch.cat([mixed, -mixed]))
+    free = equations.strain_projectors
+    border = border @ free.index_select(0, equations.batch)
     atom_right = equations.atom_weights.unsqueeze(1) * equations.atom_residuals
     atom_right = atom_right.index_add(0, both, torch.cat([right, -right]))
     weighted_h = equations.weights.unsqueeze(1) * h
-    corner = equations.crystal_weights.view(-1, 1, 1) * torch.eye(6).to(a)
+    own = equations.crystal_weights.view(-1, 1, 1) * torch.eye(6).to(a)
+    corner = torch.zeros_like(own)
     corner = corner.index_add(0, equations.crystals, weighted_h.unsqueeze(2) * h.unsqueeze(1))
+    corner = own + free @ corner @ free
     corner_right = equations.crystal_weights.unsqueeze(1) * equations.crystal_residuals
     corner_right = corner_right.index_add(
         0, equations.crystals, weighted_h * equations.residuals.unsqueeze(1)
     )
+    corner_right = (free @ corner_right.unsqueeze(2)).squeeze(2)
     return Blocks(atom, -square * (1.0 - image), border, corner, atom_right, corner_right)

@@ -7,10 +7,12 @@ from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixScaled
 from jaxtyping import Bool, Float
 
 from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.stale import stale_names
 from deeprelax_ase.structures.validation import disordered
 
 _LARGEST_STRAIN_STEP = 0.1
 _FULL = 1e-3
+_SAME_LENGTH = 1e-6
 
 
 def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
@@ -41,6 +43,26 @@ def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     return crystal, free
 
 
+def stale_in(atoms: Atoms) -> list[str]:
+    """Names in `info` and `arrays` of what belongs to the geometry of now."""
+    own = {"numbers", "positions"}
+    return stale_names(name for name in (*atoms.info, *atoms.arrays) if name not in own)
+
+
+def broken_bonds(before: Atoms, after: Atoms) -> str | None:
+    """Name a bond of fixed length that has another length now, or None."""
+    for constraint in _rigid_bonds(before):
+        for i, j in constraint.pairs:
+            old, new = before.get_distance(i, j, mic=True), after.get_distance(i, j, mic=True)
+            if constraint.bondlengths is None and abs(new - old) > _SAME_LENGTH:
+                return f"the bond of atoms {i} and {j} is fixed at {old:.4f} Å, and is {new:.4f} Å"
+    return None
+
+
+def _rigid_bonds(atoms: Atoms) -> list[FixBondLengths]:
+    return [one for one in atoms.constraints if isinstance(one, FixBondLengths)]
+
+
 def copied_atoms(atoms: Atoms) -> Atoms:
     """A copy with the same calculator."""
     copied = atoms.copy()
@@ -69,8 +91,9 @@ def move_atoms(
 ) -> None:
     """Give atoms a new cell and new positions in place, as far as their constraints allow.
 
-    A SinglePointCalculator is taken off: its results are those of the old geometry, and ASE's
-    writers would store them with the new one.
+    A SinglePointCalculator is taken off, and energies, forces and the like are dropped from `info`
+    and `arrays`: they are those of the old geometry, and ASE's writers would store them with the
+    new one.
 
     Args:
         atoms: What is moved.
@@ -80,15 +103,14 @@ def move_atoms(
     """
     if isinstance(atoms.calc, SinglePointCalculator):
         atoms.calc = None
+    for name in stale_in(atoms):
+        atoms.info.pop(name, None)
+        atoms.arrays.pop(name, None)
     if not atoms.constraints:
         atoms.set_cell(cell)
         atoms.positions[:] = positions
         return
-    rigid = [
-        constraint
-        for constraint in atoms.constraints
-        if isinstance(constraint, FixBondLengths) and constraint.bondlengths is None
-    ]
+    rigid = [one for one in _rigid_bonds(atoms) if one.bondlengths is None]
     for constraint in rigid:  # else they would hold the lengths of the deformed cell
         constraint.bondlengths = constraint.initialize_bond_lengths(atoms)
     # ASE's FixSymmetry refuses a deformation of more than 25 % in one call.

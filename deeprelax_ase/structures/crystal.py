@@ -10,6 +10,8 @@ import numpy as np
 import vesin
 from jaxtyping import Bool, Float, Int
 
+from deeprelax_ase.structures.held import strain_freedom
+
 MAX_ATOMIC_NUMBER = 118
 LEAST_DISTANCE = 0.5
 """Two atoms nearer than this (Å) are on top of each other, in an input or in a result."""
@@ -43,12 +45,16 @@ class Crystal:
         positions: Cartesian, Å. Not necessarily wrapped into the cell.
         cell: Row vectors, Å; never singular, see `complete_cell`.
         pbc: Which rows of the cell the crystal repeats along. An axis of vacuum does not count.
+        held_strain: Constraints on the strain, see `held.py`; none by default.
     """
 
     numbers: Int[np.ndarray, " atoms"]
     positions: Float[np.ndarray, "atoms 3"]
     cell: Float[np.ndarray, "3 3"]
     pbc: Bool[np.ndarray, "3"]
+    held_strain: Float[np.ndarray, "rows 9"] = field(
+        default_factory=lambda: np.zeros((0, 9)), repr=False
+    )
     _known: dict[float, Pairs] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def pairs_within(self, cutoff: float) -> Pairs:
@@ -68,6 +74,10 @@ class Crystal:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def strain_freedom(self) -> Float[np.ndarray, "9 9"]:
+        """Projector of flat matrices onto the strains that the crystal may have."""
+        return strain_freedom(self.held_strain, self.cell, self.pbc)
 
     def strain_projector(self) -> Float[np.ndarray, "3 3"]:
         """Projector onto the space the periodic axes span: all of it, a plane, a line or nothing.

@@ -1,12 +1,15 @@
 """What has to be known of pymatgen's `Structure`: how to read and copy it, losing nothing."""
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 from pymatgen.core import IStructure, Lattice
 
 from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.stale import stale_names
 from deeprelax_ase.structures.validation import StructureError, disordered
 
 
@@ -57,12 +60,33 @@ def copied_structure(
     copied.properties = copy.deepcopy(structure.properties)
     copied._lattice = lattice  # noqa: SLF001 - an IStructure has no public way
     copied._sites = type(structure._sites)(sites)  # noqa: SLF001
+    moved_to = {id(old): new for old, new in zip(structure, sites, strict=True)}
+    for name, value in vars(structure).items():  # of subclasses, such as SymmetrizedStructure
+        if name not in ("_sites", "_lattice", "properties") and isinstance(value, list | tuple):
+            setattr(copied, name, _with_sites(value, moved_to))
     return copied
+
+
+def _with_sites(value: Any, moved_to: Mapping[int, Any]) -> Any:
+    """Lists of sites, or of lists of them, with other sites in their places."""
+    if isinstance(value, list | tuple):
+        return type(value)(_with_sites(one, moved_to) for one in value)
+    return moved_to.get(id(value), value)
+
+
+def stale_in(structure: IStructure) -> list[str]:
+    """Names of properties that belong to the geometry of now."""
+    return stale_names(dict.fromkeys((*structure.properties, *structure.site_properties)))
 
 
 def relaxed_structure(
     structure: IStructure, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
 ) -> IStructure:
-    """A copy of its type, with the same periodic axes, elsewhere (Å)."""
+    """Copy a structure of any type elsewhere (Å), without energies, forces and the like."""
     lattice = Lattice(cell, pbc=structure.lattice.pbc)
-    return copied_structure(structure, lattice, lattice.get_fractional_coords(positions))
+    moved = copied_structure(structure, lattice, lattice.get_fractional_coords(positions))
+    for name in stale_in(structure):
+        moved.properties.pop(name, None)
+        for site in moved:
+            site.properties.pop(name, None)
+    return moved

@@ -6,7 +6,7 @@ charge, tags, info and calculator stay. `ase_atoms.py` and `pymatgen_structure.p
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -14,17 +14,34 @@ from jaxtyping import Bool, Float, Int
 from pymatgen.core import IStructure
 from scipy.linalg import polar
 
-from deeprelax_ase.structures.ase_adapter import copied_atoms, read_atoms, relaxed_atoms
-from deeprelax_ase.structures.crystal import Crystal, complete_cell, log_symmetric
+from deeprelax_ase.structures.ase_adapter import (
+    broken_bonds,
+    copied_atoms,
+    read_atoms,
+    relaxed_atoms,
+)
+from deeprelax_ase.structures.ase_adapter import stale_in as stale_in_atoms
+from deeprelax_ase.structures.crystal import (
+    Crystal,
+    complete_cell,
+    exp_symmetric,
+    log_symmetric,
+)
+from deeprelax_ase.structures.held import Held
+from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.pymatgen_adapter import (
     copied_structure,
     read_sites,
     relaxed_structure,
 )
+from deeprelax_ase.structures.pymatgen_adapter import stale_in as stale_in_structure
 from deeprelax_ase.structures.vacuum import SHEET_GAP, check_vacuum, find_vacuum, given_axes
 from deeprelax_ase.structures.validation import StructureError, check_distances, check_input
 
 _AXES_OF_A_SHEET = 2
+_NOTHING = Held()
+_HELD = 1e-8
+"""What is fixed may be so far (Å) from where it was: rounding."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +56,10 @@ class StructureInput:
         shifts: Cells each atom was shifted by: `crystal position = position + shift @ cell`, with
             the cell of the crystal.
         free: Which fractional coordinates of each atom may change.
-        notes: What the user should be told.
+        notes: What the user should know.
         is_sheet: Whether it is one sheet by itself: periodic along two axes, and not periodic
             along the third, or with so much vacuum there that no layered crystal has it.
+        functional: To relax to; None leaves that to the relaxer.
     """
 
     source: Any
@@ -49,8 +67,9 @@ class StructureInput:
     basis: Int[np.ndarray, "3 3"]
     shifts: Int[np.ndarray, "atoms 3"]
     free: Bool[np.ndarray, "atoms 3"]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     is_sheet: bool
+    functional: str | None = None
 
     @property
     def formula(self) -> str:
@@ -64,6 +83,33 @@ class StructureInput:
         if isinstance(self.source, Atoms):
             return copied_atoms(self.source)
         return copied_structure(self.source, self.source.lattice, self.source.frac_coords)
+
+    @property
+    def is_all_held(self) -> bool:
+        """Whether nothing of it may change."""
+        return not self.free.any() and not self.crystal.strain_freedom().any()
+
+    def stale(self) -> list[str]:
+        """Names of what the source stores that belongs to its geometry of now."""
+        is_atoms = isinstance(self.source, Atoms)
+        return stale_in_atoms(self.source) if is_atoms else stale_in_structure(self.source)
+
+    def broken_constraint(self, relaxed: Any) -> str | None:
+        """Say which constraint a relaxed copy of the source does not obey, or None.
+
+        Constraints of ASE are applied one after the other, so that together they can fail.
+        """
+        if not isinstance(self.source, Atoms) or not self.source.constraints:
+            return None
+        old, new = (
+            complete_cell(np.array(atoms.cell), atoms.pbc) for atoms in (self.source, relaxed)
+        )
+        change = relaxed.positions @ np.linalg.inv(new) - self.source.positions @ np.linalg.inv(old)
+        moved = np.abs(change * ~self.free) @ np.abs(new)
+        if moved.max() > _HELD:
+            atom = int(moved.max(axis=1).argmax())
+            return f"atom {atom} is fixed, and other constraints move it by {moved.max():.2g} Å"
+        return broken_bonds(self.source, relaxed)
 
     @property
     def _back(self) -> Float[np.ndarray, "3 3"]:
@@ -117,6 +163,13 @@ class StructureInput:
         displacements = positions @ np.linalg.inv(deformation @ rotation) - self.crystal.positions
         return displacements, log_symmetric((deformation + deformation.T) / 2)
 
+    def hold_strain(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+        """Deformation without the strains that are held."""
+        if not len(self.crystal.held_strain):
+            return deformation
+        free = self.crystal.strain_freedom() @ log_symmetric(deformation).ravel()
+        return exp_symmetric(free.reshape(3, 3))
+
     def hold_still(
         self, displacements: Float[np.ndarray, "atoms 3"]
     ) -> Float[np.ndarray, "atoms 3"]:
@@ -134,37 +187,89 @@ class StructureInput:
         return (scaled * self.free) @ cell
 
 
-def read_structure(structure: Any, vacuum: str = "auto", search: float = 0.0) -> StructureInput:
-    """Check an ASE Atoms or a pymatgen Structure and read it as a crystal.
+class HeldStructure(NamedTuple):
+    """A structure and what the calculation around it says; a `Relaxer` takes it as a structure.
+
+    Attributes:
+        structure: ASE Atoms or a pymatgen Structure.
+        held: What must stay as it is.
+        notes: What the user should know of it.
+        functional: To relax to; None leaves that to the relaxer.
+    """
+
+    structure: Any
+    held: Held = _NOTHING
+    notes: tuple[Note, ...] = ()
+    functional: str | None = None
+
+
+def plain_structure(structure: Any) -> Any:
+    """The structure itself of a `HeldStructure`; any other as it is."""
+    return structure.structure if isinstance(structure, HeldStructure) else structure
+
+
+def read_structure(
+    structure: Any, vacuum: str = "auto", search: float = 0.0, held: Held = _NOTHING
+) -> StructureInput:
+    """Check an ASE Atoms, a pymatgen Structure or a `HeldStructure` and read it as a crystal.
 
     Args:
         structure: The input; it is never changed.
         vacuum: `auto` takes gaps of more than 8 Å along an axis, and of 14 Å along any other
             direction, for vacuum, which is never strained; `none` strains every periodic axis.
         search: Cutoff (Å) of the pairs that will be asked for.
+        held: What must stay, besides what the structure itself says.
 
     Raises:
         StructureError: It is no crystal, or one that cannot be relaxed; see the message.
     """
     check_vacuum(vacuum)
+    notes: list[Note] = []
+    functional = None
+    if isinstance(structure, HeldStructure):
+        held = held | structure.held
+        notes += structure.notes
+        functional = structure.functional
+        structure = structure.structure
     given, free = _as_it_stands(structure)
     numbers, positions, pbc = given.numbers, given.positions, given.pbc
     check_input(numbers, positions, given.cell, pbc)
     cell = complete_cell(given.cell, pbc)
-    axes = find_vacuum(positions, cell, pbc) if vacuum == "auto" else given_axes(len(numbers))
+    rows = [held.strain_rows(cell, pbc)]
+    if held.positions:
+        free = np.zeros_like(free)
+    axes = given_axes(len(numbers))
+    if vacuum == "auto":
+        axes = find_vacuum(positions, cell, pbc, numbers)
+    rows += [np.kron(np.eye(3), normal) for normal in axes.normals]
     cell = axes.basis @ cell
     periodic = pbc & ~axes.is_vacuum
-    notes = [
-        f"{axes.name(k)} is vacuum (a gap of {axes.gaps[k]:.1f} Å): its length is kept"
+    notes += [
+        Note(
+            "vacuum_axis",
+            f"{axes.name(k)} is vacuum (a gap of {axes.gaps[k]:.1f} Å): its length is kept",
+        )
         for k in np.flatnonzero(axes.is_vacuum).tolist()
     ]
+    if len(axes.normals):
+        text = f"there is vacuum in {len(axes.normals)} directions: no strain across it is made"
+        notes.append(Note("vacuum_directions", text))
+    if not pbc.any() and given.cell.any(axis=1).all() and len(numbers) > 1:
+        text = (
+            "pbc is False along all axes: it was taken for a molecule, and its cell is kept; set "
+            "pbc to True for a crystal"
+        )
+        notes.append(Note("molecule_in_cell", text))
     alone = ~pbc | (axes.gaps > SHEET_GAP)
     is_sheet = bool(periodic.sum() == _AXES_OF_A_SHEET and alone[~periodic].all())
     if not periodic.any() and len(numbers) == 1:
-        notes.append("a single atom: nothing to relax")
-    crystal = Crystal(numbers, positions + axes.shifts @ cell, cell, periodic)
+        notes.append(Note("single_atom", "a single atom: nothing to relax"))
+    shifted = positions + axes.shifts @ cell
+    crystal = Crystal(numbers, shifted, cell, periodic, np.concatenate(rows))
     check_distances(crystal, search)
-    return StructureInput(structure, crystal, axes.basis, axes.shifts, free, tuple(notes), is_sheet)
+    return StructureInput(
+        structure, crystal, axes.basis, axes.shifts, free, tuple(notes), is_sheet, functional
+    )
 
 
 def plain_crystal(structure: Any) -> Crystal:

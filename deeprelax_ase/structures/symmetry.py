@@ -54,6 +54,11 @@ class SpaceGroup:
     images: Int[np.ndarray, "operations atoms"]
     num_translations: int
 
+    def cartesian_rotations(self) -> Float[np.ndarray, "operations 3 3"]:
+        """Rotations of Cartesian column vectors, one for each operation."""
+        turned = self.basis.T @ self.rotations @ self.inverse.T
+        return np.asarray(turned)
+
     @property
     def order(self) -> int:
         """Number of operations modulo the translations of the given cell."""

@@ -1,8 +1,9 @@
-"""Vacuum in a cell that repeats along it: where it is, and axes of which it is one or more.
+"""Detect vacuum and choose cell vectors so that it lies along one of them.
 
 A sheet in a periodic box is a sheet whichever vectors span the box. So gaps are looked for between
 all lattice planes that are far enough apart, and not along the given axes alone. But crystals of
-large atoms have gaps too: along other directions only those count that no crystal has.
+large atoms have gaps too: along other directions only those count that no crystal has. Directions
+that the symmetry of the crystal makes equivalent are treated alike.
 """
 
 from typing import NamedTuple
@@ -10,11 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.symmetry import find_space_group
+
 VACUUM_GAP = 8.0
 """A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
 SHEET_GAP = 14.0
 """A gap wider than this (Å) is that of a sheet by itself: layered crystals have narrower ones.
 Along other directions than the axes it is vacuum."""
+VACUUMS = ("auto", "none")
+"""Ways to treat vacuum: find it and never strain it, or take none of it for vacuum."""
 _LEAST_SLAB = 6.0
 """Nothing is seen across an empty slab as wide as this (Å): the cutoff of the networks."""
 _SHORTER = 1e-6
@@ -28,12 +34,14 @@ class Axes(NamedTuple):
         is_vacuum: Which of them are vacuum.
         gaps: Widest empty slab along each, Å; zero where that was not looked for.
         shifts: Cells, along each axis of vacuum, that put all atoms to one side of the slab.
+        normals: Directions across vacuum that cannot all lie along axes; none otherwise.
     """
 
     basis: Int[np.ndarray, "3 3"]
     is_vacuum: Bool[np.ndarray, "3"]
     gaps: Float[np.ndarray, "3"]
     shifts: Int[np.ndarray, "atoms 3"]
+    normals: Float[np.ndarray, "normals 3"]
 
     def name(self, axis: int) -> str:
         """What a user knows an axis by: its letter, or the planes of the cell it leads through."""
@@ -46,23 +54,32 @@ class Axes(NamedTuple):
 
 def check_vacuum(vacuum: str) -> None:
     """Refuse what is no way to treat vacuum."""
-    if vacuum not in ("auto", "none"):
-        msg = f"unknown vacuum {vacuum!r}: choose 'auto' or 'none'"
+    if vacuum not in VACUUMS:
+        msg = f"unknown vacuum {vacuum!r}: choose from {', '.join(VACUUMS)}"
         raise ValueError(msg)
 
 
 def given_axes(num_atoms: int) -> Axes:
     """The axes of a cell as they are, none of them vacuum."""
     none = np.zeros(3)
-    return Axes(np.eye(3, dtype=int), none > 0, none, np.zeros((num_atoms, 3), dtype=int))
+    shifts = np.zeros((num_atoms, 3), dtype=int)
+    return Axes(np.eye(3, dtype=int), none > 0, none, shifts, np.zeros((0, 3)))
 
 
 def find_vacuum(
     positions: Float[np.ndarray, "atoms 3"],
     cell: Float[np.ndarray, "3 3"],
     pbc: Bool[np.ndarray, "3"],
+    numbers: Int[np.ndarray, " atoms"],
 ) -> Axes:
-    """The given axes, or others of the same lattice where vacuum does not lie along those."""
+    """Choose the given axes, or others of the same lattice where vacuum does not lie along those.
+
+    Args:
+        positions: Å.
+        cell: Row vectors, Å.
+        pbc: Which of them repeat.
+        numbers: Atomic numbers, for the symmetry of the crystal.
+    """
     # Lattice planes are no farther apart than a vector between them is long.
     reach = (np.linalg.norm(cell, axis=1) / VACUUM_GAP).astype(int) * pbc
     if not reach.any():
@@ -70,14 +87,35 @@ def find_vacuum(
     planes = _planes_beside_vacuum(positions, cell, reach)
     if not len(planes):
         return given_axes(len(positions))
+    planes = _with_equivalents(planes, Crystal(numbers, positions, cell, pbc))
     count = _are_axes(planes).sum()
     if len(planes) == count or np.linalg.matrix_rank(planes) == count:
         return _axes(np.eye(3, dtype=int), planes, positions, cell)
     axes = _axes(_along(planes, cell, pbc), planes, positions, cell)
     if axes.gaps[axes.is_vacuum].min() < _LEAST_SLAB:
-        # Wires or molecules that stand between each other's planes: what is sure is one of these.
-        axes = _axes(_along(planes[:1], cell, pbc), planes[:1], positions, cell)
+        # Wires or molecules that stand between each other's planes: no axes have them all.
+        normals = planes @ np.linalg.inv(cell).T
+        units = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+        return given_axes(len(positions))._replace(normals=units)
     return axes
+
+
+def _with_equivalents(
+    planes: Int[np.ndarray, "planes 3"], crystal: Crystal
+) -> Int[np.ndarray, "all_planes 3"]:
+    """Planes, and those that the space group of the crystal takes them to."""
+    group = find_space_group(crystal)
+    if group is None:
+        return planes
+    known = {tuple(plane) for plane in planes.tolist()}
+    found = list(planes)
+    normals = planes @ np.linalg.inv(crystal.cell).T
+    for rotation in group.cartesian_rotations():
+        for image in np.rint(normals @ rotation.T @ crystal.cell.T).astype(int):
+            if tuple(image) not in known and tuple(-image) not in known:
+                known.add(tuple(image))
+                found.append(image)
+    return np.array(found)
 
 
 def _axes(
@@ -89,7 +127,7 @@ def _axes(
     """Axes of which those that do not lie in the planes are vacuum."""
     gaps, shifts = _widest_gaps(positions, basis @ cell)
     is_vacuum = (basis @ planes.T != 0).any(axis=1)
-    return Axes(basis, is_vacuum, gaps, np.where(is_vacuum, shifts, 0))
+    return Axes(basis, is_vacuum, gaps, np.where(is_vacuum, shifts, 0), np.zeros((0, 3)))
 
 
 def _planes_beside_vacuum(

@@ -14,7 +14,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from deeprelax_ase.datasets.mixture import Batch, Mixture
 from deeprelax_ase.datasets.pair_file import file_labels
 from deeprelax_ase.network.checkpoint import load_weights, save_weights
 from deeprelax_ase.network.config import FUNCTIONALS
@@ -22,6 +21,7 @@ from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import TrainConfig
 from deeprelax_ase.training.distributed import Team
 from deeprelax_ase.training.loss import compute_loss
+from deeprelax_ase.training.mixture import Batch, Mixture
 from deeprelax_ase.training.process import (
     keep_freed_memory,
     leave_interrupts_to_the_parent,

@@ -1,10 +1,9 @@
 """Where runs of VASP and of ASE keep the first and the last structure."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ase.io
 from pymatgen.io.vasp.outputs import Vasprun
@@ -12,10 +11,10 @@ from pymatgen.io.vasp.outputs import Vasprun
 from deeprelax_ase.datasets.importers.raw_pair import Found, Structure, ends, file_reader
 from deeprelax_ase.structures.files import read_structures
 from deeprelax_ase.structures.validation import StructureError
+from deeprelax_ase.structures.vasp_calculation import functional_of
 
 _TRAJECTORIES = (".traj", ".extxyz", ".xyz")
 _RELAXATIONS = (1, 2, 3)
-_VASP_FUNCTIONALS = {"": "PBE", "--": "PBE", "PE": "PBE", "PS": "PBEsol", "BO": "optB88-vdW"}
 
 
 # VASP runs
@@ -93,19 +92,6 @@ def _vasp_functional(run: Vasprun) -> str:
         return "unknown"
     meta = run.incar.get("METAGGA", "")
     return functional_of({**run.parameters, **run.incar, "METAGGA": meta})
-
-
-def functional_of(tags: Mapping[str, Any]) -> str:
-    """Functional that tags of an INCAR name, where POTCAR is of PBE: `unknown` for all others.
-
-    https://www.vasp.at/wiki/GGA, METAGGA, LHFCALC and IVDW.
-    """
-    if tags.get("LHFCALC") or tags.get("IVDW"):
-        return "unknown"
-    meta = str(tags.get("METAGGA", "")).strip().upper()
-    if meta not in ("", "NONE", "--"):
-        return "r2SCAN" if meta == "R2SCAN" else "unknown"
-    return _VASP_FUNCTIONALS.get(str(tags.get("GGA", "")).strip().upper(), "unknown")
 
 
 # Trajectories

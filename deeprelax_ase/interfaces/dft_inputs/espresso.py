@@ -63,12 +63,6 @@ def read_pw_text(text: str) -> Atoms:
         raise StructureError(msg) from error
 
 
-def keeps_cell(text: str) -> bool:
-    """Whether the calculation is one of a fixed cell."""
-    found = re.search(r"calculation\s*=\s*['\"]([\w-]+)", text, flags=re.IGNORECASE)
-    return found is None or not found[1].lower().startswith("vc-")
-
-
 def with_atoms(text: str, atoms: Any) -> str:
     """The text with another cell and other positions, its atoms in the same order.
 

@@ -8,23 +8,21 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from monty.io import zopen
 from monty.os.path import zpath
 from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import Incar
 
-from deeprelax_ase.datasets.importers.run_folders import functional_of
 from deeprelax_ase.interfaces.dft_inputs.poscar_text import PoscarText, read_poscar_text
 from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import read_text
+from deeprelax_ase.structures.calculation import Calculation
 from deeprelax_ase.structures.validation import StructureError
+from deeprelax_ase.structures.vasp_calculation import read_vasp_calculation, text_of
 
 _ELEMENT = re.compile(r"[A-Z][a-z]?")
 _RECENT = 24 * 3600
 """Seconds for which an OUTCAR without an end may be that of a running job."""
 _END_OF_OUTCAR = b"General timing and accounting informations for this job"
 _TAIL = 20_000
-_FIXED_CELL = (0, 1, 2)
-_MOLECULAR_DYNAMICS = 0
 _PER_GROUP = ("LDAUL", "LDAUU", "LDAUJ")
 _OF_THE_OLD_CELL = ("WAVECAR", "CHGCAR", "CHG")
 
@@ -37,17 +35,14 @@ class VaspFolder:
         path: The folder.
         text: Of its POSCAR.
         structure: Of its POSCAR.
-        functional: That INCAR names, `unknown` where the weights know none like it; None where it
-            leaves that to POTCAR.
-        keeps_cell: What in INCAR keeps the cell, or nothing.
+        calculation: What its INCAR asks for.
         warnings: What a person should know before they run VASP.
     """
 
     path: Path
     text: PoscarText
     structure: Structure
-    functional: str | None
-    keeps_cell: str
+    calculation: Calculation
     warnings: tuple[str, ...]
 
     @property
@@ -87,8 +82,7 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
     incar = _read_incar(path)
     _check_lengths(path, incar, text)
     notes = [*_warnings(path, text, potentials)]
-    keeps_cell = _what_keeps_cell(incar)
-    return VaspFolder(path, text, structure, _functional(incar), keeps_cell, tuple(notes))
+    return VaspFolder(path, text, structure, read_vasp_calculation(path), tuple(notes))
 
 
 def write_vasp_inputs(structure: Structure, folder: Path) -> None:
@@ -132,7 +126,7 @@ def _check_not_running(outcar: Path) -> None:
 def _potentials(path: Path) -> list[str]:
     """Elements in the order of POTCAR (its TITEL lines), or of POTCAR.spec."""
     names: list[str] = []
-    text = _text_of(path / "POTCAR")
+    text = text_of(path / "POTCAR")
     if text is not None:
         titles = re.findall(r"^[ \t]*TITEL[ \t]*=[ \t]*(\S.*)$", text, flags=re.MULTILINE)
         names = [words[1] if len(words) > 1 else words[0] for words in map(str.split, titles)]
@@ -160,41 +154,13 @@ def _check_potentials(text: PoscarText, potentials: Sequence[str]) -> None:
         raise StructureError(msg)
 
 
-def _text_of(path: Path) -> str | None:
-    """Text of a file, which may be compressed, with the ending of that; None without one."""
-    found = Path(zpath(str(path)))
-    if not found.is_file():
-        return None
-    with zopen(found, "rt", encoding="latin-1") as stream:
-        return str(stream.read())
-
-
 def _read_incar(path: Path) -> Incar:
     """The INCAR of a folder; an empty one where there is none."""
     try:
-        return Incar.from_str(_text_of(path / "INCAR") or "")
+        return Incar.from_str(text_of(path / "INCAR") or "")
     except Exception as error:  # the parser raises whatever its code runs into
         msg = f"{path / 'INCAR'} cannot be read: {' '.join(str(error).split())[:200]}"
         raise StructureError(msg) from error
-
-
-def _functional(incar: Incar) -> str | None:
-    names_one = any(tag in incar for tag in ("GGA", "METAGGA", "LHFCALC", "IVDW"))
-    return functional_of(incar) if names_one else None
-
-
-def _what_keeps_cell(incar: Incar) -> str:
-    """The ISIF of an INCAR, given or VASP's own, that keeps the cell; nothing if none does.
-
-    https://www.vasp.at/wiki/ISIF
-    """
-    is_rigid = incar.get("IBRION") == _MOLECULAR_DYNAMICS or incar.get("LHFCALC")
-    isif = incar.get("ISIF", 0 if is_rigid else 2)
-    if not incar or isif not in _FIXED_CELL:
-        return ""
-    if "ISIF" in incar:
-        return f"ISIF = {isif} keeps the cell"
-    return f"without ISIF in INCAR, VASP keeps the cell (ISIF = {isif})"
 
 
 def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:

@@ -1,0 +1,136 @@
+"""Options of a relaxation: one frozen and checked object that every front-end takes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from deeprelax_ase.network.config import EDGES_PER_BATCH, FUNCTIONALS, SOLVER_METHODS
+from deeprelax_ase.structures.held import HOLDS, Held
+from deeprelax_ase.structures.vacuum import VACUUMS
+
+if TYPE_CHECKING:
+    Functional = Literal["unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW"]
+    Vacuum = Literal["auto", "none"]
+    Method = Literal["joint", "bed"]
+else:  # wrong ones are told of below, in a sentence
+    Functional = Vacuum = Method = str
+
+
+def _text(text: str) -> dict[str, str]:
+    """What the command line and the manual say of a field."""
+    return {"help": text}
+
+
+@dataclass(frozen=True)
+class RelaxOptions:
+    """What a relaxation is made with.
+
+    Attributes:
+        model: Name of shipped weights, path of a weights file, loaded `Weights`, or a list of them.
+        functional: Exchange-correlation functional of the relaxation that is predicted.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. ROCm goes by the name `cuda` in torch.
+        relax_cell: False keeps the cell, as `hold="cell"` does.
+        hold: What stays as it is: `cell`, `volume`, `shape`, cell vectors such as `ab` or `c`,
+            `positions` (fractional coordinates), or several with commas between.
+        vacuum: `auto` never strains across a gap of more than 8 Å along an axis, or of 14 Å along
+            any other direction; `none` strains every periodic axis.
+        keep_symmetry: Average the result over the space group of the input.
+        allow_unseen: Go on with elements that the weights never saw.
+        always_move: Move also where the expected error is too large for the move.
+        ensemble: Predict the mean of all replicates of the weights; their disagreement adds to
+            the uncertainty (Eq. 21-24).
+        method: How predicted distances become a structure, see `solver.solve`.
+        edges_per_batch: How much is computed at once, in directed edges.
+
+    Raises:
+        ValueError: A value is none of those allowed; the message names them.
+    """
+
+    model: Any = field(
+        default="default", metadata=_text("Name of shipped weights, or a path to a weights file.")
+    )
+    functional: Functional = field(
+        default="PBE", metadata=_text(f"Functional to relax to: {', '.join(FUNCTIONALS)}.")
+    )
+    device: Any = field(
+        default="auto", metadata=_text("auto, cpu, cuda, cuda:N or mps; ROCm is cuda to torch.")
+    )
+    relax_cell: bool = field(
+        default=True, metadata=_text("Move atoms only: the same as --hold cell.")
+    )
+    hold: str | None = field(
+        default=None, metadata=_text(f"Keep {', '.join(HOLDS)}; several with commas between.")
+    )
+    vacuum: Vacuum = field(
+        default="auto",
+        metadata=_text("auto: never strain across a gap over 8 Å; none: strain all."),
+    )
+    keep_symmetry: bool = field(
+        default=True, metadata=_text("Average over the space group of the input.")
+    )
+    allow_unseen: bool = field(
+        default=False, metadata=_text("Go on with elements the weights never saw.")
+    )
+    always_move: bool = field(default=False, metadata=_text("Move also within the expected error."))
+    ensemble: bool = field(default=False, metadata=_text("Mean of all replicates of the weights."))
+    method: Method = field(default="joint", metadata=_text("How distances become a structure."))
+    edges_per_batch: int = field(
+        default=EDGES_PER_BATCH, metadata=_text("Directed edges that are computed at once.")
+    )
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("functional", FUNCTIONALS),
+            ("vacuum", VACUUMS),
+            ("method", SOLVER_METHODS),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                msg = f"unknown {name} {value!r}: choose from {', '.join(choices)}"
+                raise ValueError(msg)
+        edges = self.edges_per_batch
+        if not isinstance(edges, int | np.integer) or edges < 1:
+            msg = f"edges_per_batch is {edges!r}: it has to be a positive whole number"
+            raise ValueError(msg)
+        Held.of(self.hold)
+
+    @property
+    def held(self) -> Held:
+        """What is held, whichever option says so."""
+        return Held.of(self.hold) | Held.of(None if self.relax_cell else "cell")
+
+    def changed(self, **changes: Any) -> "RelaxOptions":
+        """The same with other values for some options.
+
+        Raises:
+            ValueError: A name or a value is not allowed.
+        """
+        _check_names(changes)
+        return replace(self, **changes)
+
+
+OPTION_NAMES = tuple(option.name for option in fields(RelaxOptions))
+
+
+def options_from(options: RelaxOptions | None, changes: Mapping[str, Any]) -> RelaxOptions:
+    """Options from an object, from single values, or from both.
+
+    Raises:
+        ValueError: A name or a value is not allowed.
+    """
+    return (options or RelaxOptions()).changed(**changes)
+
+
+def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keyword arguments that are options of a relaxation, and the others."""
+    own = {name: value for name, value in given.items() if name in OPTION_NAMES}
+    return own, {name: value for name, value in given.items() if name not in own}
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    for name in given:
+        if name not in OPTION_NAMES:
+            msg = f"unknown option {name!r}: choose from {', '.join(OPTION_NAMES)}"
+            raise ValueError(msg)

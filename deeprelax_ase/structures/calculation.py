@@ -1,0 +1,87 @@
+"""What the calculation around a structure lets move, whichever code it is of.
+
+`vasp_calculation`, `pw_calculation` and `castep_calculation` read the inputs of one code each. What
+holds the cell, or part of it, is honoured; what no relaxation can honour is refused.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from deeprelax_ase.structures.held import Held
+from deeprelax_ase.structures.notes import Note
+from deeprelax_ase.structures.read_structure import HeldStructure
+from deeprelax_ase.structures.validation import StructureError
+
+
+@dataclass(frozen=True, eq=False)
+class Calculation:
+    """What an input of a DFT code says of the relaxation that it asks for.
+
+    Attributes:
+        held: What it keeps as it is.
+        reason: Where it says so, such as `ISIF = 2`; nothing if all is free.
+        functional: That it names; `unknown` for one that no weights know; None if it names none.
+        refusal: Why its structure is not to be relaxed; nothing if it is.
+    """
+
+    held: Held = field(default_factory=Held)
+    reason: str = ""
+    functional: str | None = None
+    refusal: str = ""
+
+
+def refused(refusal: str) -> Calculation:
+    """A calculation whose structure is not to be relaxed."""
+    return Calculation(refusal=refusal)
+
+
+def apply_calculation(
+    structure: Any, calculation: Calculation, functional: str | None, *, force: bool = False
+) -> HeldStructure:
+    """Join a structure with what the calculation around it says.
+
+    Args:
+        structure: ASE Atoms or a pymatgen Structure.
+        calculation: Around it.
+        functional: That the user names; None takes that of the calculation.
+        force: Relax also what is not to be relaxed, as if there were no calculation.
+
+    Raises:
+        StructureError: It is not to be relaxed.
+    """
+    if calculation.refusal:
+        if not force:
+            msg = (
+                f"{calculation.refusal}: nothing was relaxed; pass --force to relax it all the same"
+            )
+            raise StructureError(msg)
+        calculation = replace(calculation, held=Held(), reason="")
+    notes = [*_notes(calculation, functional)]
+    known = calculation.functional if calculation.functional != "unknown" else None
+    return HeldStructure(structure, calculation.held, tuple(notes), functional or known)
+
+
+def _notes(calculation: Calculation, functional: str | None) -> Iterable[Note]:
+    if calculation.held:
+        yield Note("held_by_calculation", f"{calculation.reason}: {_what(calculation.held)}")
+    named = calculation.functional
+    if named == "unknown":
+        text = "the calculation is with a functional that the weights do not know"
+        yield Note("functional_unknown", text)
+    elif named is not None and functional not in (None, named):
+        text = f"the calculation is with {named}, and the prediction is for {functional}"
+        yield Note("functional_differs", text)
+    elif named is not None and functional is None and named != "PBE":
+        yield Note("functional_taken", f"relaxed to {named}, the functional of the calculation")
+
+
+def _what(held: Held) -> str:
+    """Say what is held."""
+    names = sorted(held.names)
+    parts = [f"the {name} is kept" for name in names if name in ("cell", "volume", "shape")]
+    parts += ["fractional coordinates are kept"] if held.positions else []
+    vectors = [name for name in names if set(name) <= set("abc")]
+    parts += [f"the cell vectors {', '.join(vectors)} are kept"] if vectors else []
+    parts += ["part of the cell is kept"] if len(held.rows) else []
+    return ", ".join(parts)

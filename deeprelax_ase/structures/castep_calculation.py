@@ -1,0 +1,106 @@
+"""What a .cell file of CASTEP says of the relaxation that it asks for, and its .param beside it.
+
+Meanings are those of https://castep-docs.github.io/castep-docs, input files.
+"""
+
+import re
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from deeprelax_ase.structures.calculation import Calculation, refused
+from deeprelax_ase.structures.held import Held, held_lengths_and_angles
+from deeprelax_ase.structures.validation import StructureError
+
+_FUNCTIONALS = {"PBE": "PBE", "PBESOL": "PBEsol", "R2SCAN": "r2SCAN"}
+_RELAXED = {"geometryoptimization", "geometryoptimisation", "geometry"}
+_FLAGS = {"FIX_ALL_CELL": "cell", "FIX_VOL": "volume", "FIX_ALL_IONS": "positions"}
+
+
+def read_castep_calculation(
+    text: str, cell: Float[np.ndarray, "3 3"], param: str | None = None
+) -> Calculation:
+    """Read what the inputs of CASTEP ask for.
+
+    Args:
+        text: Of the .cell file. IONIC_CONSTRAINTS are read with its atoms.
+        cell: Row vectors, Å.
+        param: Text of the .param file, where there is one.
+
+    Raises:
+        StructureError: A block cannot be read.
+    """
+    functional = None
+    if param is not None:
+        given = _keywords(param)
+        task = given.get("TASK", "singlepoint")
+        if re.sub(r"[\s_]", "", task.lower()) not in _RELAXED:
+            return refused(f"TASK : {task} is no geometry optimization")
+        if "XC_FUNCTIONAL" in given:
+            functional = _FUNCTIONALS.get(given["XC_FUNCTIONAL"].upper(), "unknown")
+    keywords, blocks = _keywords(text), _blocks(text)
+    pressure = [
+        float(word) for word in re.findall(r"[-+]?\d*\.?\d+", blocks.get("EXTERNAL_PRESSURE", ""))
+    ]
+    names = [name for flag, name in _FLAGS.items() if _is_true(keywords.get(flag, "false"))]
+    held = Held(frozenset(names))
+    reasons = [flag for flag in _FLAGS if _is_true(keywords.get(flag, "false"))]
+    if "CELL_CONSTRAINTS" in blocks and "cell" not in names:
+        held |= Held(rows=_cell_constraints(blocks["CELL_CONSTRAINTS"], cell))
+        if len(held.rows):
+            reasons.append("CELL_CONSTRAINTS")
+    if any(pressure) and "cell" not in names:
+        return refused("EXTERNAL_PRESSURE asks for an external pressure")
+    if "NONLINEAR_CONSTRAINTS" in blocks:
+        return refused("NONLINEAR_CONSTRAINTS hold distances or angles, which cannot be honoured")
+    return Calculation(held, " and ".join(reasons), functional)
+
+
+def read_param_beside(path: Path) -> str | None:
+    """Text of the .param file that goes with a .cell file, or None."""
+    param = path.with_suffix(".param")
+    return param.read_text(encoding="latin-1") if param.is_file() else None
+
+
+def _cell_constraints(block: str, cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "rows 9"]:
+    """Constraints of a block: 0 keeps a length or an angle, equal numbers tie two."""
+    words = block.split()
+    if len(words) != 6 or not all(re.fullmatch(r"[-+]?\d+", word) for word in words):  # noqa: PLR2004
+        msg = f"CELL_CONSTRAINTS has to be two lines of three whole numbers, not {block.split()}"
+        raise StructureError(msg)
+    numbers = np.array([int(word) for word in words])
+    every = held_lengths_and_angles(cell, np.ones(3, dtype=bool), np.ones(3, dtype=bool))
+    rows = [every[k] for k in range(6) if numbers[k] == 0]
+    for kinds in (range(3), range(3, 6)):
+        rows += [
+            every[i] - every[j]
+            for i, j in combinations(kinds, 2)
+            if numbers[i] == numbers[j] and numbers[i] != 0
+        ]
+    return np.array(rows).reshape(-1, 9)
+
+
+def _keywords(text: str) -> Mapping[str, str]:
+    """Keywords outside of blocks, in capitals, with their values."""
+    outside = re.sub(r"(?is)%block.*?%endblock[^\n]*", "", text)
+    found = {}
+    for line in outside.splitlines():
+        words = re.split(r"[!#;]", line, maxsplit=1)[0].strip()
+        name, *value = re.split(r"\s*[:=]\s*|\s+", words, maxsplit=1)
+        if name:
+            found[name.upper()] = value[0].strip() if value else "true"
+    return found
+
+
+def _blocks(text: str) -> Mapping[str, str]:
+    """Blocks by their names in capitals, without comments."""
+    plain = re.sub(r"[!#;][^\n]*", "", text)
+    found = re.findall(r"(?is)%block\s+(\w+)[^\n]*\n(.*?)%endblock", plain)
+    return {name.upper(): body for name, body in found}
+
+
+def _is_true(word: str) -> bool:
+    return word.strip().strip(".").upper()[:1] in ("T", "Y", "1")

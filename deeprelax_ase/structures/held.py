@@ -1,0 +1,175 @@
+"""Say what of a crystal a relaxation must leave as it is: its cell, its volume, single vectors.
+
+What is held of the cell is written as linear constraints on the strain, so that the network's head
+and the solve can obey it exactly. Conventions are those of `network/graph.py`.
+"""
+
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+_VECTORS = ("a", "b", "c")
+HOLDS = (
+    "cell",
+    "volume",
+    "shape",
+    *("".join(chosen) for count in (1, 2) for chosen in combinations(_VECTORS, count)),
+    "positions",
+)
+"""What can be held: the cell; its volume (area, length); its shape; some of its vectors; the
+fractional coordinates."""
+_ROOT = 2.0**0.5
+_UPPER = ((1, 0, 0), (2, 2, 1))
+_RANK = 1e-8
+COMPONENTS = np.zeros((6, 9))
+"""Components xx, yy, zz and sqrt(2) times yz, xz, xy of a flat symmetric matrix: its Frobenius norm
+is kept, and the transpose is the way back."""
+COMPONENTS[:3, (0, 4, 8)] = np.eye(3)
+for _row, (_i, _j) in enumerate(zip(*_UPPER, strict=True), start=3):
+    COMPONENTS[_row, [3 * _i + _j, 3 * _j + _i]] = 1 / _ROOT
+
+
+def _no_rows() -> Float[np.ndarray, "rows 9"]:
+    return np.zeros((0, 9))
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What a relaxation leaves as it is.
+
+    Attributes:
+        names: Of `HOLDS`.
+        rows: Further constraints on the strain, flat and Cartesian: `rows @ strain.ravel() == 0`.
+    """
+
+    names: frozenset[str] = frozenset()
+    rows: Float[np.ndarray, "rows 9"] = field(default_factory=_no_rows)
+
+    @classmethod
+    def of(cls, hold: str | None) -> "Held":
+        """Read what a user asks for: one of `HOLDS`, or several with commas between.
+
+        Raises:
+            ValueError: One of them is none.
+        """
+        names = [name.strip() for name in (hold or "").split(",") if name.strip()]
+        for name in names:
+            if name not in HOLDS:
+                msg = f"unknown hold {name!r}: choose from {', '.join(HOLDS)}"
+                raise ValueError(msg)
+        return cls(frozenset(names))
+
+    def __or__(self, other: "Held") -> "Held":
+        return Held(self.names | other.names, np.concatenate([self.rows, other.rows]))
+
+    def __bool__(self) -> bool:
+        return bool(self.names or len(self.rows))
+
+    @property
+    def positions(self) -> bool:
+        """Whether the fractional coordinates of all atoms are held."""
+        return "positions" in self.names
+
+    def strain_rows(
+        self, cell: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"]
+    ) -> Float[np.ndarray, "rows 9"]:
+        """All constraints on the strain of a crystal.
+
+        Args:
+            cell: Row vectors, Å; those that are named are of this cell.
+            pbc: Which of them repeat.
+        """
+        rows = [self.rows]
+        for name in sorted(self.names):
+            if name == "cell":
+                rows.append(np.eye(9))
+            elif name == "volume":
+                rows.append(np.eye(3).reshape(1, 9))
+            elif name == "shape":
+                rows.append(_all_but(_span(cell[pbc])))
+            elif name != "positions":
+                kept = np.isin(_VECTORS, list(name))
+                rows.append(held_entries(cell, np.repeat(kept[:, None], 3, axis=1)))
+        return np.concatenate(rows)
+
+
+def held_entries(
+    cell: Float[np.ndarray, "3 3"], kept: Bool[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "rows 9"]:
+    """Constraints that keep single Cartesian components of the cell vectors.
+
+    Args:
+        cell: Row vectors, Å.
+        kept: Which components stay.
+    """
+    rows = []
+    for vector, component in zip(*np.nonzero(kept), strict=True):
+        row = np.zeros((3, 3))
+        row[:, component] = cell[vector] / np.linalg.norm(cell[vector])
+        rows.append(row.ravel())
+    return np.array(rows).reshape(-1, 9)
+
+
+def held_strain(kept: Bool[np.ndarray, "3 3"]) -> Float[np.ndarray, "rows 9"]:
+    """Constraints that make single Cartesian components of the strain zero."""
+    return np.eye(9)[np.ravel(kept)]
+
+
+def held_lengths_and_angles(
+    cell: Float[np.ndarray, "3 3"], lengths: Bool[np.ndarray, "3"], angles: Bool[np.ndarray, "3"]
+) -> Float[np.ndarray, "rows 9"]:
+    """Constraints that keep lengths of cell vectors and angles between them, to first order.
+
+    Args:
+        cell: Row vectors, Å.
+        lengths: Of a, b, c.
+        angles: Alpha (of b and c), beta (of a and c), gamma (of a and b).
+    """
+    units = cell / np.linalg.norm(cell, axis=1, keepdims=True)
+    rows = [np.outer(units[k], units[k]).ravel() for k in np.flatnonzero(lengths)]
+    for k in np.flatnonzero(angles):
+        i, j = (axis for axis in range(3) if axis != k)
+        turn = np.outer(units[i], units[j]) + np.outer(units[j], units[i])
+        stretch = np.outer(units[i], units[i]) + np.outer(units[j], units[j])
+        rows.append((turn - units[i] @ units[j] * stretch).ravel())
+    return np.array(rows).reshape(-1, 9)
+
+
+def strain_freedom(
+    rows: Float[np.ndarray, "rows 9"], cell: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"]
+) -> Float[np.ndarray, "9 9"]:
+    """Projector of flat matrices onto the strains a crystal may have.
+
+    Strains along axes that do not repeat are never free. Where nothing is held and all axes
+    repeat, it is the identity.
+
+    Args:
+        rows: Constraints.
+        cell: Row vectors, Å.
+        pbc: Which of them repeat.
+    """
+    if pbc.all() and not len(rows):
+        return np.eye(9)
+    periodic = _span(cell[pbc]).reshape(3, 3)
+    inside = COMPONENTS @ np.kron(periodic, periodic) @ COMPONENTS.T
+    # Of the strains within the periodic axes, those on which every constraint is zero.
+    values, axes = np.linalg.eigh(inside)
+    basis = axes[:, values > 1 / 2]
+    if len(rows):
+        constraints = rows @ COMPONENTS.T @ basis
+        _, singular, right = np.linalg.svd(constraints)
+        basis = basis @ right[(singular > _RANK).sum() :].T
+    return COMPONENTS.T @ basis @ basis.T @ COMPONENTS
+
+
+def _span(vectors: Float[np.ndarray, "some 3"]) -> Float[np.ndarray, "9"]:
+    """Projector onto what vectors span, flat."""
+    return (np.linalg.pinv(vectors) @ vectors).ravel() if len(vectors) else np.zeros(9)
+
+
+def _all_but(direction: Float[np.ndarray, "9"]) -> Float[np.ndarray, "9 9"]:
+    """Constraints that only multiples of a flat matrix obey."""
+    squared = direction @ direction
+    return np.eye(9) - (np.outer(direction, direction) / squared if squared else 0.0)

@@ -1,0 +1,184 @@
+"""What an INCAR says of the relaxation: what of the cell is held, with which functional.
+
+Defaults and meanings are those of the VASP manual: https://www.vasp.at/wiki/NSW, IBRION, ISIF,
+LATTICE_CONSTRAINTS, PSTRESS, IMAGES, GGA, METAGGA, LHFCALC, IVDW.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monty.io import zopen
+from monty.os.path import zpath
+
+from deeprelax_ase.structures.calculation import Calculation, refused
+from deeprelax_ase.structures.held import Held, held_strain
+from deeprelax_ase.structures.validation import StructureError
+
+_FUNCTIONALS = {"": "PBE", "--": "PBE", "PE": "PBE", "PS": "PBEsol", "BO": "optB88-vdW"}
+_NOT_RELAXED = {
+    -1: "a static calculation: no atom moves",
+    0: "molecular dynamics",
+    5: "phonons by finite differences",
+    6: "phonons by finite differences",
+    7: "phonons by perturbation theory",
+    8: "phonons by perturbation theory",
+    11: "moves that another program gives",
+    12: "moves that a Python plugin gives",
+    40: "a reaction path",
+    44: "a search for a saddle point",
+}
+_RELAXED = (1, 2, 3)
+_HELD_BY_ISIF = {
+    0: "cell",
+    1: "cell",
+    2: "cell",
+    3: "",
+    4: "volume",
+    5: "volume,positions",
+    6: "positions",
+    7: "shape,positions",
+    8: "shape",
+}
+_ORDER = ("NSW", "IBRION", "ISIF", "PSTRESS", "LATTICE_CONSTRAINTS", "IMAGES")
+_LOGICALS = {"T": True, "F": False}
+
+
+def read_vasp_calculation(folder: Path) -> Calculation:
+    """Read what the INCAR of a run folder asks for; without one, all is free.
+
+    Raises:
+        StructureError: A tag that it hangs on cannot be read, or contradicts itself.
+    """
+    above = folder.absolute().parent / "INCAR"
+    images = _integer(above, read_tags(text_of(above) or ""), "IMAGES", 0)
+    if images:
+        return refused(
+            f"{folder} is an image of a path: IMAGES = {images} in the INCAR of the folder above"
+        )
+    incar = folder / "INCAR"
+    text = text_of(incar)
+    if text is None:
+        return Calculation()
+    return _read_tags(incar, read_tags(text))
+
+
+def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
+    for name in _ORDER:
+        if name in tags and not tags[name]:
+            msg = f"{incar}: {name} has no value"
+            raise StructureError(msg)
+    if _integer(incar, tags, "IMAGES", 0):
+        return refused(f"{incar} asks for a path: IMAGES = {tags['IMAGES']}")
+    steps = _integer(incar, tags, "NSW", 0)
+    kind = _integer(incar, tags, "IBRION", -1 if steps in (-1, 0) else 0)
+    if steps in (-1, 0) or kind not in _RELAXED:
+        given = [f"{name} = {tags[name]}" for name in ("NSW", "IBRION") if name in tags]
+        what = _NOT_RELAXED[-1] if steps in (-1, 0) else _NOT_RELAXED.get(kind, "no relaxation")
+        missing = "" if "NSW" in tags and "IBRION" in tags else ", and VASP's defaults"
+        return refused(f"{incar} asks for {what} ({', '.join(given) or 'no NSW'}{missing})")
+    hybrid = _logical(tags.get("LHFCALC", "F"))
+    isif = _integer(incar, tags, "ISIF", 0 if hybrid else 2)
+    if isif not in _HELD_BY_ISIF:
+        return refused(f"{incar} has ISIF = {isif}, which is none of 0 to 8")
+    held, reasons = Held.of(_HELD_BY_ISIF[isif]), []
+    if held:
+        reasons.append(f"ISIF = {isif}" if "ISIF" in tags else f"no ISIF in INCAR (ISIF = {isif})")
+    pressure = _number(incar, tags, "PSTRESS", 0.0)
+    if "cell" not in held.names:
+        if pressure:
+            return refused(f"{incar} asks for an external pressure: PSTRESS = {pressure:g} kB")
+        kept = ~np.array(_constraints(incar, tags))
+        if kept.any():
+            held |= Held(rows=held_strain(kept[:, None] | kept))
+            reasons.append(f"LATTICE_CONSTRAINTS = {tags['LATTICE_CONSTRAINTS']}")
+    names_one = any(tag in tags for tag in ("GGA", "METAGGA", "LHFCALC", "IVDW"))
+    functional = functional_of({**tags, "LHFCALC": hybrid}) if names_one else None
+    return Calculation(held, " and ".join(reasons), functional)
+
+
+def functional_of(tags: Mapping[str, Any]) -> str:
+    """Functional that tags of an INCAR name, where POTCAR is of PBE: `unknown` for all others."""
+    if tags.get("LHFCALC") or str(tags.get("IVDW") or "0").strip() != "0":
+        return "unknown"
+    meta = str(tags.get("METAGGA", "")).strip().upper()
+    if meta not in ("", "NONE", "--"):
+        return "r2SCAN" if meta == "R2SCAN" else "unknown"
+    return _FUNCTIONALS.get(str(tags.get("GGA", "")).strip().upper(), "unknown")
+
+
+def read_tags(text: str) -> dict[str, str]:
+    """Tags of an INCAR in capitals, with the text of their values.
+
+    Raises:
+        StructureError: A tag that decides what moves stands there twice with other values, or
+            without an equals sign.
+    """
+    tags: dict[str, str] = {}
+    joined = re.sub(r"\\[ \t]*\n", " ", text.replace("\r", ""))
+    for line in joined.split("\n"):
+        for statement in re.split(r"[#!]", line, maxsplit=1)[0].split(";"):
+            name, equals, value = statement.partition("=")
+            name, value = name.strip().upper(), value.strip()
+            first = (name.split() or [""])[0]
+            if not equals and first in _ORDER:
+                msg = f"INCAR has the line {statement.strip()!r}: put = after {first}"
+                raise StructureError(msg)
+            if not equals:
+                continue
+            if name in _ORDER and tags.get(name, value) != value:
+                msg = f"INCAR has {name} = {tags[name]} and {name} = {value}: keep one of them"
+                raise StructureError(msg)
+            tags.setdefault(name, value)
+    return tags
+
+
+def text_of(path: Path) -> str | None:
+    """Text of a file, which may be compressed, with the ending of that; None without one."""
+    found = Path(zpath(str(path)))
+    if not found.is_file():
+        return None
+    try:
+        with zopen(found, "rt", encoding="latin-1") as stream:
+            return str(stream.read())
+    except (OSError, EOFError) as error:
+        msg = f"{found} cannot be read: {error}"
+        raise StructureError(msg) from error
+
+
+def _integer(incar: Path, tags: Mapping[str, str], name: str, default: int) -> int:
+    value = _number(incar, tags, name, float(default))
+    if value != int(value):
+        msg = f"{incar}: {name} = {tags[name]} has to be a whole number"
+        raise StructureError(msg)
+    return int(value)
+
+
+def _number(incar: Path, tags: Mapping[str, str], name: str, default: float) -> float:
+    words = tags.get(name, "").split()
+    if not words:
+        return default
+    try:
+        if len(words) > 1:
+            raise ValueError  # noqa: TRY301 - the same sentence
+        return float(re.sub("[dD]", "e", words[0]))
+    except ValueError as error:
+        msg = f"{incar}: {name} = {tags[name]} has to be one number"
+        raise StructureError(msg) from error
+
+
+def _constraints(incar: Path, tags: Mapping[str, str]) -> list[bool]:
+    """Which Cartesian directions of the lattice may change."""
+    text = tags.get("LATTICE_CONSTRAINTS", "T T T")
+    values = [_logical(word) for word in text.split()]
+    if len(values) != 3 or None in values:  # noqa: PLR2004 - x, y and z
+        msg = f"{incar}: LATTICE_CONSTRAINTS = {text} has to be three of .TRUE. and .FALSE."
+        raise StructureError(msg)
+    return [bool(value) for value in values]
+
+
+def _logical(word: str) -> bool | None:
+    """A Fortran logical, or None."""
+    return _LOGICALS.get(word.strip().lstrip(".")[:1].upper())
