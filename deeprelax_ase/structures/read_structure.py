@@ -40,6 +40,9 @@ from deeprelax_ase.structures.validation import StructureError, check_distances,
 
 _AXES_OF_A_SHEET = 2
 _NOTHING = Held()
+_SAME_METRIC = 1e-3
+"""Products of cell vectors (Å^2) that differ by less are those of an input that is symmetric to so
+many digits."""
 _HELD = 1e-8
 """What is fixed may be so far (Å) from where it was: rounding."""
 
@@ -55,6 +58,8 @@ class StructureInput:
         basis: Cell vectors of the crystal, in those of the source.
         shifts: Cells each atom was shifted by: `crystal position = position + shift @ cell`, with
             the cell of the crystal.
+        repeats: Which cell vectors of the crystal the source repeats along, those across vacuum too.
+        rotations: What its rotations make of the cell vectors of the source, if it has vacuum.
         free: Which fractional coordinates of each atom may change.
         notes: What the user should know.
         is_sheet: Whether it is one sheet by itself: periodic along two axes, and not periodic
@@ -66,6 +71,8 @@ class StructureInput:
     crystal: Crystal
     basis: Int[np.ndarray, "3 3"]
     shifts: Int[np.ndarray, "atoms 3"]
+    repeats: Bool[np.ndarray, "3"]
+    rotations: Float[np.ndarray, "rotations 3 3"]
     free: Bool[np.ndarray, "atoms 3"]
     notes: tuple[Note, ...]
     is_sheet: bool
@@ -132,17 +139,34 @@ class StructureInput:
 
         Args:
             displacements: Å, in the frame of the input cell.
-            deformation: Symmetric; acts on the periodic rows of the cell.
+            deformation: Symmetric; acts within what the periodic rows of the cell span.
         """
         moved = self.hold_still(displacements)
         positions = (self.crystal.positions + moved) @ deformation
-        cell = self.crystal.cell.copy()
-        cell[self.crystal.pbc] = cell[self.crystal.pbc] @ deformation
+        cell = self._deformed_cell(deformation)
         positions = positions - self.shifts @ cell
         cell = self._back @ cell
         if isinstance(self.source, Atoms):
             return relaxed_atoms(self.source, positions, cell, deformation)
         return relaxed_structure(self.source, positions, cell)
+
+    def _deformed_cell(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+        """Cell of the crystal once it is deformed.
+
+        Vectors across vacuum stay, unless they lean over what is strained and the symmetry of the
+        crystal wants them to lean along.
+        """
+        old, pbc = self.crystal.cell, self.crystal.pbc
+        kept = np.where(pbc[:, None], old @ deformation, old)
+        if not len(self.rotations):
+            return kept
+        cell = self._back @ kept
+        images = self.rotations @ cell
+        metrics = images @ images.swapaxes(1, 2)
+        if np.abs(metrics - cell @ cell.T).max() < _SAME_METRIC:
+            return kept
+        leaning: np.ndarray = np.where(self.repeats[:, None], old @ deformation, old)
+        return leaning
 
     def measure(
         self, relaxed: Any
@@ -151,15 +175,16 @@ class StructureInput:
 
         Constraints and filters can make them less than what was predicted.
         """
-        cell = self.crystal.cell.copy()
-        pbc = self.crystal.pbc
-        cell[pbc] = (self.basis @ np.array(relaxed.cell))[pbc]
+        new = np.where(
+            self.repeats[:, None], self.basis @ np.array(relaxed.cell), self.crystal.cell
+        )
+        cell = np.where(self.crystal.pbc[:, None], new, self.crystal.cell)
         gradient = np.linalg.solve(self.crystal.cell, cell)
         projector = self.crystal.strain_projector()
         identity = np.eye(3)
         gradient = identity + projector @ (gradient - identity) @ projector
         rotation, deformation = polar(gradient, side="left")
-        positions = relaxed.positions + self.shifts @ cell
+        positions = relaxed.positions + self.shifts @ new
         displacements = positions @ np.linalg.inv(deformation @ rotation) - self.crystal.positions
         return displacements, log_symmetric((deformation + deformation.T) / 2)
 
@@ -268,7 +293,16 @@ def read_structure(
     crystal = Crystal(numbers, shifted, cell, periodic, np.concatenate(rows))
     check_distances(crystal, search)
     return StructureInput(
-        structure, crystal, axes.basis, axes.shifts, free, tuple(notes), is_sheet, functional
+        structure,
+        crystal,
+        axes.basis,
+        axes.shifts,
+        pbc,
+        axes.rotations,
+        free,
+        tuple(notes),
+        is_sheet,
+        functional,
     )
 
 

@@ -35,6 +35,8 @@ class Axes(NamedTuple):
         gaps: Widest empty slab along each, Å; zero where that was not looked for.
         shifts: Cells, along each axis of vacuum, that put all atoms to one side of the slab.
         normals: Directions across vacuum that cannot all lie along axes; none otherwise.
+        rotations: What the rotations of the crystal make of the given cell vectors, in these
+            vectors; none without vacuum.
     """
 
     basis: Int[np.ndarray, "3 3"]
@@ -42,6 +44,7 @@ class Axes(NamedTuple):
     gaps: Float[np.ndarray, "3"]
     shifts: Int[np.ndarray, "atoms 3"]
     normals: Float[np.ndarray, "normals 3"]
+    rotations: Float[np.ndarray, "rotations 3 3"]
 
     def name(self, axis: int) -> str:
         """What a user knows an axis by: its letter, or the planes of the cell it leads through."""
@@ -63,7 +66,7 @@ def given_axes(num_atoms: int) -> Axes:
     """The axes of a cell as they are, none of them vacuum."""
     none = np.zeros(3)
     shifts = np.zeros((num_atoms, 3), dtype=int)
-    return Axes(np.eye(3, dtype=int), none > 0, none, shifts, np.zeros((0, 3)))
+    return Axes(np.eye(3, dtype=int), none > 0, none, shifts, np.zeros((0, 3)), np.zeros((0, 3, 3)))
 
 
 def find_vacuum(
@@ -87,7 +90,18 @@ def find_vacuum(
     planes = _planes_beside_vacuum(positions, cell, reach)
     if not len(planes):
         return given_axes(len(positions))
-    planes = _with_equivalents(planes, Crystal(numbers, positions, cell, pbc))
+    rotations = _lattice_rotations(Crystal(numbers, positions, cell, pbc))
+    axes = _choose_axes(_with_equivalents(planes, rotations), positions, cell, pbc)
+    return axes._replace(rotations=rotations)
+
+
+def _choose_axes(
+    planes: Int[np.ndarray, "planes 3"],
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    pbc: Bool[np.ndarray, "3"],
+) -> Axes:
+    """Axes such that as many as can be lie in all of the planes beside vacuum."""
     count = _are_axes(planes).sum()
     if len(planes) == count or np.linalg.matrix_rank(planes) == count:
         return _axes(np.eye(3, dtype=int), planes, positions, cell)
@@ -100,20 +114,25 @@ def find_vacuum(
     return axes
 
 
-def _with_equivalents(
-    planes: Int[np.ndarray, "planes 3"], crystal: Crystal
-) -> Int[np.ndarray, "all_planes 3"]:
-    """Planes, and those that the space group of the crystal takes them to."""
+def _lattice_rotations(crystal: Crystal) -> Float[np.ndarray, "rotations 3 3"]:
+    """What the rotations of a crystal make of its cell vectors, in these vectors."""
     group = find_space_group(crystal)
     if group is None:
-        return planes
+        return np.zeros((0, 3, 3))
+    turned = crystal.cell @ group.cartesian_rotations().swapaxes(1, 2)
+    return np.asarray(np.rint(turned @ np.linalg.inv(crystal.cell)))
+
+
+def _with_equivalents(
+    planes: Int[np.ndarray, "planes 3"], rotations: Float[np.ndarray, "rotations 3 3"]
+) -> Int[np.ndarray, "all_planes 3"]:
+    """Planes, and those that the symmetry of the crystal makes equivalent to them."""
     known = {tuple(plane) for plane in planes.tolist()}
     found = list(planes)
-    normals = planes @ np.linalg.inv(crystal.cell).T
-    for rotation in group.cartesian_rotations():
-        for image in np.rint(normals @ rotation.T @ crystal.cell.T).astype(int):
+    for rotation in rotations:
+        for image in np.rint(planes @ rotation.T).astype(int):
             if tuple(image) not in known and tuple(-image) not in known:
-                known.add(tuple(image))
+                known.add(tuple(image.tolist()))
                 found.append(image)
     return np.array(found)
 
@@ -127,7 +146,9 @@ def _axes(
     """Axes of which those that do not lie in the planes are vacuum."""
     gaps, shifts = _widest_gaps(positions, basis @ cell)
     is_vacuum = (basis @ planes.T != 0).any(axis=1)
-    return Axes(basis, is_vacuum, gaps, np.where(is_vacuum, shifts, 0), np.zeros((0, 3)))
+    chosen = given_axes(len(positions))
+    shifts = np.where(is_vacuum, shifts, 0)
+    return chosen._replace(basis=basis, is_vacuum=is_vacuum, gaps=gaps, shifts=shifts)
 
 
 def _planes_beside_vacuum(
