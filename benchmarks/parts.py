@@ -15,8 +15,9 @@ from ase.io import write
 
 from benchmarks.worker import peak_memory
 from deeprelax_ase import Relaxer, solver
-from deeprelax_ase.relaxation import build_result, inference, traced
+from deeprelax_ase.relaxation import inference, traced
 from deeprelax_ase.relaxation import relaxer as relaxer_module
+from deeprelax_ase.structures import structure_input
 from deeprelax_ase.structures.files import read_structures, write_structures
 
 
@@ -67,7 +68,7 @@ def _timed(totals: dict[str, float]) -> Iterator[None]:
             ("network and solve in one", traced.TracedMove, "__call__"),
             ("network", inference.Predictor, "run_network"),
             ("solve", solver, "solve"),
-            ("symmetry", build_result, "find_space_group"),
+            ("symmetry", structure_input, "find_space_group"),
         ):
             wrapped = _wrap(getattr(owner, name), totals, part)
             stack.enter_context(patch.object(owner, name, wrapped))

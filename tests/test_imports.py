@@ -22,6 +22,7 @@ LIBRARIES = {
     "structures/ase_adapter": {"ase"},
     "structures/pymatgen_adapter": {"pymatgen"},
     "structures/read_structure": {"ase", "pymatgen"},
+    "structures/structure_input": {"ase"},
     "structures/files": {"ase", "pymatgen"},
     "relaxation/relaxer": {"ase"},
     "evaluation/structure_match": {"pymatgen"},

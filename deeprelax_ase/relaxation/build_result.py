@@ -13,8 +13,7 @@ from deeprelax_ase.relaxation.result import Bonds, RelaxResult, Status
 from deeprelax_ase.relaxation.sanity_checks import reason_to_refuse
 from deeprelax_ase.structures.crystal import exp_symmetric, log_symmetric, relaxed_lengths
 from deeprelax_ase.structures.notes import Note
-from deeprelax_ase.structures.read_structure import StructureInput
-from deeprelax_ase.structures.symmetry import find_space_group, symmetrise
+from deeprelax_ase.structures.structure_input import StructureInput
 
 _Move = tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]
 """Displacements, Å, and deformation."""
@@ -77,9 +76,8 @@ def build_result(
 def _allowed_move(entry: StructureInput, part: CrystalPrediction, *, keep_symmetry: bool) -> _Move:
     """The predicted move, as symmetric as the input, without what is held."""
     displacement, deformation = part.displacements, part.deformation
-    group = find_space_group(entry.crystal) if keep_symmetry else None
-    if group is not None:
-        displacement, deformation = symmetrise(entry.crystal, group, displacement, deformation)
+    if keep_symmetry:
+        displacement, deformation = entry.symmetrise(displacement, deformation)
     return entry.hold_still(displacement), entry.hold_strain(deformation)
 
 

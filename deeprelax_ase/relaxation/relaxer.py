@@ -25,10 +25,10 @@ from deeprelax_ase.relaxation.result import RelaxResult, S
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.read_structure import (
-    StructureInput,
     plain_structure,
     read_structure,
 )
+from deeprelax_ase.structures.structure_input import StructureInput
 from deeprelax_ase.structures.validation import StructureError
 
 if hasattr(os, "register_at_fork"):

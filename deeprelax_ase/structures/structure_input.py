@@ -1,0 +1,218 @@
+"""A checked input on its way: what is held of it, its symmetry, and the way back to its type.
+
+It puts relaxed positions and cell into a copy of the input: labels, site properties, constraints,
+charge, tags, info and calculator stay.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Bool, Float, Int
+from scipy.linalg import polar
+
+from deeprelax_ase.structures.ase_adapter import broken_bonds, copied_atoms, relaxed_atoms
+from deeprelax_ase.structures.ase_adapter import stale_in as stale_in_atoms
+from deeprelax_ase.structures.crystal import Crystal, complete_cell, exp_symmetric, log_symmetric
+from deeprelax_ase.structures.notes import Note
+from deeprelax_ase.structures.pymatgen_adapter import copied_structure, relaxed_structure
+from deeprelax_ase.structures.pymatgen_adapter import stale_in as stale_in_structure
+from deeprelax_ase.structures.symmetry import SpaceGroup, find_space_group, symmetrise
+
+_SAME_METRIC = 1e-3
+"""Products of cell vectors (Å^2) that differ by less are those of an input that is symmetric to so
+many digits."""
+_HELD = 1e-8
+"""What is fixed may be so far (Å) from where it was: rounding."""
+
+
+@dataclass(frozen=True)
+class StructureInput:
+    """A checked input.
+
+    Attributes:
+        source: What came in, untouched.
+        crystal: What is computed with; atoms are shifted so that no sheet is cut by a boundary,
+            and where vacuum does not lie along the axes of the source, it has others.
+        basis: Cell vectors of the crystal, in those of the source.
+        shifts: Cells each atom was shifted by: `crystal position = position + shift @ cell`, with
+            the cell of the crystal.
+        repeats: Which cell vectors of the crystal the source repeats along, those across vacuum too.
+        rotations: What its rotations make of the cell vectors of the source, if it has vacuum.
+        free: Which fractional coordinates of each atom may change.
+        notes: What the user should know.
+        is_sheet: Whether it is one sheet by itself: periodic along two axes, and not periodic
+            along the third, or with so much vacuum there that no layered crystal has it.
+        functional: To relax to; None leaves that to the relaxer.
+    """
+
+    source: Any
+    crystal: Crystal
+    basis: Int[np.ndarray, "3 3"]
+    shifts: Int[np.ndarray, "atoms 3"]
+    repeats: Bool[np.ndarray, "3"]
+    rotations: Float[np.ndarray, "rotations 3 3"]
+    free: Bool[np.ndarray, "atoms 3"]
+    notes: tuple[Note, ...]
+    is_sheet: bool
+    functional: str | None = None
+
+    @property
+    def formula(self) -> str:
+        """Reduced chemical formula."""
+        if isinstance(self.source, Atoms):
+            return str(self.source.get_chemical_formula(empirical=True))
+        return str(self.source.composition.reduced_formula)
+
+    def copy_of_source(self) -> Any:
+        """The source as it was, for somebody to change."""
+        if isinstance(self.source, Atoms):
+            return copied_atoms(self.source)
+        return copied_structure(self.source, self.source.lattice, self.source.frac_coords)
+
+    @property
+    def is_all_held(self) -> bool:
+        """Whether nothing of it may change."""
+        return not self.free.any() and not self.crystal.strain_freedom().any()
+
+    def stale(self) -> list[str]:
+        """Names of what the source stores that belongs to its geometry of now."""
+        is_atoms = isinstance(self.source, Atoms)
+        return stale_in_atoms(self.source) if is_atoms else stale_in_structure(self.source)
+
+    def broken_constraint(self, relaxed: Any) -> str | None:
+        """Say which constraint a relaxed copy of the source does not obey, or None.
+
+        Constraints of ASE are applied one after the other, so that together they can fail.
+        """
+        if not isinstance(self.source, Atoms) or not self.source.constraints:
+            return None
+        old, new = (
+            complete_cell(np.array(atoms.cell), atoms.pbc) for atoms in (self.source, relaxed)
+        )
+        change = relaxed.positions @ np.linalg.inv(new) - self.source.positions @ np.linalg.inv(old)
+        moved = np.abs(change * ~self.free) @ np.abs(new)
+        if moved.max() > _HELD:
+            atom = int(moved.max(axis=1).argmax())
+            return f"atom {atom} is fixed, and other constraints move it by {moved.max():.2g} Å"
+        return broken_bonds(self.source, relaxed)
+
+    @property
+    def _back(self) -> Float[np.ndarray, "3 3"]:
+        """Cell vectors of the source, in those of the crystal."""
+        back: np.ndarray = np.rint(np.linalg.inv(self.basis))
+        return back
+
+    def between_cells(
+        self, edge_index: Int[np.ndarray, "2 pairs"], offsets: Int[np.ndarray, "pairs 3"]
+    ) -> Int[np.ndarray, "pairs 3"]:
+        """Cells of the source between atoms that are so many cells of the crystal apart."""
+        i, j = edge_index
+        between: np.ndarray = (offsets + self.shifts[j] - self.shifts[i]) @ self.basis
+        return between
+
+    def with_relaxed(
+        self, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
+    ) -> Any:
+        """A copy of the source, of its type, with its atoms moved and its cell deformed.
+
+        Args:
+            displacements: Å, in the frame of the input cell.
+            deformation: Symmetric; acts within what the periodic rows of the cell span.
+        """
+        moved = self.hold_still(displacements)
+        positions = (self.crystal.positions + moved) @ deformation
+        cell = self._deformed_cell(deformation)
+        positions = positions - self.shifts @ cell
+        cell = self._back @ cell
+        if isinstance(self.source, Atoms):
+            return relaxed_atoms(self.source, positions, cell, deformation)
+        return relaxed_structure(self.source, positions, cell)
+
+    def _deformed_cell(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+        """Cell of the crystal once it is deformed.
+
+        Vectors across vacuum stay, unless they lean over what is strained and the symmetry of the
+        crystal wants them to lean along.
+        """
+        old, pbc = self.crystal.cell, self.crystal.pbc
+        kept = np.where(pbc[:, None], old @ deformation, old)
+        if not len(self.rotations):
+            return kept
+        cell = self._back @ kept
+        images = self.rotations @ cell
+        metrics = images @ images.swapaxes(1, 2)
+        is_symmetric = np.abs(metrics - cell @ cell.T).max() < _SAME_METRIC
+        if is_symmetric and self._symmetry[0] is self.crystal:
+            return kept
+        leaning: np.ndarray = np.where(self.repeats[:, None], old @ deformation, old)
+        return leaning
+
+    def measure(
+        self, relaxed: Any
+    ) -> tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]:
+        """Displacements (Å) and strain that took the source to what it is now.
+
+        Constraints and filters can make them less than what was predicted.
+        """
+        new = np.where(
+            self.repeats[:, None], self.basis @ np.array(relaxed.cell), self.crystal.cell
+        )
+        cell = np.where(self.crystal.pbc[:, None], new, self.crystal.cell)
+        gradient = np.linalg.solve(self.crystal.cell, cell)
+        projector = self.crystal.strain_projector()
+        identity = np.eye(3)
+        gradient = identity + projector @ (gradient - identity) @ projector
+        rotation, deformation = polar(gradient, side="left")
+        positions = relaxed.positions + self.shifts @ new
+        displacements = positions @ np.linalg.inv(deformation @ rotation) - self.crystal.positions
+        return displacements, log_symmetric((deformation + deformation.T) / 2)
+
+    def symmetrise(
+        self, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
+    ) -> tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]:
+        """Average a move over the space group of the input."""
+        crystal, group = self._symmetry
+        if group is None:
+            return displacements, deformation
+        return symmetrise(crystal, group, displacements, deformation)
+
+    @cached_property
+    def _symmetry(self) -> tuple[Crystal, SpaceGroup | None]:
+        """The crystal as it repeats, and its space group.
+
+        Beside vacuum that is the group of the sheet, wire or molecule by itself, or that of the
+        lattice which they form, whichever has more operations.
+        """
+        group = find_space_group(self.crystal)
+        if len(self.rotations):
+            lattice = replace(self.crystal, pbc=self.repeats)
+            whole = find_space_group(lattice)
+            if whole is not None and (group is None or whole.order > group.order):
+                return lattice, whole
+        return self.crystal, group
+
+    def hold_strain(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+        """Deformation without the strains that are held."""
+        if not len(self.crystal.held_strain) and self.crystal.pbc.all():
+            return deformation
+        free = self.crystal.strain_freedom() @ log_symmetric(deformation).ravel()
+        return exp_symmetric(free.reshape(3, 3))
+
+    def hold_still(
+        self, displacements: Float[np.ndarray, "atoms 3"]
+    ) -> Float[np.ndarray, "atoms 3"]:
+        """Displacements without the fractional components that are held.
+
+        The crystal as a whole may be anywhere, so it is first shifted to where its held atoms
+        move least.
+        """
+        if self.free.all():
+            return displacements
+        cell = self._back @ self.crystal.cell
+        scaled = displacements @ np.linalg.inv(cell)
+        held = ~self.free
+        scaled = scaled - (scaled * held).sum(axis=0) / np.maximum(held.sum(axis=0), 1)
+        return (scaled * self.free) @ cell
