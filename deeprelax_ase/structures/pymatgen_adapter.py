@@ -62,14 +62,14 @@ def copied_structure(
     copied._sites = type(structure._sites)(sites)  # noqa: SLF001
     moved_to = {id(old): new for old, new in zip(structure, sites, strict=True)}
     for name, value in vars(structure).items():  # of subclasses, such as SymmetrizedStructure
-        if name not in ("_sites", "_lattice", "properties") and isinstance(value, list | tuple):
+        if name not in ("_sites", "_lattice", "properties") and type(value) in (list, tuple):
             setattr(copied, name, _with_sites(value, moved_to))
     return copied
 
 
 def _with_sites(value: Any, moved_to: Mapping[int, Any]) -> Any:
     """Lists of sites, or of lists of them, with other sites in their places."""
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return type(value)(_with_sites(one, moved_to) for one in value)
     return moved_to.get(id(value), value)
 

@@ -39,7 +39,7 @@ class StructureInput:
         basis: Cell vectors of the crystal, in those of the source.
         shifts: Cells each atom was shifted by: `crystal position = position + shift @ cell`, with
             the cell of the crystal.
-        repeats: Which cell vectors of the crystal the source repeats along, those across vacuum too.
+        repeats: Which cell vectors of the crystal the source repeats along, across vacuum too.
         rotations: What its rotations make of the cell vectors of the source, if it has vacuum.
         free: Which fractional coordinates of each atom may change.
         notes: What the user should know.

@@ -1,0 +1,353 @@
+"""What INCAR, pw.x inputs and CASTEP inputs say is obeyed."""
+
+import gzip
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import write
+from deeprelax_ase.structures.poscar_text import read_poscar_text
+from deeprelax_ase.structures.pw_text import read_pw_text
+from typer.testing import CliRunner
+
+from deeprelax_ase.cli import app
+from deeprelax_ase.structures.castep_calculation import read_castep_calculation
+from deeprelax_ase.structures.held import Held, strain_freedom
+from deeprelax_ase.structures.pw_calculation import read_pw_calculation
+from deeprelax_ase.structures.validation import StructureError
+from deeprelax_ase.structures.vasp_calculation import read_tags, read_vasp_calculation
+
+PERIODIC = np.ones(3, dtype=bool)
+CELL = np.array([[4.0, 0, 0], [0, 5.0, 0], [0, 0, 6.0]])
+RELAXATION = "NSW = 50\nIBRION = 2\n"
+runner = CliRunner()
+
+
+def tetragonal():
+    """MgO, strained and rattled, in an orthorhombic cell."""
+    atoms = bulk("MgO", "rocksalt", a=4.4, cubic=True)
+    atoms.set_cell(atoms.cell[:] * [1.0, 1.02, 0.98], scale_atoms=True)
+    atoms.rattle(0.05, seed=3)
+    return atoms
+
+
+def change(before, after):
+    """What of a cell and of fractional coordinates changed."""
+    old, new = np.array(before.lattice.matrix), np.array(after.lattice.matrix)
+    volume = np.linalg.det(new) / np.linalg.det(old)
+    moves = after.frac_coords - before.frac_coords
+    return {
+        "cell": np.abs(new - old).max() > 1e-9,
+        "volume": abs(volume - 1) > 1e-9,
+        "shape": np.abs(new / volume ** (1 / 3) - old).max() > 1e-9,
+        "positions": np.abs(moves - np.rint(moves)).max() > 1e-9,
+        "c": np.abs(new[2] - old[2]).max() > 1e-9,
+        "ab": np.abs(new[:2] - old[:2]).max() > 1e-9,
+    }
+
+
+ALL = {"cell", "volume", "shape", "positions", "c", "ab"}
+VASP = {
+    # In the style of atomate2, pymatgen's MPRelaxSet, AiiDA, custodian and by hand.
+    "MPRelaxSet": ("ALGO = Fast\nIBRION = 2\nISIF = 3\nNSW = 99\nPREC = Accurate\n", ALL),
+    "atomate2": ("EDIFF = 1e-05\nIBRION = 2\nISIF = 3\nNSW = 99\nGGA = Ps\nLASPH = True\n", ALL),
+    "AiiDA": ("ibrion = 2\nnsw = 50\nisif = 3\nencut = 520\nismear = -5\n", ALL),
+    "custodian": ("SYSTEM = run; NSW = 60 ; IBRION = 1 ; ISIF = 3 # restarted\n", ALL),
+    "hand": ("  NSW=20 ! steps\n  IBRION=3\n  ISIF=3\n  POTIM=0.1\n", ALL),
+    "continued": ("NSW = \\\n 40\nIBRION = 2\nISIF = 3\n", ALL),
+    "isif 0": (f"{RELAXATION}ISIF = 0\n", {"positions"}),
+    "isif 1": (f"{RELAXATION}ISIF = 1\n", {"positions"}),
+    "isif 2": (f"{RELAXATION}ISIF = 2\n", {"positions"}),
+    "no isif": (RELAXATION, {"positions"}),
+    "hybrid without isif": (f"{RELAXATION}LHFCALC = .TRUE.\n", {"positions"}),
+    "isif 4": (f"{RELAXATION}ISIF = 4\n", ALL - {"volume"}),
+    "isif 5": (f"{RELAXATION}ISIF = 5\n", ALL - {"volume", "positions"}),
+    "isif 6": (f"{RELAXATION}ISIF = 6\n", ALL - {"positions"}),
+    "isif 7": (f"{RELAXATION}ISIF = 7\n", ALL - {"shape", "positions"}),
+    "isif 8": (f"{RELAXATION}ISIF = 8\n", ALL - {"shape"}),
+    "c free": (f"{RELAXATION}ISIF = 3\nLATTICE_CONSTRAINTS = F F T\n", ALL - {"ab"}),
+    "c held": (
+        f"{RELAXATION}ISIF = 3\nLATTICE_CONSTRAINTS = .TRUE. .TRUE. .FALSE.\n",
+        ALL - {"c"},
+    ),
+    "pressure on a held cell": (f"{RELAXATION}ISIF = 2\nPSTRESS = 500\n", {"positions"}),
+}
+VASP_REFUSED = {
+    "static": ("NSW = 0\nISIF = 3\n", "no atom moves"),
+    "static by default": ("ENCUT = 520\nISMEAR = 0\n", "no NSW"),
+    "IBRION -1": ("IBRION = -1\nNSW = 10\n", "no relaxation|static"),
+    "molecular dynamics": ("IBRION = 0\nNSW = 1000\nISIF = 3\n", "molecular dynamics"),
+    "MD by default": ("NSW = 1000\nISIF = 3\n", "molecular dynamics"),
+    "phonons 5": ("IBRION = 5\nNSW = 1\n", "phonons"),
+    "phonons 6": ("IBRION = 6\nNSW = 1\n", "phonons"),
+    "phonons 7": ("IBRION = 7\nNSW = 1\n", "phonons"),
+    "phonons 8": ("IBRION = 8\nNSW = 1\n", "phonons"),
+    "dimer": ("IBRION = 44\nNSW = 100\n", "saddle point"),
+    "pressure": (f"{RELAXATION}ISIF = 3\nPSTRESS = 500\n", "PSTRESS = 500 kB"),
+    "path": (f"IMAGES = 3\n{RELAXATION}ISIF = 2\n", "IMAGES = 3"),
+    "unreadable": ("NSW = many\nIBRION = 2\n", "NSW = many has to be one number"),
+    "twice": (f"{RELAXATION}ISIF = 2\nISIF = 3\n", "ISIF = 2 and ISIF = 3"),
+    "no equals sign": ("NSW 50\nIBRION = 2\n", "put = after NSW"),
+    "no value": ("NSW =\nIBRION = 2\n", "NSW has no value"),
+    "isif 9": (f"{RELAXATION}ISIF = 9\n", "none of 0 to 8"),
+    "odd constraints": (f"{RELAXATION}ISIF = 3\nLATTICE_CONSTRAINTS = T F\n", "three of .TRUE."),
+    "half a step": ("NSW = 2.5\nIBRION = 2\n", "whole number"),
+}
+
+
+@pytest.fixture
+def call(random_weights):
+    def command(name, *arguments):
+        options = ["--model", str(random_weights), "--always-move"]
+        return runner.invoke(app, [name, *map(str, arguments), *options])
+
+    return command
+
+
+def run_folder(path, incar):
+    path.mkdir(parents=True)
+    write(path / "POSCAR", tetragonal(), format="vasp", direct=True)
+    (path / "INCAR").write_text(incar)
+    return path
+
+
+def poscar(path):
+    return read_poscar_text(path.read_text()).structure()
+
+
+@pytest.mark.parametrize("name", VASP)
+def test_vasp_moves_what_the_run_would_move(call, tmp_path, name):
+    incar, moved = VASP[name]
+    folder = run_folder(tmp_path / "run", incar)
+    before = poscar(folder / "POSCAR")
+    result = call("vasp", folder)
+    assert result.exit_code == 0, result.output
+    changed = change(before, poscar(folder / "POSCAR"))
+    assert {part for part, did in changed.items() if did} == moved
+    if moved != ALL:
+        assert "is kept" in result.stderr or "are kept" in result.stderr
+
+
+@pytest.mark.parametrize("name", VASP_REFUSED)
+def test_vasp_leaves_what_is_no_relaxation(call, tmp_path, name):
+    incar, why = VASP_REFUSED[name]
+    folder = run_folder(tmp_path / "run", incar)
+    before = (folder / "POSCAR").read_bytes()
+    result = call("vasp", folder)
+    assert result.exit_code == 1
+    assert any(word in result.stderr for word in why.split("|")), result.stderr
+    assert result.stderr.count("\n") == 1
+    assert (folder / "POSCAR").read_bytes() == before
+    assert not list(folder.glob("POSCAR.*"))
+
+
+def test_vasp_force_goes_on_as_if_there_were_no_incar(call, tmp_path):
+    folder = run_folder(tmp_path / "run", "NSW = 0\n")
+    assert "--force" in call("vasp", folder).stderr
+    assert call("vasp", folder, "--force").exit_code == 0
+    assert (folder / "POSCAR.unrelaxed").exists()
+
+
+def test_vasp_images_of_a_path_are_left_alone(call, tmp_path):
+    for name in ("00", "01", "special"):
+        folder = run_folder(tmp_path / "neb" / name, RELAXATION)
+        (folder / "INCAR").unlink()
+    (tmp_path / "neb" / "INCAR").write_text("IMAGES = 1\nIBRION = 3\nNSW = 50\n")
+    for name in ("00", "01", "special"):
+        result = call("vasp", tmp_path / "neb" / name)
+        assert result.exit_code == 1
+        assert "IMAGES = 1 in the INCAR of the folder above" in result.stderr
+
+
+def test_vasp_reads_a_compressed_incar(tmp_path):
+    folder = run_folder(tmp_path / "run", RELAXATION)
+    (folder / "INCAR").unlink()
+    (folder / "INCAR.gz").write_bytes(gzip.compress(b"NSW = 5\nIBRION = 2\nISIF = 4\n"))
+    assert read_vasp_calculation(folder).held.names == {"volume"}
+    (folder / "INCAR.gz").write_bytes(gzip.compress(b"NSW = 5")[:9])
+    with pytest.raises(StructureError, match=r"INCAR.gz cannot be read"):
+        read_vasp_calculation(folder)
+
+
+def test_tags_are_read_as_vasp_reads_them():
+    text = "system = a # NSW = 1\nNSW = 2; ISIF = 3 ! ISIF = 2\nMAGMOM = 1 \\\n 2\nNSW = 2\n"
+    assert read_tags(text) == {"SYSTEM": "a", "NSW": "2", "ISIF": "3", "MAGMOM": "1   2"}
+
+
+PW = """&control
+ {control}
+/
+&SYSTEM
+ ibrav = 0, nat = 8, ntyp = 2, ecutwfc = 60 {system}
+/
+&electrons
+/
+{cell}
+ATOMIC_SPECIES
+Mg 24.305 {mg}
+O 15.999 {o}
+K_POINTS automatic
+4 4 4 0 0 0
+CELL_PARAMETERS angstrom
+4.4 0 0
+0 4.488 0
+0 0 4.312
+ATOMIC_POSITIONS crystal
+Mg 0.01 0.00 0.00
+Mg 0.00 0.50 0.51
+Mg 0.50 0.00 0.50
+Mg 0.50 0.51 0.00
+O 0.50 0.00 0.01
+O 0.50 0.50 0.50
+O 0.00 0.00 0.50
+O 0.00 0.49 0.00
+"""
+
+
+def pw(control="calculation = 'vc-relax'", cell="", system="", mg="Mg.UPF", o="O.UPF"):
+    given = f"&cell\n {cell}\n/" if cell else ""
+    return PW.format(control=control, cell=given, system=system, mg=mg, o=o)
+
+
+QE = {
+    "relax": (pw("calculation='relax'"), {"positions"}),
+    "vc-relax": (pw(), ALL),
+    "upper case": (pw("CALCULATION = 'VC-RELAX'"), ALL),
+    "all": (pw(cell="cell_dofree = 'all', press = 0.0d0"), ALL),
+    "volume": (pw(cell="cell_dofree='volume'"), ALL - {"shape"}),
+    "shape": (pw(cell="cell_dofree='shape'"), ALL - {"volume"}),
+    "z": (pw(cell="cell_dofree='z'"), ALL - {"ab"}),
+    "xy": (pw(cell="cell_dofree = 'xy' ! in the plane"), ALL - {"c"}),
+    "2Dxy": (pw(cell="cell_dofree = '2Dxy'"), ALL - {"c"}),
+    "2Dshape": (pw(cell="cell_dofree = '2Dshape'"), ALL - {"c", "volume"}),
+    "c": (pw(cell='cell_dofree = "c"'), ALL - {"ab"}),
+    "fixc": (pw(cell="cell_dofree = 'fixc'"), ALL - {"c"}),
+    "epitaxial_ab": (pw(cell="cell_dofree = 'epitaxial_ab'"), ALL - {"ab"}),
+    "ibrav": (pw(cell="cell_dofree = 'ibrav'"), ALL),
+}
+QE_REFUSED = {
+    "scf": (pw("calculation = 'scf'"), "a single point"),
+    "by default": (pw(""), "calculation = 'scf'"),
+    "md": (pw("calculation = 'md'"), "molecular dynamics"),
+    "vc-md": (pw("calculation='vc-md'"), "molecular dynamics"),
+    "bands": (pw("calculation='bands'"), "bands"),
+    "pressure": (pw(cell="press = 50.0"), "press = 50.0 asks for an external pressure"),
+    "unknown freedom": (pw(cell="cell_dofree = 'sideways'"), "none that pw.x knows"),
+    "bond held": (f"{pw()}CONSTRAINTS\n1\n'distance' 1 2 2.1\n", "the card CONSTRAINTS"),
+}
+
+
+@pytest.mark.parametrize("name", QE)
+def test_qe_moves_what_the_run_would_move(call, tmp_path, name):
+    text, moved = QE[name]
+    path = tmp_path / "pw.in"
+    path.write_text(text)
+    result = call("qe", path)
+    assert result.exit_code == 0, result.output
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    before, after = (
+        AseAtomsAdaptor.get_structure(read_pw_text(t)) for t in (text, path.read_text())
+    )
+    changed = change(before, after)
+    assert {part for part, did in changed.items() if did} == moved
+
+
+@pytest.mark.parametrize("name", QE_REFUSED)
+def test_qe_leaves_what_is_no_relaxation(call, tmp_path, name):
+    text, why = QE_REFUSED[name]
+    path = tmp_path / "pw.in"
+    path.write_text(text)
+    result = call("qe", path)
+    assert result.exit_code == 1
+    assert why in result.stderr
+    assert path.read_text() == text
+    assert [file.name for file in tmp_path.iterdir()] == ["pw.in"]
+
+
+@pytest.mark.parametrize(
+    ("mg", "o", "system", "functional"),
+    [
+        ("Mg.pbesol-n-kjpaw_psl.0.3.0.UPF", "O.pbesol-n-kjpaw_psl.0.1.UPF", "", "PBEsol"),
+        ("Mg_ONCV_PBE-1.2.upf", "o_pbe_v1.2.uspp.F.UPF", "", "PBE"),
+        ("Mg.pz-n-vbc.UPF", "O.pz-rrkjus.UPF", "", "unknown"),
+        ("Mg.pbe.UPF", "O.pbesol.UPF", "", "unknown"),
+        ("Mg.UPF", "O.UPF", "", None),
+        ("Mg.pbe.UPF", "O.pbe.UPF", ", input_dft = 'PBEsol'", "PBEsol"),
+        ("Mg.pbe.UPF", "O.pbe.UPF", ", input_dft = 'vdw-df-ob88'", "optB88-vdW"),
+        ("Mg.pbe.UPF", "O.pbe.UPF", ", input_dft = 'B3LYP'", "unknown"),
+        ("Mg.pbe.UPF", "O.pbe.UPF", ", vdw_corr = 'grimme-d3'", "unknown"),
+    ],
+)
+def test_qe_functional(mg, o, system, functional):
+    text = pw(mg=mg, o=o, system=system)
+    assert read_pw_calculation(text, CELL).functional == functional
+
+
+CASTEP = "%BLOCK LATTICE_CART\n4 0 0\n0 5 0\n0 0 6\n%ENDBLOCK LATTICE_CART\n"
+
+
+@pytest.mark.parametrize(
+    ("added", "free"),
+    [
+        ("", 6),
+        ("FIX_ALL_CELL : true\n", 0),
+        ("fix_all_cell = TRUE ! here\n", 0),
+        ("FIX_ALL_CELL : false\n", 6),
+        ("FIX_VOL : true\n", 5),
+        ("%BLOCK CELL_CONSTRAINTS\n1 2 3\n0 0 0\n%ENDBLOCK CELL_CONSTRAINTS\n", 3),
+        ("%block cell_constraints\n1 1 2\n0 0 0\n%endblock cell_constraints\n", 2),
+        ("%BLOCK CELL_CONSTRAINTS\n0 0 1 # c\n0 0 0\n%ENDBLOCK CELL_CONSTRAINTS\n", 1),
+        ("%BLOCK CELL_CONSTRAINTS\n1 2 3\n4 5 6\n%ENDBLOCK CELL_CONSTRAINTS\n", 6),
+    ],
+)
+def test_castep_holds(added, free):
+    held = read_castep_calculation(CASTEP + added, CELL).held
+    freedom = strain_freedom(held.strain_rows(CELL, PERIODIC), CELL, PERIODIC)
+    assert np.linalg.matrix_rank(freedom) == (9 if free == 6 and not held else free)
+
+
+@pytest.mark.parametrize(
+    ("cell", "param", "why"),
+    [
+        (
+            "%BLOCK EXTERNAL_PRESSURE\n5 0 0\n5 0\n5\n%ENDBLOCK EXTERNAL_PRESSURE\n",
+            None,
+            "pressure",
+        ),
+        ("", "task : SinglePoint\n", "TASK : SinglePoint"),
+        ("", "cut_off_energy : 500\n", "TASK : singlepoint"),
+        ("", "task : MolecularDynamics\n", "TASK : MolecularDynamics"),
+    ],
+)
+def test_castep_refuses(cell, param, why):
+    assert why in read_castep_calculation(CASTEP + cell, CELL, param).refusal
+
+
+def test_castep_task_and_functional():
+    param = "task : Geometry Optimization\nxc_functional : PBEsol\n"
+    found = read_castep_calculation(CASTEP + "FIX_ALL_IONS : true\n", CELL, param)
+    assert not found.refusal
+    assert found.functional == "PBEsol"
+    assert found.held.positions
+
+
+def test_castep_block_that_cannot_be_read():
+    block = "%BLOCK CELL_CONSTRAINTS\n1 2\n%ENDBLOCK CELL_CONSTRAINTS\n"
+    with pytest.raises(StructureError, match="two lines of three whole numbers"):
+        read_castep_calculation(CASTEP + block, CELL)
+
+
+@pytest.mark.parametrize("hold", ["cell", "volume", "shape", "a", "bc", "volume,c"])
+def test_constraints_are_kept_under_any_strain(hold, rng):
+    freedom = strain_freedom(Held.of(hold).strain_rows(CELL, PERIODIC), CELL, PERIODIC)
+    np.testing.assert_allclose(freedom @ freedom, freedom, atol=1e-12)
+    strain = rng.normal(size=(3, 3))
+    strain = (freedom @ (strain + strain.T).ravel()).reshape(3, 3)
+    np.testing.assert_allclose(strain, strain.T, atol=1e-12)
+    for name in hold.split(","):
+        if name == "volume":
+            assert np.trace(strain) == pytest.approx(0, abs=1e-12)
+        elif set(name) <= set("abc"):
+            rows = ["abc".index(letter) for letter in name]
+            np.testing.assert_allclose(CELL[rows] @ strain, 0, atol=1e-9)

@@ -1,0 +1,298 @@
+"""What is held stays, whichever front-end says so; what belonged to the old geometry goes."""
+
+import multiprocessing as mp
+
+import numpy as np
+import pytest
+import spglib
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from ase.constraints import FixAtoms, FixBondLength, FixBondLengths
+from ase.filters import FrechetCellFilter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.core import Lattice, Structure
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+from deeprelax_ase import DeepRelaxOptimizer, DeepRelaxTransformation, Relaxer
+from deeprelax_ase.structures.held import HOLDS
+from deeprelax_ase.structures.stale import stale_names
+
+
+def rocksalt():
+    atoms = bulk("MgO", "rocksalt", a=4.4, cubic=True)
+    atoms.set_cell(atoms.cell[:] * [1.0, 1.02, 0.98], scale_atoms=True)
+    atoms.rattle(0.05, seed=3)
+    return atoms
+
+
+def obeys(hold, before, after):
+    """Whether a move leaves what is held."""
+    old, new = np.array(before.cell), np.array(after.cell)
+    volume = np.linalg.det(new) / np.linalg.det(old)
+    if hold == "cell":
+        return np.abs(new - old).max() < 1e-12
+    if hold == "volume":
+        return abs(volume - 1) < 1e-12
+    if hold == "shape":
+        return np.abs(new / volume ** (1 / 3) - old).max() < 1e-9
+    if hold == "positions":
+        return np.abs(after.get_scaled_positions() - before.get_scaled_positions()).max() < 1e-9
+    rows = ["abc".index(letter) for letter in hold]
+    return np.abs(new - old)[rows].max() < 1e-9
+
+
+@pytest.mark.parametrize("hold", HOLDS)
+def test_relaxer_holds(random_weights, hold):
+    atoms = rocksalt()
+    free = Relaxer(random_weights).relax(atoms)
+    result = Relaxer(random_weights, hold=hold).relax(atoms)
+    assert free.status == result.status == "relaxed"
+    assert not obeys(hold, atoms, free.structure)
+    assert obeys(hold, atoms, result.structure)
+
+
+def test_what_is_not_held_moves_as_far_as_without(random_weights):
+    free, held = (
+        Relaxer(random_weights, hold=hold).relax(rocksalt()) for hold in (None, "positions")
+    )
+    assert held.volume_change == pytest.approx(free.volume_change, rel=0.2)
+
+
+def test_nothing_held_is_as_before(random_weights):
+    one, two = (
+        Relaxer(random_weights, hold=hold).relax(rocksalt()).structure for hold in (None, "")
+    )
+    np.testing.assert_array_equal(one.positions, two.positions)
+
+
+def test_everything_held_is_unchanged(random_weights):
+    result = Relaxer(random_weights, hold="cell,positions").relax(rocksalt())
+    assert result.status == "unchanged"
+    assert [note.code for note in result.notes] == ["all_held"]
+    atoms = rocksalt()
+    atoms.set_constraint(FixAtoms(range(len(atoms))))
+    assert Relaxer(random_weights, relax_cell=False).relax(atoms).status == "unchanged"
+
+
+def test_batches_hold_as_single_crystals_do(random_weights):
+    relaxer = Relaxer(random_weights, hold="volume")
+    many = list(relaxer.relax_many([rocksalt()] * 3))
+    alone = relaxer.relax(rocksalt())
+    for result in many:
+        np.testing.assert_allclose(result.structure.cell, alone.structure.cell, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("mask", "hold"),
+    [
+        ([1, 1, 0, 0, 0, 1], "c"),
+        ([0, 0, 1, 0, 0, 0], "ab"),
+        ([0] * 6, "cell"),
+    ],
+)
+def test_masks_of_filters_go_the_same_way(random_weights, mask, hold):
+    by_mask, by_hold = rocksalt(), rocksalt()
+    relaxer = Relaxer(random_weights)
+    optimizer = DeepRelaxOptimizer(FrechetCellFilter(by_mask, mask=mask), relaxer=relaxer)
+    assert optimizer.run()
+    DeepRelaxOptimizer(by_hold, model=random_weights, hold=hold).run()
+    np.testing.assert_allclose(by_mask.cell, by_hold.cell, atol=1e-9)
+    np.testing.assert_allclose(by_mask.positions, by_hold.positions, atol=1e-9)
+    np.testing.assert_allclose(optimizer.result.structure.cell, by_mask.cell, atol=1e-12)
+    np.testing.assert_allclose(optimizer.result.structure.positions, by_mask.positions, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("option", "hold"), [("constant_volume", "volume"), ("hydrostatic_strain", "shape")]
+)
+def test_filters_that_keep_volume_or_shape(random_weights, option, hold):
+    atoms, before = rocksalt(), rocksalt()
+    target = FrechetCellFilter(atoms, **{option: True})
+    DeepRelaxOptimizer(target, model=random_weights).run()
+    assert obeys(hold, before, atoms)
+
+
+def test_transformation_and_optimizer_take_any_option(random_weights, perovskite):
+    held = DeepRelaxTransformation(str(random_weights), hold="c", always_move=True)
+    relaxed = held.apply_transformation(perovskite)
+    np.testing.assert_allclose(relaxed.lattice.matrix[2], perovskite.lattice.matrix[2], atol=1e-9)
+    again = DeepRelaxTransformation.from_dict(held.as_dict())
+    assert again.options == held.options
+    with pytest.raises(ValueError, match="unknown option 'holding'"):
+        DeepRelaxTransformation(holding="c")
+    with pytest.raises(ValueError, match="beside a relaxer"):
+        DeepRelaxOptimizer(rocksalt(), relaxer=Relaxer(random_weights), vacuum="none")
+
+
+# Constraints in combination
+
+
+def test_bonds_of_a_result_are_those_of_the_atoms(random_weights):
+    atoms = rocksalt()
+    atoms.set_constraint(FixAtoms([0, 1]))
+    result = Relaxer(random_weights).relax(atoms)
+    i, j = result.bonds.edge_index
+    moved = result.structure
+    vectors = moved.positions[j] + result.bonds.offsets @ np.array(moved.cell) - moved.positions[i]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), result.bonds.lengths, atol=1e-9)
+
+
+def test_a_fixed_atom_in_a_fixed_bond_is_where_it_was_or_refused(random_weights):
+    for constraints in (
+        [FixAtoms([0]), FixBondLength(0, 1)],
+        [FixBondLength(0, 1), FixAtoms([0])],
+        [FixAtoms([0, 2]), FixBondLengths([[0, 1], [1, 2]])],
+    ):
+        atoms = rocksalt()
+        atoms.set_constraint(constraints)
+        result = Relaxer(random_weights, relax_cell=False).relax(atoms)
+        if result.status == "refused":
+            assert [note.code for note in result.notes] == ["constraints_contradict"]
+            assert result.structure == rocksalt()
+        else:
+            held = result.structure.positions[0] - atoms.positions[0]
+            assert np.abs(held).max() < 1e-8
+            for constraint in constraints:
+                for i, j in getattr(constraint, "pairs", ()):
+                    new, old = (a.get_distance(i, j, mic=True) for a in (result.structure, atoms))
+                    assert new == pytest.approx(old, abs=1e-6)
+
+
+# Stale data
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "energy", "REF_energy", "REF_forces", "mace_forces", "MACE_stress", "dft_virials",
+        "free_energy", "freeEnergy", "momenta", "velocities", "e_above_hull", "pressure", "stress",
+        "magforces", "total_energy", "node_energy", "atomic_dipole",
+    ],
+)  # fmt: skip
+def test_names_that_belong_to_a_geometry(name):
+    assert stale_names([name]) == [name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["magmom", "initial_magmoms", "charges", "tags", "masses", "name", "config_type", "spacegroup"],
+)
+def test_names_that_stay(name):
+    assert stale_names([name]) == []
+
+
+def test_what_belongs_to_the_old_geometry_is_dropped(random_weights):
+    atoms = rocksalt()
+    atoms.info |= {"REF_energy": -1.0, "config_type": "bulk"}
+    atoms.arrays["REF_forces"] = np.ones((8, 3))
+    atoms.set_initial_magnetic_moments([1.0] * 8)
+    atoms.set_momenta(np.ones((8, 3)))
+    result = Relaxer(random_weights).relax(atoms)
+    assert result.structure.info == {"config_type": "bulk"}
+    assert set(result.structure.arrays) == {"numbers", "positions", "initial_magmoms"}
+    assert ("stale_dropped", True) in [(n.code, "REF_forces" in n.text) for n in result.notes]
+    assert "REF_energy" in atoms.info
+    DeepRelaxOptimizer(atoms, model=random_weights).run()
+    assert "REF_energy" not in atoms.info
+    assert "REF_forces" not in atoms.arrays
+
+
+def test_what_belongs_to_the_old_geometry_of_a_structure_is_dropped(random_weights, perovskite):
+    perovskite.add_site_property("forces", [[0.1, 0, 0]] * 5)
+    perovskite.properties["energy"] = -3.0
+    relaxed = Relaxer(random_weights, always_move=True).relax(perovskite)
+    assert set(relaxed.structure.site_properties) == {"magmom", "tag"}
+    assert relaxed.structure.properties == {"origin": "test"}
+
+
+def test_what_is_unchanged_keeps_what_is_known_of_it(random_weights):
+    atoms = rocksalt()
+    atoms.info["energy"] = -1.0
+    kept = Relaxer(random_weights, hold="cell,positions").relax(atoms)
+    assert kept.structure.info == {"energy": -1.0}
+
+
+def test_a_subclass_that_derives_from_its_sites_is_consistent(random_weights):
+    plain = Structure.from_spacegroup(
+        "P4_2/mnm", Lattice.tetragonal(4.7, 3.1), ["Mg", "O"], [[0, 0, 0], [0.31, 0.31, 0]]
+    )
+    symmetrized = SpacegroupAnalyzer(plain).get_symmetrized_structure()
+    relaxed = Relaxer(random_weights, always_move=True).relax(symmetrized).structure
+    assert type(relaxed) is type(symmetrized)
+    own = {id(site) for site in relaxed}
+    assert all(id(site) in own for group in relaxed.equivalent_sites for site in group)
+    assert relaxed.find_equivalent_sites(relaxed[0])
+
+
+# Symmetry beside vacuum
+
+
+@settings(max_examples=12)
+@given(
+    lengths=st.tuples(*[st.floats(11.0, 19.0)] * 3),
+    centring=st.sampled_from(
+        [[[-1, 1, 1], [1, -1, 1], [1, 1, -1]], [[0, 1, 1], [1, 0, 1], [1, 1, 0]]]
+    ),
+    shift=st.tuples(*[st.floats(0, 3)] * 3),
+    reach=st.floats(1.2, 3.0),
+)
+def test_the_space_group_is_kept_where_there_is_vacuum(lengths, centring, shift, reach):
+    """Molecules far apart on a centred lattice: directions across vacuum are equivalent."""
+    cell = np.array(centring) * lengths / 2
+    places = np.array([[0, 0, -reach - 1.2], [0, 0, -1.2], [0, 0, 1.2], [0, 0, reach + 1.2]])
+    atoms = Atoms("OMg2O", positions=places + shift, cell=cell, pbc=True)
+    result = _any_move().relax(atoms)
+    assert result.is_sound
+    assert _space_group(result.structure) == _space_group(atoms)
+
+
+def _space_group(atoms):
+    cell = atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers
+    return spglib.get_symmetry_dataset(cell, symprec=1e-3).number
+
+
+_MOVERS = []
+
+
+def _any_move():
+    if not _MOVERS:
+        _MOVERS.append(Relaxer(always_move=True))
+    return _MOVERS[0]
+
+
+# Notes, processes
+
+
+def test_a_full_cell_that_does_not_repeat_is_told_of(random_weights):
+    atoms = rocksalt()
+    atoms.pbc = False
+    assert "molecule_in_cell" in [n.code for n in Relaxer(random_weights).relax(atoms).notes]
+    water = molecule("H2O")
+    codes = [n.code for n in Relaxer(random_weights, allow_unseen=True).relax(water).notes]
+    assert "molecule_in_cell" not in codes
+
+
+def test_a_slab_keeps_its_fixed_bottom(random_weights):
+    slab = fcc111("Al", (2, 2, 4), vacuum=8.0)
+    slab.pbc = True
+    slab.rattle(0.05, seed=1)
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 2))
+    relaxer = Relaxer(random_weights, allow_unseen=True, hold="cell", always_move=True)
+    result = relaxer.relax(slab)
+    fixed = slab.get_tags() > 2
+    assert result.status == "relaxed"
+    assert np.abs(result.structure.positions - slab.positions)[fixed].max() < 1e-8
+    assert np.abs(result.structure.positions - slab.positions)[~fixed].max() > 1e-4
+
+
+def _volume(weights):
+    return Relaxer(weights).relax(rocksalt()).volume_change
+
+
+@pytest.mark.skipif("fork" not in mp.get_all_start_methods(), reason="no fork on this system")
+def test_a_forked_process_answers(random_weights):
+    expected = _volume(random_weights)
+    with mp.get_context("fork").Pool(1) as pool:
+        answer = pool.apply_async(_volume, (random_weights,)).get(60)
+    assert answer == pytest.approx(expected, abs=1e-9)
