@@ -1,4 +1,4 @@
-"""Disturbing crystals: denoising pairs from relaxed ones, augmentation of the others."""
+"""Move the inputs of pairs: denoising of relaxed crystals, augmentation, points on the way."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.linalg import polar
 
 from deeprelax_ase.datasets.config import NoiseConfig
-from deeprelax_ase.structures.crystal import Crystal, exp_symmetric
+from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
 
 _SMALLEST_SHARE = 0.03
 
@@ -35,12 +35,42 @@ class Pair:
         return replace(self.crystal, positions=moved, cell=self.crystal.cell @ self.deformation)
 
 
+def move_input(
+    pair: Pair, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
+) -> Pair:
+    """Move the input of a pair; the target stays, but for a rotation, which is of no account.
+
+    Args:
+        pair: What is changed.
+        displacements: Of the input, Å, in its frame.
+        deformation: Symmetric; what the input is deformed by after that.
+    """
+    crystal = pair.crystal
+    moved = replace(
+        crystal,
+        positions=(crystal.positions + displacements) @ deformation,
+        cell=crystal.cell @ deformation,
+    )
+    # Back by the inverse, then on to the target.
+    _, symmetric = polar(np.linalg.solve(deformation, pair.deformation), side="left")
+    moves = (pair.displacements - displacements) @ deformation
+    return replace(pair, crystal=moved, displacements=moves, deformation=symmetric)
+
+
+def move_on_the_way(pair: Pair, part: float) -> Pair:
+    """Move the input a part of the way to its target, displacements and strain alike."""
+    strain = log_symmetric(pair.deformation)
+    return move_input(pair, part * pair.displacements, exp_symmetric(part * strain))
+
+
 def disturb(pair: Pair, noise: NoiseConfig, rng: np.random.Generator) -> Pair:
-    """The pair with its input strained and rattled, and the same relaxed crystal as target.
+    """Strain and rattle the input of a pair; the target stays.
 
     Strengths are drawn evenly on a logarithmic scale, so that small disturbances are as common
-    as large ones.
+    as large ones. Before that, a share of the inputs is moved a random part of the way.
     """
+    if noise.on_the_way and rng.random() < noise.on_the_way:
+        pair = move_on_the_way(pair, rng.uniform())
     if rng.random() < noise.untouched:
         return pair
     crystal = pair.crystal
@@ -49,14 +79,7 @@ def disturb(pair: Pair, noise: NoiseConfig, rng: np.random.Generator) -> Pair:
     log_volume = rng.uniform(-1.0, 1.0) * noise.max_log_volume * shares[1]
     projector = crystal.strain_projector()
     strain = (components + components.T) / 2 + log_volume / 3 * np.eye(3)
-    deform = exp_symmetric(projector @ strain @ projector)
     rattle = rng.normal(size=crystal.positions.shape)
     rattle *= noise.max_rattle * shares[2] / np.sqrt(3.0)
     rattle -= rattle.mean(axis=0)
-    disturbed = replace(
-        crystal, positions=(crystal.positions + rattle) @ deform, cell=crystal.cell @ deform
-    )
-    # Back by the inverse, then on to the target; a rotation of the target is of no account.
-    _, symmetric = polar(np.linalg.solve(deform, pair.deformation), side="left")
-    moves = (pair.displacements - rattle) @ deform
-    return replace(pair, crystal=disturbed, displacements=moves, deformation=symmetric)
+    return move_input(pair, rattle, exp_symmetric(projector @ strain @ projector))

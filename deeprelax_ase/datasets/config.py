@@ -26,3 +26,6 @@ class NoiseConfig(FrozenModel):
     max_log_volume: float = Field(default=0.25, ge=0)
     max_strain: float = Field(default=0.08, ge=0, description="largest component of shear")
     untouched: float = Field(default=0.2, ge=0, le=1, description="share left as it is")
+    on_the_way: float = Field(
+        default=0.0, ge=0, le=1, description="share of inputs first moved a random part of the way"
+    )

@@ -43,6 +43,14 @@ class TrainConfig(FrozenModel):
     loss: LossConfig = LossConfig()
     denoising: NoiseConfig = NoiseConfig()
     augmentation: NoiseConfig | None = None
+    own_outputs: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of steps after which what the averaged network makes of the batch is "
+        "trained on too, as inputs of the same targets",
+    )
+    own_passes: int = Field(default=2, ge=1, description="at most so many passes ahead")
     steps: int = Field(default=20_000, ge=1)
     edges_per_batch: int = Field(default=9_000, ge=100, description="both directions counted")
     schedule: Literal["cosine", "plateau"] = Field(

@@ -27,12 +27,14 @@ class Batch:
         targets: What they relax to.
         num_crystals: Of the step, on all processes together.
         is_filler: The step has fewer crystals than processes, and this is a copy of one.
+        pairs: What the graph and the targets were made of.
     """
 
     graph: CrystalGraph
     targets: Targets
     num_crystals: int
     is_filler: bool = False
+    pairs: tuple[Pair, ...] = ()
 
     @property
     def share(self) -> float:
@@ -92,7 +94,8 @@ class Mixture(torch.utils.data.Dataset[Batch]):
         own = range(self.rank, len(references), self.processes)
         pairs = [self._pair(number, place) for place in own or (0,)]
         graph, targets = collate(pairs, self.config.network)
-        return Batch(graph, targets, len(references), is_filler=not own)
+        kept = tuple(pairs) if self.config.own_outputs else ()
+        return Batch(graph, targets, len(references), is_filler=not own, pairs=kept)
 
     def _pair(self, number: int, place: int) -> Pair:
         """One pair of a batch, disturbed the same way on whatever process it is."""

@@ -4,24 +4,27 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from deeprelax_ase.datasets.pair_file import file_labels
+from deeprelax_ase.datasets.pair_file import collate, file_labels
 from deeprelax_ase.network.checkpoint import load_weights, save_weights
 from deeprelax_ase.network.config import FUNCTIONALS
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import TrainConfig
 from deeprelax_ase.training.distributed import Team
-from deeprelax_ase.training.loss import compute_loss
+from deeprelax_ase.training.loss import Loss, compute_loss
 from deeprelax_ase.training.mixture import Batch, Mixture
+from deeprelax_ase.training.own_outputs import relaxed_inputs
 from deeprelax_ase.training.process import (
     keep_freed_memory,
     leave_interrupts_to_the_parent,
@@ -38,6 +41,8 @@ from deeprelax_ase.training.validation import (
     through_the_solve,
 )
 
+_OWN = 7
+"""Tells the random numbers of own outputs from those of the batches."""
 _HOPELESS = 10
 """Steps in a row that were lost, because their gradients were not finite, and a run with them."""
 
@@ -127,7 +132,7 @@ class Trainer:
         with progress, patient_interrupt() as interrupted:
             try:
                 for batch in self._batches(mixture):
-                    self._update(batch)
+                    self._learn_from(batch)
                     progress.update()
                     self.seconds = before + time.monotonic() - started
                     if self.step % self.config.validate_every == 0 or self._is_over:
@@ -216,7 +221,27 @@ class Trainer:
                     return
             self.epoch, self.batch = self.epoch + 1, 0
 
-    def _update(self, batch: Batch) -> None:
+    def _learn_from(self, batch: Batch) -> None:
+        """One step on a batch, and for a share of them another on what the network makes of it."""
+        config = self.config
+        rng = np.random.default_rng((config.seed, self.epoch, self.batch, _OWN))
+        passes = int(rng.integers(1, config.own_passes + 1))
+        if rng.random() < config.own_outputs and batch.pairs:
+            network = self.average.module.eval()
+            own = batch
+            for _ in range(passes):
+                pairs = relaxed_inputs(network, own.graph, own.pairs, config)
+                graph, targets = collate(pairs, config.network)
+                own = replace(batch, graph=graph, targets=targets, pairs=pairs)
+            self._update(own)
+        loss = self._update(batch)
+        self.step, self.batch = self.step + 1, self.batch + 1
+        self.crystals += batch.num_crystals
+        if self.step % config.log_every == 0:
+            terms = torch.stack([term.detach() for term in vars(loss).values()]) * batch.share
+            self._log_loss(dict(zip(vars(loss), self.team.sum(terms).tolist(), strict=True)))
+
+    def _update(self, batch: Batch) -> Loss:
         graph = batch.graph.to(torch.float32, self.config.device)
         targets = batch.targets.to(torch.float32, self.config.device)
         self.schedule.apply(self.step)
@@ -240,11 +265,7 @@ class Trainer:
                 f"{self.config.learning_rate:g}"
             )
             raise ValueError(msg)
-        self.step, self.batch = self.step + 1, self.batch + 1
-        self.crystals += batch.num_crystals
-        if self.step % self.config.log_every == 0:
-            terms = torch.stack([term.detach() for term in vars(loss).values()]) * batch.share
-            self._log_loss(dict(zip(vars(loss), self.team.sum(terms).tolist(), strict=True)))
+        return loss
 
     def _provenance(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         files = self._mixture.files
