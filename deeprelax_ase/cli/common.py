@@ -103,7 +103,7 @@ def _parameter(name: str, text: str) -> inspect.Parameter:
     if isinstance(default, bool):
         option, default = typer.Option(f"--{shown.replace('_', '-')}", help=text), False
     else:
-        option, kind = typer.Option(help=text), str
+        option, kind = typer.Option(help=text), int if isinstance(default, int) else str
         if name == "functional":
             choices = ", ".join(FUNCTIONALS)
             option = typer.Option(

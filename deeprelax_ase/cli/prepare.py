@@ -47,8 +47,15 @@ class _Input:
 
 
 _OPTIONS = (
-    "functional", "model", "hold", "relax_cell", "allow_unseen", "ensemble", "always_move",
-)  # fmt: skip
+    "functional",
+    "model",
+    "passes",
+    "hold",
+    "relax_cell",
+    "allow_unseen",
+    "ensemble",
+    "always_move",
+)
 
 
 @with_relax_options(*_OPTIONS)

@@ -11,9 +11,17 @@ from deeprelax_ase.cli.common import Force, limit_threads, stop, with_relax_opti
 from deeprelax_ase.relaxation.options import RelaxOptions
 
 RELAX_OPTIONS = (
-    "functional", "model", "device", "hold", "relax_cell", "vacuum", "allow_unseen", "ensemble",
+    "functional",
+    "model",
+    "device",
+    "passes",
+    "hold",
+    "relax_cell",
+    "vacuum",
+    "allow_unseen",
+    "ensemble",
     "always_move",
-)  # fmt: skip
+)
 
 
 @with_relax_options(*RELAX_OPTIONS)

@@ -92,6 +92,7 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         relax_cell: False keeps the cell.
         hold: What stays as it is.
         vacuum: How vacuum is treated.
+        passes: At most so many predictions, one from the end of another.
         keep_symmetry: Average over the space group of the input.
         allow_unseen: Go on with elements the weights never saw.
         always_move: Move also within the expected error.
@@ -108,6 +109,7 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
     hold: str | None = None
     vacuum: str = "auto"
     keep_symmetry: bool = True
+    passes: int = 1
     allow_unseen: bool = False
     always_move: bool = False
     ensemble: bool = False

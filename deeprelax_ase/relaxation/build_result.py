@@ -1,4 +1,4 @@
-"""Build the RelaxResult of one crystal: symmetrise the move, decide on it, attach its errors."""
+"""Build the RelaxResult of one crystal: decide on its move, make it, attach its errors."""
 
 import time
 from typing import Any
@@ -6,48 +6,45 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from deeprelax_ase.relaxation.calibration import crystal_signs, system_uncertainty
-from deeprelax_ase.relaxation.inference import CrystalPrediction, Predictor
+from deeprelax_ase.relaxation.calibration import system_uncertainty
+from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.options import RelaxOptions
+from deeprelax_ase.relaxation.passes import Move, Relaxation
 from deeprelax_ase.relaxation.result import Bonds, RelaxResult, Status
-from deeprelax_ase.relaxation.sanity_checks import reason_to_refuse
 from deeprelax_ase.structures.crystal import exp_symmetric, log_symmetric, relaxed_lengths
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.structure_input import StructureInput
 
-_Move = tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]
-"""Displacements, Å, and deformation."""
-
 
 def build_result(
     entry: StructureInput,
-    part: CrystalPrediction,
+    relaxation: Relaxation,
     predictor: Predictor,
     options: RelaxOptions,
     seconds: float,
 ) -> RelaxResult[Any]:
-    """Symmetrise the move, decide whether to make it, and attach calibrated errors.
+    """Decide whether to make the move, make it, and attach calibrated errors.
 
     Args:
         entry: The input.
-        part: What was predicted of it.
+        relaxation: What was predicted of it.
         predictor: The networks that predicted it, and their calibration.
         options: Of the relaxer.
         seconds: Time spent on the crystal in its batch.
     """
     started = time.perf_counter()
-    move = _allowed_move(entry, part, keep_symmetry=options.keep_symmetry)
-    lengths = relaxed_lengths(entry.crystal, part.edge_index, part.offsets, *move)
-    expected_error = _expected_error(part, lengths, predictor)
-    change = float(np.sqrt(np.mean((lengths - part.lengths) ** 2))) if len(lengths) else 0.0
+    prediction, lengths = relaxation.prediction, relaxation.lengths
+    expected_error = relaxation.expected_error
+    change = lengths - relaxation.lengths_before
+    change = float(np.sqrt(np.mean(change**2))) if len(change) else 0.0
     is_noise = not options.always_move and predictor.calibration.is_within_error(
         change, expected_error
     )
-    refusal = _refusal(entry, part, move, predictor.config.cutoff)
-    if refusal is None and entry.is_all_held:
-        outcome = _kept(entry, "unchanged", Note("all_held", "everything is held: nothing moves"))
-    elif refusal is not None:
+    refusal = _refusal(entry, relaxation, predictor.config.cutoff)
+    if refusal is not None:
         outcome = _kept(entry, "refused", refusal)
+    elif entry.is_all_held:
+        outcome = _kept(entry, "unchanged", Note("all_held", "everything is held: nothing moves"))
     elif is_noise:
         text = (
             f"left as it was: the expected error, {expected_error:.3f} Å, is too large for a move "
@@ -55,30 +52,24 @@ def build_result(
         )
         outcome = _kept(entry, "unchanged", Note("within_error", text))
     else:
-        outcome = _moved(entry, move)
-        made = outcome["displacement"], exp_symmetric(outcome["strain"])
+        outcome = _moved(entry, relaxation.move)
         if outcome["status"] == "relaxed" and getattr(entry.source, "constraints", ()):
-            lengths = relaxed_lengths(entry.crystal, part.edge_index, part.offsets, *made)
+            made = outcome["displacement"], exp_symmetric(outcome["strain"])
+            pairs = prediction.edge_index, prediction.offsets
+            lengths = relaxed_lengths(entry.crystal, *pairs, *made)
     return RelaxResult(
         **outcome,
         formula=entry.formula,
         num_atoms=len(entry.crystal),
+        passes=relaxation.passes,
         expected_error=expected_error,
-        uncertainty=system_uncertainty(part.distance_scales),
-        site_errors=predictor.calibration.displacement * part.displacement_scales,
-        strain_error=predictor.calibration.strain * part.strain_scale,
-        bonds=_bonds(entry, part, lengths, expected_error, predictor),
+        uncertainty=system_uncertainty(prediction.distance_scales),
+        site_errors=predictor.calibration.displacement * prediction.displacement_scales,
+        strain_error=predictor.calibration.strain * prediction.strain_scale,
+        bonds=_bonds(entry, relaxation, lengths, predictor),
         seconds=seconds + time.perf_counter() - started,
         weights=predictor.weights,
     )
-
-
-def _allowed_move(entry: StructureInput, part: CrystalPrediction, *, keep_symmetry: bool) -> _Move:
-    """The predicted move, as symmetric as the input, without what is held."""
-    displacement, deformation = part.displacements, part.deformation
-    if keep_symmetry:
-        displacement, deformation = entry.symmetrise(displacement, deformation)
-    return entry.hold_still(displacement), entry.hold_strain(deformation)
 
 
 def _kept(entry: StructureInput, status: Status, why: Note) -> dict[str, Any]:
@@ -92,7 +83,7 @@ def _kept(entry: StructureInput, status: Status, why: Note) -> dict[str, Any]:
     }
 
 
-def _moved(entry: StructureInput, move: _Move) -> dict[str, Any]:
+def _moved(entry: StructureInput, move: Move) -> dict[str, Any]:
     """Structure, status, notes and move of an input that is relaxed, if its constraints hold."""
     displacement, deformation = move
     structure = entry.with_relaxed(displacement, deformation)
@@ -116,44 +107,29 @@ def _moved(entry: StructureInput, move: _Move) -> dict[str, Any]:
     }
 
 
-def _refusal(
-    entry: StructureInput, part: CrystalPrediction, move: _Move, cutoff: float
-) -> Note | None:
+def _refusal(entry: StructureInput, relaxation: Relaxation, cutoff: float) -> Note | None:
     """Say why a prediction is not used, or None; `cutoff` (Å) is that of the network."""
-    if not part.edge_index.size and entry.crystal.pbc.any():
+    if not relaxation.prediction.edge_index.size and entry.crystal.pbc.any():
         text = f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
         return Note("no_neighbors", text)
-    nearest = float(part.lengths.min()) if len(part.lengths) else 0.0
-    reason = reason_to_refuse(entry.crystal, *move, part.status, nearest)
+    reason = relaxation.refusal
     return None if reason is None else Note("prediction_unsound", reason)
-
-
-def _expected_error(
-    part: CrystalPrediction, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
-) -> float:
-    """Expected mean error of the bond lengths, Å."""
-    if not len(lengths):
-        return 0.0
-    scales = part.distance_scales, part.displacement_scales, part.strain_scale
-    signs = crystal_signs(*scales, lengths - part.distances)
-    return predictor.calibration.expected_error(part.distance_scales, signs)
 
 
 def _bonds(
     entry: StructureInput,
-    part: CrystalPrediction,
+    relaxation: Relaxation,
     lengths: Float[np.ndarray, " bonds"],
-    expected_error: float,
     predictor: Predictor,
 ) -> Bonds:
     """Bonds of these lengths, between the cells of the input."""
-    calibration = predictor.calibration
-    scales = calibration.bond_scales(part.distance_scales, expected_error)
+    prediction, calibration = relaxation.prediction, predictor.calibration
+    scales = calibration.bond_scales(prediction.distance_scales, relaxation.expected_error)
     return Bonds(
-        edge_index=part.edge_index,
-        offsets=entry.between_cells(part.edge_index, part.offsets),
+        edge_index=prediction.edge_index,
+        offsets=entry.between_cells(prediction.edge_index, prediction.offsets),
         lengths=lengths,
         uncertainties=calibration.distance * scales,
         intervals={share: factor * scales for share, factor in calibration.intervals.items()},
-        distances=part.distances,
+        distances=prediction.distances,
     )

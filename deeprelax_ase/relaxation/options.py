@@ -10,6 +10,8 @@ from deeprelax_ase.network.config import EDGES_PER_BATCH, FUNCTIONALS, SOLVER_ME
 from deeprelax_ase.structures.held import HOLDS, Held
 from deeprelax_ase.structures.vacuum import VACUUMS
 
+MOST_PASSES = 20
+"""More passes than this are a mistake: nothing moves any more after a few."""
 if TYPE_CHECKING:
     Functional = Literal["unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW"]
     Vacuum = Literal["auto", "none"]
@@ -38,6 +40,8 @@ class RelaxOptions:
             any other direction; `none` strains every periodic axis.
         keep_symmetry: Average the result over the space group of the input.
         allow_unseen: Go on with elements that the weights never saw.
+        passes: At most so many predictions, each from where the one before it ended; 1 is the
+            paper's.
         always_move: Move also where the expected error is too large for the move.
         ensemble: Predict the mean of all replicates of the weights; their disagreement adds to
             the uncertainty (Eq. 21-24).
@@ -73,6 +77,7 @@ class RelaxOptions:
     allow_unseen: bool = field(
         default=False, metadata=_text("Go on with elements the weights never saw.")
     )
+    passes: int = field(default=1, metadata=_text(f"Passes, 1 to {MOST_PASSES}."))
     always_move: bool = field(default=False, metadata=_text("Move also within the expected error."))
     ensemble: bool = field(default=False, metadata=_text("Mean of all replicates of the weights."))
     method: Method = field(default="joint", metadata=_text("How distances become a structure."))
@@ -93,6 +98,9 @@ class RelaxOptions:
         edges = self.edges_per_batch
         if not isinstance(edges, int | np.integer) or edges < 1:
             msg = f"edges_per_batch is {edges!r}: it has to be a positive whole number"
+            raise ValueError(msg)
+        if not isinstance(self.passes, int | np.integer) or not 1 <= self.passes <= MOST_PASSES:
+            msg = f"passes is {self.passes!r}: it has to be a whole number from 1 to {MOST_PASSES}"
             raise ValueError(msg)
         Held.of(self.hold)
 

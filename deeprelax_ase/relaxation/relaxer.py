@@ -21,6 +21,7 @@ from deeprelax_ase.network.weights_registry import SPECIALIST, has_specialist, r
 from deeprelax_ase.relaxation.build_result import build_result
 from deeprelax_ase.relaxation.inference import Predictor, load_replicates
 from deeprelax_ase.relaxation.options import RelaxOptions, options_from
+from deeprelax_ase.relaxation.passes import run_passes
 from deeprelax_ase.relaxation.result import RelaxResult, S
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
@@ -195,15 +196,20 @@ class Relaxer:
         for predictor in dict.fromkeys(predictors):
             places = [k for k, one in enumerate(predictors) if one is predictor]
             started = time.perf_counter()
-            parts = predictor.predict(
-                [inputs[k].crystal for k in places],
+            relaxations = run_passes(
+                [inputs[k] for k in places],
                 [inputs[k].functional or self.options.functional for k in places],
+                predictor,
+                self.options.passes,
+                keep_symmetry=self.options.keep_symmetry,
             )
             each = time.perf_counter() - started
             each /= sum(len(inputs[k].crystal) for k in places)
-            for place, part in zip(places, parts, strict=True):
+            for place, relaxation in zip(places, relaxations, strict=True):
                 seconds = each * len(inputs[place].crystal)
-                results[place] = build_result(inputs[place], part, predictor, self.options, seconds)
+                results[place] = build_result(
+                    inputs[place], relaxation, predictor, self.options, seconds
+                )
         return [results[place] for place in range(len(inputs))]
 
     def _failed(self, structure: Any, error: Exception) -> RelaxResult[Any]:
@@ -218,6 +224,7 @@ class Relaxer:
             displacement=np.zeros((0, 3)),
             formula="",
             num_atoms=len(structure) if hasattr(structure, "__len__") else 0,
+            passes=0,
             expected_error=float("nan"),
             uncertainty=float("nan"),
             site_errors=np.zeros(0),

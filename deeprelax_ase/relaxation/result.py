@@ -62,6 +62,7 @@ class RelaxResult(Generic[S]):
         displacement: Of every atom, Å, in the frame of the input cell.
         formula: Reduced formula of the input, empty if it failed.
         num_atoms: Atoms of the input.
+        passes: How many passes were made.
         expected_error: Expected mean error of the bond lengths in the predicted structure, Å: from
             `uncertainty`, the scales of atoms and strain, and how well what was predicted fits
             together, by a fit to validation crystals. It answers for the lattice as well as for
@@ -82,6 +83,7 @@ class RelaxResult(Generic[S]):
     displacement: Float[np.ndarray, "atoms 3"]
     formula: str
     num_atoms: int
+    passes: int
     expected_error: float
     uncertainty: float
     site_errors: Float[np.ndarray, " atoms"]
@@ -110,6 +112,7 @@ class RelaxResult(Generic[S]):
         return {
             "volume_change": self.volume_change,
             "largest_displacement": self.largest_displacement,
+            "passes": self.passes,
             "expected_error": _known(self.expected_error),
             "uncertainty": _known(self.uncertainty),
             "seconds": self.seconds,

@@ -34,6 +34,7 @@ ROWS = pa.schema(
         "relaxed_positions": _VECTOR,
         "volume_change": pa.float64(),
         "largest_displacement": pa.float64(),
+        "passes": pa.int64(),
         "expected_error": pa.float64(),
         "uncertainty": pa.float64(),
         "seconds": pa.float64(),

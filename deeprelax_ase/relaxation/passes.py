@@ -1,0 +1,168 @@
+"""Predict, move and predict again: the passes of a relaxation, composed into one move.
+
+After each pass the displacement and the strain since the input are composed, averaged over the
+space group of the input, and freed of what is held. The next pass starts there. A crystal stops
+where a pass moves nothing any more, where its prediction fails a check, or where the network
+expects a larger error after it than before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import polar
+
+from deeprelax_ase.relaxation.calibration import crystal_signs
+from deeprelax_ase.relaxation.inference import CrystalPrediction, Predictor
+from deeprelax_ase.relaxation.sanity_checks import reason_to_refuse
+from deeprelax_ase.structures.crystal import Crystal, relaxed_lengths
+from deeprelax_ase.structures.structure_input import StructureInput
+
+_NOTHING = 1e-4
+"""A pass after the first that changes the bonds by less (root mean square, Å) is the last."""
+_WORSE = 1.05
+"""A pass after which this many times the error is expected is not made."""
+
+
+class Move(NamedTuple):
+    """A move since the input.
+
+    Attributes:
+        displacements: Å, in the frame of the input cell.
+        deformation: Symmetric.
+    """
+
+    displacements: Float[np.ndarray, "atoms 3"]
+    deformation: Float[np.ndarray, "3 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """What the passes made of one input.
+
+    Attributes:
+        prediction: Of the last pass that was made.
+        move: Since the input, symmetrised, without what is held.
+        lengths: Of the pairs of the prediction after the move, Å.
+        lengths_before: Of the same pairs in the input, Å.
+        expected_error: Of these lengths, Å.
+        refusal: Why the prediction of the first pass is not to be used, or None.
+        passes: How many were made.
+    """
+
+    prediction: CrystalPrediction
+    move: Move
+    lengths: Float[np.ndarray, " bonds"]
+    lengths_before: Float[np.ndarray, " bonds"]
+    expected_error: float
+    refusal: str | None
+    passes: int
+
+
+def run_passes(
+    inputs: Sequence[StructureInput],
+    functionals: Sequence[str],
+    predictor: Predictor,
+    passes: int,
+    *,
+    keep_symmetry: bool,
+) -> list[Relaxation]:
+    """Relax a batch of inputs.
+
+    Args:
+        inputs: The crystals.
+        functionals: To relax each to.
+        predictor: The networks.
+        passes: At most so many.
+        keep_symmetry: Average each move over the space group of its input.
+    """
+    results: list[Relaxation | None] = [None] * len(inputs)
+    active = list(range(len(inputs)))
+    for number in range(passes):
+        if not active:
+            break
+        crystals = [_moved(inputs[k].crystal, results[k]) for k in active]
+        predictions = predictor.predict(crystals, [functionals[k] for k in active])
+        going_on = []
+        for k, prediction in zip(active, predictions, strict=True):
+            before = results[k]
+            after = _add_pass(inputs[k], before, prediction, predictor, keep_symmetry)
+            if before is not None and _is_no_gain(inputs[k].crystal, before, after):
+                continue
+            results[k] = after
+            if after.refusal is None and number + 1 < passes:
+                going_on.append(k)
+        active = going_on
+    return [result for result in results if result is not None]
+
+
+def _moved(crystal: Crystal, result: Relaxation | None) -> Crystal:
+    """The crystal where the passes so far put it."""
+    if result is None:
+        return crystal
+    cell = crystal.cell.copy()
+    cell[crystal.pbc] = cell[crystal.pbc] @ result.move.deformation
+    positions = (crystal.positions + result.move.displacements) @ result.move.deformation
+    return replace(crystal, positions=positions, cell=cell)
+
+
+def _add_pass(
+    entry: StructureInput,
+    before: Relaxation | None,
+    prediction: CrystalPrediction,
+    predictor: Predictor,
+    keep_symmetry: bool,
+) -> Relaxation:
+    move = _composed(before, prediction)
+    if keep_symmetry:
+        move = Move(*entry.symmetrise(*move))
+    move = Move(entry.hold_still(move.displacements), entry.hold_strain(move.deformation))
+    pairs = prediction.edge_index, prediction.offsets
+    lengths = relaxed_lengths(entry.crystal, *pairs, *move)
+    before_lengths = prediction.lengths
+    if before is not None:
+        still = np.zeros_like(move.displacements)
+        before_lengths = relaxed_lengths(entry.crystal, *pairs, still, np.eye(3))
+    nearest = float(before_lengths.min()) if len(before_lengths) else 0.0
+    return Relaxation(
+        prediction,
+        move,
+        lengths,
+        before_lengths,
+        _expected_error(prediction, lengths, predictor),
+        reason_to_refuse(entry.crystal, *move, prediction.status, nearest),
+        1 if before is None else before.passes + 1,
+    )
+
+
+def _composed(before: Relaxation | None, prediction: CrystalPrediction) -> Move:
+    """The moves so far and a new one as one, without the rotation that is of no account."""
+    if before is None:
+        return Move(prediction.displacements, prediction.deformation)
+    first = before.move
+    back = np.linalg.inv(first.deformation)
+    displacements = first.displacements + prediction.displacements @ back
+    _, deformation = polar(first.deformation @ prediction.deformation, side="left")
+    return Move(displacements, (deformation + deformation.T) / 2)
+
+
+def _is_no_gain(crystal: Crystal, before: Relaxation, after: Relaxation) -> bool:
+    """Whether a pass after the first is not worth making."""
+    if after.refusal is not None or after.expected_error > _WORSE * before.expected_error:
+        return True
+    pairs = after.prediction.edge_index, after.prediction.offsets
+    change = after.lengths - relaxed_lengths(crystal, *pairs, *before.move)
+    return not len(change) or float(np.sqrt(np.mean(change**2))) < _NOTHING
+
+
+def _expected_error(
+    prediction: CrystalPrediction, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
+) -> float:
+    """Expected mean error of the lengths of the bonds, Å."""
+    if not len(lengths):
+        return 0.0
+    scales = prediction.distance_scales, prediction.displacement_scales, prediction.strain_scale
+    signs = crystal_signs(*scales, lengths - prediction.distances)
+    return predictor.calibration.expected_error(prediction.distance_scales, signs)
