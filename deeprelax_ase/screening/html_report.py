@@ -26,6 +26,7 @@ from deeprelax_ase.screening.output_formats import ROWS_IN_GROUP, run_of
 from deeprelax_ase.screening.rank_and_deduplicate import Summary, summarise
 from deeprelax_ase.screening.rows import atoms_of_row
 from deeprelax_ase.structures.atomic_write import replace_text
+from deeprelax_ase.structures.notes import MEANINGS
 
 SHOWN = 6
 """Structures at either end that are drawn."""
@@ -71,6 +72,7 @@ def write_page(path: Path, output: Path) -> None:
             f"weights {', '.join(run['weights_sha256'])}"
         ),
         statuses="".join(_status_rows(summary)),
+        notes=_notes(summary),
         histograms="".join(_histograms(output)),
         gradient=", ".join(_COLORS),
         top=f"{top:.2f}",
@@ -114,10 +116,13 @@ def _crystal(row: dict[str, Any], relaxer: Any) -> dict[str, Any]:
             f"{row['largest_displacement']:.2f} Å{note}"
         ),
         "atoms": [
-            {"color": _color(z), "radius": round(float(covalent_radii[z]), 3)}
+            {
+                "symbol": chemical_symbols[z],
+                "color": _color(z),
+                "radius": round(float(covalent_radii[z]), 3),
+            }
             for z in atoms.numbers
         ],
-        "symbols": [chemical_symbols[z] for z in atoms.numbers],
         "bonds": bonds,
         "before": _frame(atoms),
         "after": _frame(atoms_of_row(row, relaxed=True)),
@@ -141,7 +146,20 @@ def _status_rows(summary: Summary) -> Iterator[str]:
     ordered = sorted(summary.reasons.items(), key=lambda entry: -entry[1])
     rows += [(count, f"{status}: {reason}") for (status, reason), count in ordered]
     for count, text in rows:
-        yield f'<tr><td class="number">{count:,}</td><td>{html.escape(text)}</td></tr>'
+        yield _row(count, text)
+
+
+def _row(count: int, text: str) -> str:
+    return f'<tr><td class="number">{count:,}</td><td>{html.escape(text)}</td></tr>'
+
+
+def _notes(summary: Summary) -> str:
+    """A card of the notes, in words, with how many structures have each."""
+    if not summary.notes:
+        return ""
+    ordered = sorted(summary.notes.items(), key=lambda entry: -entry[1])
+    rows = "".join(_row(count, MEANINGS.get(code, code)) for code, count in ordered)
+    return f'<section class="card"><h3>What to know of them</h3><table>{rows}</table></section>'
 
 
 def _histograms(output: Path) -> Iterator[str]:

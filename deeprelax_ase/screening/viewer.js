@@ -1,6 +1,6 @@
 "use strict";
-// Draws the crystals of the page: balls and sticks on a canvas, turned by dragging.
-// Data: {colors, top, best: [crystal], worst: [crystal]}; a crystal has its atoms (color, radius),
+// Draws the crystals of the page: balls and sticks on a canvas, turned and zoomed by pointer or keys.
+// Data: {colors, top, best: [crystal], worst: [crystal]}; a crystal has its atoms (symbol, color, radius),
 // its bonds [i, j, cell offset (3), expected error], and before/after: {cell, positions}, in Å.
 const page = JSON.parse(document.getElementById("structures").textContent);
 
@@ -35,13 +35,13 @@ function sceneOf(crystal, frame, isAfter) {
   return { atoms, bonds, edges };
 }
 
-function draw(canvas, scene, turn, middle, size) {
+function draw(canvas, scene, turn, middle, size, magnified) {
   const scale = window.devicePixelRatio || 1;
   const width = canvas.clientWidth || 240;
   canvas.width = canvas.height = width * scale;
   const pen = canvas.getContext("2d");
   pen.scale(scale, scale);
-  const zoom = (0.46 * width) / size;
+  const zoom = (0.46 * width * magnified) / size;
   const place = (v) => {
     const [x, y, z] = turned(turn, add(v, middle.map((m) => -m)));
     return [width / 2 + zoom * x, width / 2 - zoom * y, z];
@@ -76,51 +76,109 @@ function draw(canvas, scene, turn, middle, size) {
   things.sort((a, b) => a.depth - b.depth).forEach((thing) => thing.paint());
 }
 
-function show(crystal, parent) {
-  const card = document.createElement("section");
-  card.className = "card";
-  const title = document.createElement("h3");
-  title.textContent = crystal.title;
-  const facts = document.createElement("small");
-  facts.textContent = crystal.facts;
-  const views = document.createElement("div");
-  views.className = "views";
-  const frames = ["before", "after"].map((name) => {
-    const figure = document.createElement("figure");
-    const canvas = document.createElement("canvas");
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${crystal.title}, ${name}`);
-    const caption = document.createElement("figcaption");
-    caption.textContent = name;
-    figure.append(canvas, caption);
-    views.append(figure);
-    return { canvas, scene: sceneOf(crystal, crystal[name], name === "after"), cell: crystal[name].cell };
-  });
-  card.append(title, facts, views);
-  parent.append(card);
-  const extent = (cell, at) => {
-    const middle = inCell(cell, [0.5, 0.5, 0.5]);
-    return Math.hypot(...add(at, middle.map((m) => -m)));
-  };
-  const size = Math.max(...frames.flatMap((f) => f.scene.atoms.map((atom) => extent(f.cell, atom.at) + 0.5)));
-  let turn = turnAbout(0.35, -0.5);
-  const paint = () => frames.forEach((f) => draw(f.canvas, f.scene, turn, inCell(f.cell, [0.5, 0.5, 0.5]), size));
-  for (const { canvas } of frames) {
-    let last = null;
-    canvas.addEventListener("pointerdown", (event) => {
-      last = [event.clientX, event.clientY];
-      canvas.setPointerCapture(event.pointerId);
-    });
-    canvas.addEventListener("pointermove", (event) => {
-      if (!last) return;
-      turn = times(turnAbout((event.clientY - last[1]) / 90, (event.clientX - last[0]) / 90), turn);
-      last = [event.clientX, event.clientY];
-      paint();
-    });
-    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { last = null; });
+// A scene with the middle of its atoms, and how far from there they reach.
+function framed(scene) {
+  const along = [0, 1, 2].map((k) => scene.atoms.map((atom) => atom.at[k]));
+  const middle = along.map((values) => (Math.min(...values) + Math.max(...values)) / 2);
+  const reach = (atom) => Math.hypot(...add(atom.at, middle.map((m) => -m))) + 0.42 * atom.radius;
+  return { scene, middle, size: Math.max(...scene.atoms.map(reach)) };
+}
+
+const START = [0.35, -0.5];
+const KEYS = { ArrowLeft: [0, -0.15], ArrowRight: [0, 0.15], ArrowUp: [-0.15, 0], ArrowDown: [0.15, 0] };
+
+function element(tag, text = "", attributes = {}) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+// Elements by symbol, in the order of the crystal, with their colours; and the buttons that zoom.
+function legend(crystal, zoomBy) {
+  const row = element("div", "", { class: "elements" });
+  const colors = new Map(crystal.atoms.map((atom) => [atom.symbol, atom.color]));
+  for (const [symbol, color] of colors) {
+    const entry = element("span");
+    entry.append(element("i", "", { style: `background: ${color}` }), symbol);
+    row.append(entry);
   }
+  const zoom = element("span", "", { class: "zoom" });
+  for (const [sign, factor, label] of [["+", 1.25, "closer"], ["\u2212", 0.8, "farther"]]) {
+    const button = element("button", sign, { type: "button", "aria-label": `${crystal.title}: ${label}` });
+    button.addEventListener("click", () => zoomBy(factor));
+    zoom.append(button, " ");
+  }
+  row.append(zoom);
+  return row;
+}
+
+function show(crystal, parent) {
+  const card = element("section", "", { class: "card" });
+  const views = element("div", "", { class: "views" });
+  const frames = ["before", "after"].map((name) => {
+    const figure = element("figure");
+    const canvas = element("canvas", "", {
+      tabindex: "0", role: "img",
+      "aria-label": `${crystal.title}, ${name}; arrow keys turn it, plus and minus zoom, 0 resets`,
+    });
+    figure.append(canvas, element("figcaption", name));
+    views.append(figure);
+    return { canvas, ...framed(sceneOf(crystal, crystal[name], name === "after")) };
+  });
+  const size = Math.max(...frames.map((f) => f.size));
+  let turn = turnAbout(...START);
+  let magnified = 1;
+  const paint = () => frames.forEach((f) =>
+    draw(f.canvas, f.scene, turn, f.middle, size, magnified));
+  const turnBy = (x, y) => { turn = times(turnAbout(x, y), turn); paint(); };
+  const zoomBy = (factor) => { magnified = Math.min(8, Math.max(0.4, magnified * factor)); paint(); };
+  card.append(element("h3", crystal.title), element("small", crystal.facts), legend(crystal, zoomBy), views);
+  parent.append(card);
+  for (const { canvas } of frames) listen(canvas, turnBy, zoomBy, () => {
+    turn = turnAbout(...START);
+    magnified = 1;
+    paint();
+  });
   window.addEventListener("resize", paint);
   paint();
+}
+
+// One pointer turns and two zoom; a finger that moves up or down scrolls the page.
+function listen(canvas, turnBy, zoomBy, reset) {
+  const pointers = new Map();
+  const apart = () => {
+    const [a, b] = [...pointers.values()];
+    return Math.hypot(a[0] - b[0], a[1] - b[1]);
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    pointers.set(event.pointerId, [event.clientX, event.clientY]);
+    canvas.setPointerCapture(event.pointerId);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const last = pointers.get(event.pointerId);
+    if (!last) return;
+    const before = pointers.size === 2 ? apart() : 0;
+    pointers.set(event.pointerId, [event.clientX, event.clientY]);
+    if (pointers.size === 2) zoomBy(apart() / Math.max(before, 1));
+    else turnBy((event.clientY - last[1]) / 90, (event.clientX - last[0]) / 90);
+  });
+  for (const end of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(end, (event) => pointers.delete(event.pointerId));
+  }
+  canvas.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return;  // without them the wheel scrolls the page
+    event.preventDefault();
+    zoomBy(Math.exp(-event.deltaY / 300));
+  }, { passive: false });
+  canvas.addEventListener("keydown", (event) => {
+    if (event.key in KEYS) turnBy(...KEYS[event.key]);
+    else if (event.key === "+" || event.key === "=") zoomBy(1.25);
+    else if (event.key === "-") zoomBy(0.8);
+    else if (event.key === "0") reset();
+    else return;
+    event.preventDefault();
+  });
 }
 
 for (const name of ["best", "worst"]) {

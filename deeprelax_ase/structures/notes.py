@@ -3,6 +3,26 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+MEANINGS = {
+    "all_held": "everything of it is held: nothing moves",
+    "constraints_contradict": "its constraints contradict each other",
+    "functional_differs": "its calculation is with another functional than the prediction",
+    "functional_taken": "relaxed to the functional of its calculation",
+    "functional_unknown": "its calculation is with a functional that the weights do not know",
+    "functional_unseen": "the weights never saw the functional",
+    "held_by_calculation": "its calculation holds the cell, a part of it, or positions",
+    "molecule_in_cell": "pbc is False in a full cell: taken for a molecule",
+    "no_neighbors": "no two atoms are near each other",
+    "prediction_unsound": "the prediction failed a check",
+    "single_atom": "a single atom: nothing to relax",
+    "stale_dropped": "energies, forces and the like of the unrelaxed atoms were dropped",
+    "unreadable": "it could not be read",
+    "vacuum_axis": "it has vacuum along an axis, which is not strained",
+    "vacuum_directions": "it has vacuum in several directions, across which it is not strained",
+    "within_error": "the move is too small to be told from an error: left as it was",
+}
+"""What each code means, in words for any structure."""
+
 
 class Note(NamedTuple):
     """A short code, the same for every structure of a kind, and a sentence about this one."""
