@@ -178,8 +178,8 @@ def _read_vasp(path: Path, functional: str, force: bool) -> _Input:
 
 
 def _read_pw(path: Path) -> _Input:
-    from deeprelax_ase.interfaces.dft_inputs.espresso import keeps_cell, read_pw_text, with_atoms
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared, read_text
+    from deeprelax_ase.structures.pw_text import keeps_cell, read_pw_text, with_atoms
     from deeprelax_ase.structures.validation import StructureError
 
     if not path.is_file():

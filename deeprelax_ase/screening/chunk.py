@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from deeprelax_ase.network.config import EDGES_PER_BATCH, FUNCTIONALS
-from deeprelax_ase.screening.records import Item, one_line
 from deeprelax_ase.screening.rows import ROWS, failed_row, result_row
+from deeprelax_ase.structures.records import Item, one_line
 from deeprelax_ase.structures.vacuum import check_vacuum
 
 CHUNK_SIZE = 256

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from deeprelax_ase.screening.input_formats import (
+from deeprelax_ase.structures.containers import (
     count_rows,
     items_of_database,
     items_of_json,
@@ -22,8 +22,8 @@ from deeprelax_ase.screening.input_formats import (
     items_of_xyz,
     read_file,
 )
-from deeprelax_ase.screening.records import Item, cannot_be_read, one_line
 from deeprelax_ase.structures.files import COMPRESSED, split_suffix
+from deeprelax_ase.structures.records import Item, cannot_be_read, one_line
 
 _CONTAINERS = {
     ".db": items_of_database,

@@ -14,8 +14,8 @@ from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import Incar
 
 from deeprelax_ase.datasets.importers.run_folders import functional_of
-from deeprelax_ase.interfaces.dft_inputs.poscar_text import PoscarText, read_poscar_text
 from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import read_text
+from deeprelax_ase.structures.poscar_text import PoscarText, read_poscar_text
 from deeprelax_ase.structures.validation import StructureError
 
 _ELEMENT = re.compile(r"[A-Z][a-z]?")

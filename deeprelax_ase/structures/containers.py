@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from ase.io import read as ase_read
 from monty.io import zopen
 
-from deeprelax_ase.screening.records import (
+from deeprelax_ase.structures.files import read_structures, split_suffix
+from deeprelax_ase.structures.records import (
     ID_KEYS,
     PLAIN_COLUMNS,
     Item,
@@ -25,7 +26,6 @@ from deeprelax_ase.screening.records import (
     one_line,
     read_record,
 )
-from deeprelax_ase.structures.files import read_structures, split_suffix
 from deeprelax_ase.structures.validation import StructureError
 
 _ROWS_AT_ONCE = 256
