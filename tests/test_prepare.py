@@ -317,8 +317,8 @@ def test_qe_says_what_it_cannot_read(call, tmp_path):
     (tmp_path / "pw.in").write_text("nothing")
     assert "cannot be read as an input of pw.x" in call("qe", tmp_path / "pw.in").stderr
     assert "no file" in call("qe", tmp_path / "other.in").stderr
-    (tmp_path / "pw.in").write_text(PW.replace("ibrav = 0", "ibrav = 2"))
-    assert "ASE does not support ibrav != 0" in call("qe", tmp_path / "pw.in").stderr
+    (tmp_path / "pw.in").write_text(PW.replace("ibrav = 0", "ibrav = 15"))
+    assert "ibrav is 15: pw.x knows 0 and" in call("qe", tmp_path / "pw.in").stderr
 
 
 ROCKSALT = """NaCl
@@ -478,7 +478,7 @@ def test_qe_in_any_layout(call, tmp_path, name):
     ("old", "new", "message"),
     [
         ("K_POINTS automatic\n4 4 4 0 0 0", "K_POINTS\n1\n0 0 0 1", "k-points in tpiba"),
-        ("nat = 2", "nat = 1", "is nat the number of its atoms?"),
+        ("nat = 2", "nat = 1", "nat is 1, and there are 2 positions"),
         ("&CONTROL", "BEGIN\n&CONTROL", "several engine inputs"),
     ],
 )

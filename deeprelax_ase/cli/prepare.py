@@ -254,7 +254,8 @@ def _from_cif(path: Path, relaxer: Any, max_error: float | None, dry_run: bool) 
     """Make a run folder of a structure file, beside it, with the prediction in it."""
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import record_path
     from deeprelax_ase.interfaces.dft_inputs.vasp import write_vasp_inputs
-    from deeprelax_ase.structures.files import as_structure, read_structures
+    from deeprelax_ase.structures.files import read_structures
+    from deeprelax_ase.structures.write_files import as_structure
 
     folder = path.with_suffix("")
     if folder.exists():

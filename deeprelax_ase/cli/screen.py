@@ -16,8 +16,10 @@ from deeprelax_ase.cli.common import (
     Device,
     Ensemble,
     FixedCell,
+    Format,
     Functional,
     Model,
+    Species,
     Vacuum,
     available_cores,
     stop,
@@ -48,7 +50,7 @@ def screen(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders, 'patterns*': extxyz, ASE .db, JSON, JSONL, parquet, or any file."
+            help="Files, folders, 'patterns*': extxyz, .db, JSON, CSV, parquet, zip, or any file."
         ),
     ],
     output: Output,
@@ -81,6 +83,8 @@ def screen(
         bool, typer.Option("--resume", help="Refuse to begin anew: go on with work that is there.")
     ] = False,
     overwrite: Overwrite = False,
+    form: Format = None,
+    species: Species = None,
 ) -> None:
     """Relax any number of structures; killed, the same command goes on where it was.
 
@@ -90,6 +94,8 @@ def screen(
     from deeprelax_ase.screening.chunk import RelaxOptions, edges_within
     from deeprelax_ase.screening.screening import Screening
     from deeprelax_ase.screening.work_folder import has_work, work_path
+    from deeprelax_ase.structures.file_formats import named_format
+    from deeprelax_ase.structures.unnamed_species import parse_species
 
     index, count = _share(shard, os.environ)
     if ray is not None and not _has_ray():
@@ -120,6 +126,8 @@ def screen(
             deduplicate=deduplicate,
             overwrite=overwrite,
             leave_out=others,
+            file_format=None if form is None else named_format(form),
+            species=parse_species(species),
         )
         if run.is_finished:
             print(f"{run.output} is complete already: nothing to do")

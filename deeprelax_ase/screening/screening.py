@@ -37,6 +37,8 @@ class Screening:
         deduplicate: Group structures that relaxed to the same.
         overwrite: Replace an output, or the work, of another run.
         leave_out: Further outputs, which are none of the input although they may lie in it.
+        file_format: Format of every input, where neither name nor content is to decide.
+        species: Elements, in their order, of inputs that do not name them.
 
     Raises:
         ValueError: There is no such input, or nothing in it; a shard out of range; an output of
@@ -55,6 +57,8 @@ class Screening:
         deduplicate: bool = False,
         overwrite: bool = False,
         leave_out: Collection[Path] = (),
+        file_format: str | None = None,
+        species: Sequence[str] = (),
     ) -> None:
         if not 1 <= shard <= shards:
             msg = f"there is no shard {shard}/{shards}: choose 1/{shards} to {shards}/{shards}"
@@ -62,7 +66,7 @@ class Screening:
         check_output(output)
         self.output = output
         outputs = [output, work_path(output), *leave_out]
-        self._input = ScreenInput(inputs, outputs)
+        self._input = ScreenInput(inputs, outputs, file_format, species)
         self._names = ", ".join(inputs)
         self._share = (shard, shards)
         self._max_error = max_error

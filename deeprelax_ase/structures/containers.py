@@ -1,45 +1,38 @@
-"""The formats with many structures in a file, taken apart into entries, and the reading of each."""
+"""Take files of many structures apart into entries: xyz, JSON, and lines of JSON.
+
+An entry is read later, perhaps in another process. Lists are never held as a whole.
+"""
 
 import json
 import re
+import tempfile
+import warnings
 from collections.abc import Iterator
-from functools import lru_cache, partial
-from io import StringIO
-from itertools import count, islice
+from contextlib import contextmanager
+from functools import partial
+from io import StringIO, TextIOWrapper
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import ase.db
-import pyarrow as pa
-import pyarrow.parquet as pq
 from ase.io import read as ase_read
-from monty.io import zopen
 
-from deeprelax_ase.structures.files import read_structures, split_suffix
+from deeprelax_ase.structures.file_text import open_unpacked, read_bytes
 from deeprelax_ase.structures.records import (
     ID_KEYS,
-    PLAIN_COLUMNS,
     Item,
     Named,
     cannot_be_read,
     is_record,
-    one_line,
     read_record,
 )
 from deeprelax_ase.structures.validation import StructureError
 
-_ROWS_AT_ONCE = 256
 _CHARACTERS_AT_ONCE = 1 << 20
-_CIF_SIGN = "_cell_length_a"
+_LISTS = ("entries", "data", "structures")
+"""Keys under which Alexandria, OPTIMADE, the Materials Project and others put their structures."""
+_LIST_FIRST = re.compile(r'\s*(?:\{\s*"entries"\s*:\s*)?\[')
 _OWN_ID = re.compile(rf"(?:^|\s)(?:{'|'.join(ID_KEYS)})=(?:\"([^\"]*)\"|(\S+))")
-
-
-def read_file(label: str, path: Path) -> list[Named]:
-    """Structures of a file of any format; several are numbered."""
-    structures = read_structures(path).structures
-    if len(structures) == 1:
-        return [(label, structures[0])]
-    return [(f"{label}[{number}]", one) for number, one in enumerate(structures)]
 
 
 def items_of_xyz(label: str, path: Path) -> Iterator[Item]:
@@ -48,7 +41,7 @@ def items_of_xyz(label: str, path: Path) -> Iterator[Item]:
     Raises:
         StructureError: A frame does not begin with its number of atoms.
     """
-    with zopen(path, mode="rt", encoding="utf-8") as stream:
+    with text_of(path) as stream:
         lines = (line for line in stream)
         head = next(lines, None)
         number = 0
@@ -91,7 +84,7 @@ def _read_frame(name: str, text: str) -> list[Named]:
 
 def items_of_json_lines(label: str, path: Path) -> Iterator[Item]:
     """Lines of a file with one structure or record in JSON on each."""
-    with zopen(path, mode="rt", encoding="utf-8") as stream:
+    with text_of(path) as stream:
         lines = (line for line in stream if line.strip())
         for number, line in enumerate(lines):
             name = f"{label}[{number}]"
@@ -103,30 +96,71 @@ def _read_json(name: str, text: str) -> list[Named]:
 
 
 def items_of_json(label: str, path: Path) -> Iterator[Item]:
-    """Structures of a JSON file: one, a list of them, or an object with ids as its keys.
+    """Take apart a JSON file: a structure, a list, an object with ids as keys, or with a list.
 
-    Lists are read value by value, never as a whole. What is none of pymatgen's is left to ASE.
+    Lists are read value by value, also those of Alexandria (`entries`). A database of ASE in JSON
+    is left to ASE.
+
+    Raises:
+        StructureError: It holds none of these; the message names its keys.
     """
-    with zopen(path, mode="rt", encoding="utf-8") as stream:
+    with text_of(path) as stream:
         start = stream.read(_CHARACTERS_AT_ONCE)
-        if start.lstrip().startswith("["):
-            for number, value in enumerate(_values_of_list(start, stream)):
+        opening = _LIST_FIRST.match(start)
+        if opening:
+            for number, value in enumerate(_values_of_list(start[opening.end() :], stream)):
                 name = f"{label}[{number}]"
                 yield Item(name, partial(read_record, name, value))
             return
         whole = json.loads(start + stream.read())
-    if not isinstance(whole, dict) or is_record(whole):
+    inner = next((whole[key] for key in _LISTS if isinstance(whole.get(key), list | dict)), None)
+    if is_record(whole):
         yield Item(label, partial(read_record, label, whole))
-    elif "nextid" not in whole and any(is_record(value) for value in whole.values()):
+    elif "nextid" in whole:
+        yield Item(label, partial(_read_json_database, label, path))
+    elif isinstance(inner, list):
+        for number, value in enumerate(inner):
+            name = f"{label}[{number}]"
+            yield Item(name, partial(read_record, name, value))
+    elif is_record(inner):
+        yield Item(label, partial(read_record, label, inner))
+    elif any(is_record(value) for value in whole.values()):
         for name, value in whole.items():
             yield Item(name, partial(read_record, name, value))
     else:
-        yield Item(label, partial(read_file, label, path))
+        keys = ", ".join(map(repr, list(whole)[:12])) or "none"
+        msg = (
+            f"it holds no structure that is known here: its keys are {keys}; a structure of "
+            "pymatgen, ASE, JARVIS or OPTIMADE is needed, or a list of them"
+        )
+        raise StructureError(msg)
+
+
+def _read_json_database(name: str, path: Path) -> list[Named]:
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        copy = Path(folder) / "database.json"
+        copy.write_bytes(read_bytes(path))
+        frames = ase_read(str(copy), index=":", format="json")
+    return [(name if len(frames) == 1 else f"{name}[{k}]", one) for k, one in enumerate(frames)]
+
+
+@contextmanager
+def text_of(path: Path) -> Iterator[TextIO]:
+    """Open the text of a file as a stream, unpacked, without a byte order mark."""
+    with open_unpacked(path) as raw:
+        start = raw.read(4)
+    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with (
+        open_unpacked(path) as raw,
+        TextIOWrapper(raw, encoding, errors="surrogateescape", newline="") as stream,
+    ):
+        yield stream
 
 
 def _values_of_list(text: str, stream: Any) -> Iterator[Any]:
+    """Values of a list whose opening bracket was read already."""
     decoder = json.JSONDecoder()
-    text = text.lstrip()[1:]
     early = "it ends early"
     while True:
         text = text.lstrip().removeprefix(",").lstrip()
@@ -145,89 +179,3 @@ def _values_of_list(text: str, stream: Any) -> Iterator[Any]:
             continue
         yield value
         text = text[end:]
-
-
-def items_of_database(_: str, path: Path) -> Iterator[Item]:
-    """Rows of an ASE database; their ids are those of the database."""
-    for row in _database(path).select(columns=["id", "key_value_pairs"]):
-        name = str(row.get("material_id", row.id))
-        yield Item(name, partial(_read_row, name, path, row.id))
-
-
-@lru_cache(maxsize=4)
-def _database(path: Path) -> Any:
-    if path.stat().st_size == 0:
-        msg = "the file is empty"
-        raise StructureError(msg)
-    return ase.db.connect(str(path), type="db")
-
-
-def _read_row(name: str, path: Path, number: int) -> list[Named]:
-    return [(name, _database(path).get(id=number).toatoms())]
-
-
-def count_rows(path: Path) -> int:
-    """Number of rows of a table.
-
-    Raises:
-        ValueError: It is none, or broken.
-    """
-    if split_suffix(path) == ".parquet":
-        file = pq.ParquetFile(path)
-        _columns(file)
-        return int(file.metadata.num_rows)
-    if split_suffix(path) == ".db":
-        return len(_database(path))
-    msg = f"{path} is no table"
-    raise ValueError(msg)
-
-
-def items_of_parquet(label: str, path: Path) -> Iterator[Item]:
-    """Rows of a parquet file with `numbers`, `cell` and `positions`, or with a column of CIFs.
-
-    Raises:
-        StructureError: It has neither.
-    """
-    file = pq.ParquetFile(path, pre_buffer=False)
-    columns, cif = _columns(file)
-    ids = [name for name in ID_KEYS if name in file.schema_arrow.names][:1]
-    numbers = count()
-    for group in range(file.num_row_groups):
-        left = file.metadata.row_group(group).num_rows
-        try:
-            for batch in file.iter_batches(
-                _ROWS_AT_ONCE, row_groups=[group], columns=[*ids, *columns]
-            ):
-                for row in batch.to_pylist():
-                    left -= 1
-                    own = row.get(ids[0]) if ids else None
-                    name = f"{label}[{next(numbers)}]"
-                    name = name if own is None else str(own)
-                    record = {"cif": row[cif]} if cif else {key: row[key] for key in columns}
-                    yield Item(name, partial(read_record, name, record))
-        except (pa.ArrowException, OSError) as error:
-            message = f"{path}: row group {group} is broken: {one_line(error)}"
-            for _ in range(left):
-                yield Item(f"{label}[{next(numbers)}]", partial(cannot_be_read, message))
-
-
-def _columns(file: Any) -> tuple[list[str], str]:
-    """Columns to read, and the name of that of CIFs, if it is one."""
-    schema = file.schema_arrow
-    if set(PLAIN_COLUMNS) <= set(schema.names):
-        return [*PLAIN_COLUMNS, *(["pbc"] if "pbc" in schema.names else [])], ""
-    texts = [
-        field.name
-        for field in schema
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    ]
-    if texts and file.metadata.num_rows:
-        first = next(file.iter_batches(_ROWS_AT_ONCE, columns=texts)).to_pylist()
-        for name in texts:
-            if any(_CIF_SIGN in (row[name] or "") for row in first):
-                return [name], name
-    msg = (
-        f"it has the columns {', '.join(schema.names)}: either {', '.join(PLAIN_COLUMNS)} are "
-        "needed, or a column of CIFs"
-    )
-    raise StructureError(msg)

@@ -1,21 +1,29 @@
-"""Entries of an input and the records that hold one structure each: pymatgen's, CIFs, arrays."""
+"""Read one structure of a record: pymatgen's, JARVIS', OPTIMADE's, a CIF's, or plain arrays."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 from ase import Atoms
-from pymatgen.core import Structure
+from ase.io.jsonio import decode as decode_ase
+from pymatgen.core import Element, Lattice, Structure
 
+from deeprelax_ase.structures.cif import read_cif
 from deeprelax_ase.structures.validation import StructureError
 
 Named = tuple[str, Any]
 """The id of a structure, and the structure."""
-ID_KEYS = ("id", "material_id")
+ID_KEYS = ("id", "material_id", "entry_id", "jid", "mat_id")
 """Where a record, a row or the comment of a frame may hold an id of its own."""
 PLAIN_COLUMNS = ("numbers", "cell", "positions")
 """What a record of arrays holds, flat, Å; and perhaps `pbc`."""
+CIF_SIGN = "_cell_length_a"
+_JARVIS = ("lattice_mat", "coords", "elements")
+_OPTIMADE = ("cartesian_site_positions", "lattice_vectors")
+_NESTED = ("structure", "atoms", "cif")
+_NO_CONCENTRATION = "vacancy"
 
 
 @dataclass(frozen=True)
@@ -45,22 +53,22 @@ class EntryError(StructureError):
 
 
 def one_line(error: Any) -> str:
-    """What an exception says, in one line of a readable length."""
+    """Say what an exception says, in one line of a readable length."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):
+        text = f"there is no {text}"
     return text[:300]
 
 
 def cannot_be_read(message: str) -> NoReturn:
-    """Stands for the reading of what is broken."""
+    """Stand for the reading of what is broken."""
     raise StructureError(message)
 
 
 def read_record(name: str, record: Any) -> list[Named]:
-    """A structure of pymatgen, or of a record that holds one, its CIF, or its arrays."""
+    """Read the structure of a record, under its own id if it has one."""
     if not isinstance(record, dict):
         cannot_be_read(f"{name}: {str(record)[:60]!r} is no structure")
-    if {"lattice", "sites"} <= record.keys():
-        return [(name, Structure.from_dict(record))]
     own = next((str(record[key]) for key in ID_KEYS if record.get(key) not in (None, "")), name)
     try:
         return [(own, _structure_of(record))]
@@ -68,19 +76,105 @@ def read_record(name: str, record: Any) -> list[Named]:
         raise EntryError(own, one_line(error)) from error
 
 
+def structure_of_text(text: str) -> Any:
+    """Read the structure of a field of a table: a CIF, or JSON of what `read_record` reads.
+
+    Raises:
+        StructureError: It is neither.
+    """
+    if CIF_SIGN in text:
+        return _of_cif(text)
+    if not is_structure_text(text):
+        msg = f"{text[:60]!r} is no CIF and no JSON of a structure"
+        raise StructureError(msg)
+    return _structure_of(json.loads(text))
+
+
+def is_structure_text(text: Any) -> bool:
+    """Whether a field of a table looks like a structure."""
+    if not isinstance(text, str):
+        return False
+    if CIF_SIGN in text:
+        return True
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        return is_record(json.loads(text))
+    except ValueError:
+        return False
+
+
 def _structure_of(record: Mapping[str, Any]) -> Any:
-    if isinstance(record.get("structure"), dict):
-        return Structure.from_dict(record["structure"])
-    if isinstance(record.get("cif"), str):
-        return Structure.from_str(record["cif"], fmt="cif")
+    for is_kind, read in (
+        ({"lattice", "sites"} <= record.keys(), Structure.from_dict),
+        ("__ase_objtype__" in record, lambda one: decode_ase(json.dumps(one))),
+        (set(_JARVIS) <= record.keys(), _of_jarvis),
+        (bool({"attributes", *_OPTIMADE} & record.keys()), _of_optimade),
+    ):
+        if is_kind:
+            return read(record)
+    nested = next((record[key] for key in _NESTED if isinstance(record.get(key), dict | str)), None)
+    if nested is not None:
+        return structure_of_text(nested) if isinstance(nested, str) else _structure_of(nested)
+    return _of_arrays(record)
+
+
+def _of_cif(text: str) -> Structure:
+    structures, _ = read_cif(text)
+    if len(structures) != 1:
+        msg = f"its CIF holds {len(structures)} structures"
+        raise StructureError(msg)
+    return structures[0]
+
+
+def _of_jarvis(record: Mapping[str, Any]) -> Structure:
+    """A dictionary of `jarvis.core.atoms.Atoms`."""
+    return Structure(
+        np.array(record["lattice_mat"], dtype=float),
+        [str(element).strip() for element in record["elements"]],
+        np.array(record["coords"], dtype=float),
+        coords_are_cartesian=bool(record.get("cartesian", False)),
+    )
+
+
+def _of_optimade(entry: Mapping[str, Any]) -> Structure | Atoms:
+    """An entry of OPTIMADE, or its attributes: https://specs.optimade.org."""
+    record = entry.get("attributes", entry)
+    missing = [key for key in (*_OPTIMADE, "species", "species_at_sites") if not record.get(key)]
+    if missing:
+        msg = f"is an OPTIMADE structure without {' and '.join(missing)}"
+        raise StructureError(msg)
+    species = {}
+    for one in record["species"]:
+        parts = zip(one["chemical_symbols"], one["concentration"], strict=True)
+        species[one["name"]] = {
+            symbol: share for symbol, share in parts if symbol != _NO_CONCENTRATION
+        }
+    sites = [species.get(name) for name in record["species_at_sites"]]
+    names = {symbol for site in sites if site is not None for symbol in site}
+    unknown = [name for name in sorted(names) if not Element.is_valid_symbol(name)]
+    if None in sites or unknown:
+        wrong = unknown[0] if unknown else record["species_at_sites"][sites.index(None)]
+        msg = f"is an OPTIMADE structure with a site of {wrong!r}, which is no species of it"
+        raise StructureError(msg)
+    positions = np.array(record["cartesian_site_positions"], dtype=float)
+    pbc = tuple(bool(one) for one in record.get("dimension_types") or (1, 1, 1))
+    vectors = [row if row and None not in row else [0, 0, 0] for row in record["lattice_vectors"]]
+    lattice = np.array(vectors, dtype=float)
+    if not all(map(any, vectors)):
+        symbols = [next(iter(site)) for site in sites if site is not None and len(site) == 1]
+        return Atoms(symbols, positions=positions, cell=lattice, pbc=pbc)
+    return Structure(Lattice(lattice, pbc=pbc), sites, positions, coords_are_cartesian=True)
+
+
+def _of_arrays(record: Mapping[str, Any]) -> Atoms:
     missing = [key for key in PLAIN_COLUMNS if record.get(key) is None]
+    if len(missing) == len(PLAIN_COLUMNS):
+        msg = f"holds no structure: its keys are {', '.join(map(str, list(record)[:12]))}"
+        raise StructureError(msg)
     if missing:
         msg = f"holds no {' and no '.join(missing)}"
         raise StructureError(msg)
-    return _atoms(record)
-
-
-def _atoms(record: Mapping[str, Any]) -> Atoms:
     numbers = np.array(record["numbers"], dtype=float).ravel()
     cell = np.array(record["cell"], dtype=float).ravel()
     positions = np.array(record["positions"], dtype=float).ravel()
@@ -107,7 +201,13 @@ def is_record(value: Any) -> bool:
     """Whether a value of JSON is what `read_record` reads."""
     return isinstance(value, dict) and (
         {"lattice", "sites"} <= value.keys()
-        or isinstance(value.get("structure"), dict)
-        or isinstance(value.get("cif"), str)
+        or set(_JARVIS) <= value.keys()
         or set(PLAIN_COLUMNS) <= value.keys()
+        or bool(set(_OPTIMADE) & value.keys())
+        or "__ase_objtype__" in value
+        or isinstance(value.get("attributes"), dict)
+        or isinstance(value.get("structure"), dict)
+        or is_structure_text(value.get("structure"))
+        or isinstance(value.get("cif"), str)
+        or is_record(value.get("atoms"))
     )

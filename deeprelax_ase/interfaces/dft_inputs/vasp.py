@@ -15,7 +15,12 @@ from pymatgen.io.vasp import Incar
 
 from deeprelax_ase.datasets.importers.run_folders import functional_of
 from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import read_text
-from deeprelax_ase.structures.poscar_text import PoscarText, read_poscar_text
+from deeprelax_ase.structures.poscar_text import (
+    PoscarText,
+    new_poscar_text,
+    read_poscar_text,
+    right_handed,
+)
 from deeprelax_ase.structures.validation import StructureError
 
 _ELEMENT = re.compile(r"[A-Z][a-z]?")
@@ -94,7 +99,8 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
 def write_vasp_inputs(structure: Structure, folder: Path) -> None:
     """INCAR, KPOINTS, POSCAR and POTCAR of a relaxation as the Materials Project does it.
 
-    Where pymatgen knows no POTCAR files (PMG_VASP_PSP_DIR), POTCAR.spec names them.
+    Where pymatgen knows no POTCAR files (PMG_VASP_PSP_DIR), POTCAR.spec names them. VASP refuses
+    left-handed cells, and pymatgen would write their mirror image: two vectors change places.
 
     Raises:
         ValueError: pymatgen cannot make them.
@@ -105,8 +111,10 @@ def write_vasp_inputs(structure: Structure, folder: Path) -> None:
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        inputs = MPRelaxSet(structure)
+        inputs = MPRelaxSet(right_handed(structure))
         inputs.write_input(beside, potcar_spec=not SETTINGS.get("PMG_VASP_PSP_DIR"))
+        text = new_poscar_text(inputs.poscar.structure, inputs.poscar.comment)
+        (beside / "POSCAR").write_text(text, encoding="utf-8")
         beside.rename(folder)
     except OSError:
         raise
