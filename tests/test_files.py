@@ -13,8 +13,8 @@ from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
 from deeprelax_ase.structures.files import read_structures
-from deeprelax_ase.structures.write_files import output_path, write_structures
 from deeprelax_ase.structures.validation import StructureError
+from deeprelax_ase.structures.write_files import output_path, write_structures
 
 
 @pytest.fixture

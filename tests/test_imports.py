@@ -26,6 +26,7 @@ LIBRARIES = {
     "structures/cif": {"pymatgen"},
     "structures/cif_checks": {"pymatgen"},
     "structures/file_formats": {"ase"},
+    "structures/files": {"ase"},
     "structures/parse_file": {"ase", "pymatgen"},
     "structures/tables": {"ase"},
     "structures/unnamed_species": {"ase"},

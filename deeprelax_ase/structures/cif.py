@@ -32,7 +32,10 @@ _ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
 _MAGNETIC = ("_space_group_magn.name_bns", "_space_group_magn_name_bns")
 _COARSE = 3e-3
 """Fractional coordinates of three digits differ from special positions by no more."""
+_ONE_SITE = 0.1
+"""Atoms as near (Å) are one, on a special position that is written with too few digits."""
 _EXACT = 1e-4
+_TAGS = re.compile(r"^\s*_(?:cell_(?:length|angle)|atom_site_(?:fract|label|type|occ))\w*", re.IGNORECASE)
 
 
 def read_cif(text: str) -> tuple[list[Structure], tuple[str, ...]]:
@@ -72,8 +75,10 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
                 yield name, "\n".join([*lines, ""])
             name, lines = found[1], ["data_block"]
         elif name is not None:
-            hidden = re.sub(r"^(\s*)data_", r"\1data-", line) if is_text else line
-            lines.append(hidden)
+            if is_text:
+                lines.append(re.sub(r"^(\s*)data_", r"\1data-", line))
+            else:  # tags are the same in capitals, to all but pymatgen
+                lines.append(_TAGS.sub(lambda tag: tag[0].lower(), line))
     if name is not None:
         yield name, "\n".join([*lines, ""])
 
@@ -157,15 +162,16 @@ def _expanded(text: str, operations: tuple[Operation, ...], name: str) -> Struct
     if len(operations) == 1:
         return _parsed(whole, 1e-8, 0.0, name)
     structure = _parsed(whole, _EXACT, _EXACT, name)
-    if closest(structure) < LEAST_DISTANCE:
-        structure = _parsed(whole, _COARSE, _COARSE, name)
-        distance = closest(structure)
-        if distance < LEAST_DISTANCE:
-            msg = (
-                f"puts atoms {distance:.3f} Å apart by its symmetry operations: they contradict "
-                "its sites"
-            )
-            raise StructureError(msg)
+    if closest(structure) < _ONE_SITE:
+        coarse = min(_COARSE, _ONE_SITE / max(structure.lattice.abc))
+        structure = _parsed(whole, coarse, _COARSE, name)
+    distance = closest(structure)
+    if distance < LEAST_DISTANCE:
+        msg = (
+            f"puts atoms {distance:.3f} Å apart by its symmetry operations: they contradict its "
+            "sites"
+        )
+        raise StructureError(msg)
     return structure
 
 

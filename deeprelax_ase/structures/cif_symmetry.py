@@ -119,9 +119,14 @@ def _of_name(name: str) -> tuple[int, ...]:
         wanted = {_plain(spelling), _OLD_NAMES.get(_plain(spelling), _plain(spelling))}
         found = tuple(one for one in _HALL_NUMBERS if wanted & _names(one))
         if found:
-            chosen = [hall for hall in found if _type(hall).choice.lower() == choice.lower()]
-            return tuple(chosen) if choice else found
+            return tuple(hall for hall in found if _is_choice(_type(hall).choice, choice))
     return ()
+
+
+def _is_choice(setting: str, wanted: str) -> bool:
+    """Whether a setting of spglib, such as `2bca`, is the one that a name asks for."""
+    plain = setting.lower()
+    return wanted.lower() in ("", plain, plain[:1] if plain[:1] in ("1", "2") else "")
 
 
 def _with_colon(name: str) -> str:
@@ -164,9 +169,8 @@ def _that_fit(halls: Sequence[int], metric: Float[np.ndarray, "3 3"]) -> tuple[i
     fitting = [hall for hall in halls if _misfit(_database(hall), metric) < _FITS]
     if not fitting:
         return tuple(halls[:1])
-    first = _type(fitting[0])
-    has_origins = first.choice.rstrip("12") != first.choice and first.choice in ("1", "2")
-    return tuple(fitting if has_origins else fitting[:1])
+    has_origins = _type(fitting[0]).choice[:1] in ("1", "2")
+    return tuple(fitting[:2] if has_origins else fitting[:1])
 
 
 @lru_cache(maxsize=64)

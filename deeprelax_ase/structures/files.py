@@ -6,6 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ase import Atoms
+
 from deeprelax_ase.structures import file_formats as formats
 from deeprelax_ase.structures.archives import items_of_zip
 from deeprelax_ase.structures.containers import items_of_json, items_of_json_lines
@@ -23,7 +25,6 @@ _READERS: dict[str, Callable[[str, Path], Iterator[Item]]] = {
     ".ndjson": items_of_json_lines,
     ".parquet": items_of_parquet,
 }
-_START = 4000
 
 
 def read_structures(
@@ -116,16 +117,16 @@ def _is_json(path: Path) -> bool:
 
 
 def _of_json(path: Path, structures: Sequence[Any]) -> StructureFile:
-    """Structures of a JSON file, and how they can be written: pymatgen's and ASE's in their way."""
+    """Structures of a JSON file, which are written as pymatgen or ASE would."""
     whole = json.loads(decode(read_bytes(path)))
     if isinstance(whole, dict) and "nextid" in whole:
         return StructureFile(path, "json", structures)
     if isinstance(whole, dict) and {"lattice", "sites"} <= whole.keys():
         return StructureFile(path, formats.JSON, structures)
-    if "@module" in str(whole)[:_START]:
-        note = (
-            "the output is the JSON of a pymatgen Structure: what else the file holds belongs to "
-            "the unrelaxed structure"
-        )
-        return StructureFile(path, formats.JSON, structures, notes=(note,))
-    return StructureFile(path, formats.TABLE, structures)
+    if isinstance(structures[0], Atoms):
+        return StructureFile(path, "json", structures)
+    note = (
+        "the output is the JSON of a pymatgen Structure: what else the file holds belongs to the "
+        "unrelaxed structure"
+    )
+    return StructureFile(path, formats.JSON, structures, notes=(note,))

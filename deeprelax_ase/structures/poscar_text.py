@@ -281,4 +281,4 @@ def _flags(tail: str) -> list[str]:
 
 
 def _numbers(values: Float[np.ndarray, "3"] | Any) -> str:
-    return " ".join(f"{value:21.16f}" for value in values)
+    return " ".join(f"{value + 0.0:21.16f}" for value in values)  # -0 as 0

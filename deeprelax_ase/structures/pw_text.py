@@ -163,8 +163,8 @@ def _cell(text: str, system: Mapping[str, str]) -> tuple[Float[np.ndarray, "3 3"
 def _atoms(text: str, count: int | None, cell: Float[np.ndarray, "3 3"], alat: float) -> Atoms:
     units, rows = _card(text, "ATOMIC_POSITIONS")
     if count != len(rows):
-        given = "missing" if count is None else count
-        msg = f"nat is {given}, and there are {len(rows)} positions"
+        given = "does not give nat" if count is None else f"says nat is {count}"
+        msg = f"{given}, and there are {len(rows)} positions"
         raise StructureError(msg)
     frames = {
         "crystal": cell,
