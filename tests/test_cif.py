@@ -69,7 +69,7 @@ def test_the_origin_is_what_the_file_says(more, expected):
 
 
 def test_an_origin_that_nobody_chose_is_asked_for():
-    with pytest.raises(StructureError, match="two origin choices.*write 'F d -3 m :1' or"):
+    with pytest.raises(StructureError, match=r"two origin choices.*write 'F d -3 m :1' or"):
         read_cif(cif("C1 C 0 0 0", named("F d -3 m"), a=3.57))
     columns = "_atom_site_symmetry_multiplicity\n"
     assert formula(cif("C1 C 0 0 0 8", named("F d -3 m"), a=3.57, columns=columns)) == ["C8"]

@@ -35,7 +35,9 @@ _COARSE = 3e-3
 _ONE_SITE = 0.1
 """Atoms as near (Å) are one, on a special position that is written with too few digits."""
 _EXACT = 1e-4
-_TAGS = re.compile(r"^\s*_(?:cell_(?:length|angle)|atom_site_(?:fract|label|type|occ))\w*", re.IGNORECASE)
+_TAGS = re.compile(
+    r"^\s*_(?:cell_(?:length|angle)|atom_site_(?:fract|label|type|occ))\w*", re.IGNORECASE
+)
 
 
 def read_cif(text: str) -> tuple[list[Structure], tuple[str, ...]]:

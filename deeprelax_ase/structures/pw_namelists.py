@@ -86,17 +86,23 @@ def number_of(word: str) -> float:
     """A number, or an expression such as 1/3, sqrt(3)/2 or 0.5d0, as pw.x takes them.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is none, or not finite.
     """
-    plain = _FORTRAN.sub("e", word.strip())
-    with suppress(ValueError):
-        return float(plain)
     try:
-        tree = ast.parse(plain.replace("^", "**"), mode="eval")
-        return float(_evaluate(tree.body))
-    except (SyntaxError, TypeError, ZeroDivisionError, OverflowError, KeyError) as error:
+        value = _value(_FORTRAN.sub("e", word.strip()))
+    except (SyntaxError, TypeError, ArithmeticError, KeyError) as error:
         msg = f"{word!r} is no number"
         raise ValueError(msg) from error
+    if not math.isfinite(value):
+        msg = f"{word!r} is no number that is finite"
+        raise ValueError(msg)
+    return value
+
+
+def _value(plain: str) -> float:
+    with suppress(ValueError):
+        return float(plain)
+    return float(_evaluate(ast.parse(plain.replace("^", "**"), mode="eval").body))
 
 
 def _evaluate(node: Any) -> float:
