@@ -15,7 +15,7 @@ from pymatgen.core import Structure
 from deeprelax_ase.screening.rows import RANKED, atoms_of_row, structure_of_row
 from deeprelax_ase.screening.work_folder import RUN_KEY, Run
 from deeprelax_ase.structures.atomic_write import replace_text
-from deeprelax_ase.structures.poscar_text import new_poscar_text
+from deeprelax_ase.structures.poscar_text import new_poscar_text, right_handed
 
 ENDINGS = (".parquet", ".extxyz", ".db")
 """What the name of an output may end in."""
@@ -208,7 +208,7 @@ def _write_structure(path: Path, structure: Structure, name: str) -> None:
     from pymatgen.io.cif import CifWriter
 
     if path.suffix == ".cif":
-        text = str(CifWriter(structure, significant_figures=8))
+        text = str(CifWriter(right_handed(structure), significant_figures=8))
     else:
         text = new_poscar_text(structure, name)
     replace_text(path, text)

@@ -192,13 +192,15 @@ def new_poscar_text(structure: IStructure, comment: str = "") -> str:
     return "\n".join([head, "1.0", *vectors, *middle, "Direct", *atoms, ""])
 
 
-def right_handed(structure: IStructure) -> Structure:
+def right_handed(structure: IStructure) -> IStructure:
     """Copy a structure into a right-handed cell: two vectors and their coordinates change places.
 
-    VASP refuses left-handed cells, and pymatgen negates all vectors of one, which gives the mirror
-    image of the crystal. Here it stays the same, in another setting.
+    VASP refuses left-handed cells, pymatgen negates their vectors, and a CIF cannot say them: the
+    crystal would become its mirror image. Here it stays the same, in another setting.
     """
-    order = [0, 1, 2] if np.linalg.det(structure.lattice.matrix) > 0 else [1, 0, 2]
+    if np.linalg.det(structure.lattice.matrix) > 0:
+        return structure
+    order = [1, 0, 2]
     properties = dict(structure.site_properties)
     flags = properties.get("selective_dynamics")
     if flags is not None:
@@ -207,7 +209,7 @@ def right_handed(structure: IStructure) -> Structure:
         ]
     return Structure(
         structure.lattice.matrix[order],
-        [_main_species(site) for site in structure],
+        structure.species_and_occu,
         structure.frac_coords[:, order],
         site_properties=properties,
         labels=structure.labels,

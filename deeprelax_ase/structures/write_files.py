@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.io import write as ase_write
 from ase.io.formats import ioformats
@@ -21,7 +22,7 @@ from deeprelax_ase.structures import file_formats as formats
 from deeprelax_ase.structures.atomic_write import written_beside
 from deeprelax_ase.structures.file_text import split_name
 from deeprelax_ase.structures.parse_file import StructureFile, reason_of
-from deeprelax_ase.structures.poscar_text import new_poscar_text
+from deeprelax_ase.structures.poscar_text import new_poscar_text, right_handed
 from deeprelax_ase.structures.validation import StructureError
 
 _BY_PYMATGEN = (formats.POSCAR, formats.CIF, formats.MCIF, formats.JSON, "yaml")
@@ -63,6 +64,8 @@ _STRUCTURE_ONLY = {
     "xyz",
 }
 """Formats of ASE that hold little but a structure, so that its writer loses nothing of weight."""
+_KEEP_VECTORS = {"extxyz", "xyz", "traj", "json", "db", "xsf", "gen", "aims", "vasp-xdatcar"}
+"""Formats that hold the vectors of a cell; lengths and angles cannot say that it is left-handed."""
 _NEEDS = {
     formats.PW: "pseudopotentials: write a CIF, or let deeprelax qe change an input that has them",
 }
@@ -206,16 +209,17 @@ def _write(
     if wanted not in ioformats or not ioformats[wanted].can_write:
         msg = f"cannot write {path}: the format {wanted!r} can only be read"
         raise StructureError(msg)
-    ase_write(str(beside), [as_atoms(structure) for structure in structures], format=wanted)
+    frames = [as_atoms(structure) for structure in structures]
+    if wanted not in _KEEP_VECTORS:
+        frames = [_right_handed_atoms(atoms) for atoms in frames]
+    ase_write(str(beside), frames, format=wanted)
 
 
 def _text(source: StructureFile, structures: list[Structure], wanted: str, path: Path) -> str:
     """Structures in one of pymatgen's formats."""
     if wanted in (formats.CIF, formats.MCIF):
-        is_magnetic = wanted == formats.MCIF
         blocks = [
-            str(CifWriter(s, write_magmoms=is_magnetic and "magmom" in s.site_properties))
-            for s in structures
+            _cif_block(structure, is_magnetic=wanted == formats.MCIF) for structure in structures
         ]
         if len(blocks) > 1:  # names of data blocks have to differ
             blocks = [
@@ -229,6 +233,14 @@ def _text(source: StructureFile, structures: list[Structure], wanted: str, path:
     if wanted in (formats.JSON, "yaml"):
         return str(structures[0].to(fmt="json" if wanted == formats.JSON else "yaml"))
     return new_poscar_text(structures[0], source.comment)
+
+
+def _cif_block(structure: Structure, *, is_magnetic: bool) -> str:
+    """One structure as a CIF; labels that several sites share get numbers, as CIFs ask for."""
+    structure = right_handed(structure).copy()
+    structure.relabel_sites(ignore_uniq=True)
+    has_moments = is_magnetic and "magmom" in structure.site_properties
+    return str(CifWriter(structure, write_magmoms=has_moments))
 
 
 def as_structure(structure: Any) -> Structure:
@@ -252,3 +264,13 @@ def as_atoms(structure: Any) -> Atoms:
         for site in structure:
             site.species = Composition({next(iter(site.species)): 1})
     return structure.to_ase_atoms()
+
+
+def _right_handed_atoms(atoms: Atoms) -> Atoms:
+    """Atoms in a right-handed cell: its first two vectors change places, and no atom moves."""
+    if np.linalg.det(atoms.cell[:]) >= 0:
+        return atoms
+    changed = atoms.copy()
+    changed.set_cell(atoms.cell[:][[1, 0, 2]])
+    changed.pbc = atoms.pbc[[1, 0, 2]]
+    return changed

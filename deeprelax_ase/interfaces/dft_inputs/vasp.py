@@ -100,7 +100,7 @@ def write_vasp_inputs(structure: Structure, folder: Path) -> None:
     """INCAR, KPOINTS, POSCAR and POTCAR of a relaxation as the Materials Project does it.
 
     Where pymatgen knows no POTCAR files (PMG_VASP_PSP_DIR), POTCAR.spec names them. VASP refuses
-    left-handed cells, and pymatgen would write their mirror image: two vectors change places.
+    left-handed cells, and pymatgen would write their mirror image: see `right_handed`.
 
     Raises:
         ValueError: pymatgen cannot make them.
