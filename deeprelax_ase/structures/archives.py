@@ -63,7 +63,9 @@ def _problem(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & _ENCRYPTED:
         return "is encrypted: unpack the archive with its password, and give the folder"
     if info.file_size > MAX_MEMBER:
-        return f"unpacks to {info.file_size >> 20} MiB, more than the limit of {MAX_MEMBER >> 20}"
+        return (
+            f"unpacks to {info.file_size >> 20} MiB, more than the limit of {MAX_MEMBER >> 20} MiB"
+        )
     if info.file_size > max(_SMALL, MAX_RATIO * info.compress_size):
         return f"unpacks to more than {MAX_RATIO} times its size: it looks like a zip bomb"
     if split_suffix(Path(info.filename)) in (".zip", ".csv", ".parquet", ".db"):

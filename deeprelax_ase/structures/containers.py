@@ -113,27 +113,33 @@ def items_of_json(label: str, path: Path) -> Iterator[Item]:
                 yield Item(name, partial(read_record, name, value))
             return
         whole = json.loads(start + stream.read())
+    if isinstance(whole, dict) and "nextid" in whole:
+        yield Item(label, partial(_read_json_database, label, path))
+        return
+    for name, value in _records_of(label, whole).items():
+        yield Item(name, partial(read_record, name, value))
+
+
+def _records_of(label: str, whole: Any) -> dict[str, Any]:
+    """Records of a JSON value that is no list, by their names."""
+    if not isinstance(whole, dict):
+        msg = f"it holds {str(whole)[:40]!r}, which is no structure"
+        raise StructureError(msg)
     inner = next((whole[key] for key in _LISTS if isinstance(whole.get(key), list | dict)), None)
     if is_record(whole):
-        yield Item(label, partial(read_record, label, whole))
-    elif "nextid" in whole:
-        yield Item(label, partial(_read_json_database, label, path))
-    elif isinstance(inner, list):
-        for number, value in enumerate(inner):
-            name = f"{label}[{number}]"
-            yield Item(name, partial(read_record, name, value))
-    elif is_record(inner):
-        yield Item(label, partial(read_record, label, inner))
-    elif any(is_record(value) for value in whole.values()):
-        for name, value in whole.items():
-            yield Item(name, partial(read_record, name, value))
-    else:
-        keys = ", ".join(map(repr, list(whole)[:12])) or "none"
-        msg = (
-            f"it holds no structure that is known here: its keys are {keys}; a structure of "
-            "pymatgen, ASE, JARVIS or OPTIMADE is needed, or a list of them"
-        )
-        raise StructureError(msg)
+        return {label: whole}
+    if isinstance(inner, list):
+        return {f"{label}[{number}]": value for number, value in enumerate(inner)}
+    if is_record(inner):
+        return {label: inner}
+    if any(is_record(value) for value in whole.values()):
+        return whole
+    keys = ", ".join(map(repr, list(whole)[:12])) or "none"
+    msg = (
+        f"it holds no structure that is known here: its keys are {keys}; a structure of pymatgen, "
+        "ASE, JARVIS or OPTIMADE is needed, or a list of them"
+    )
+    raise StructureError(msg)
 
 
 def _read_json_database(name: str, path: Path) -> list[Named]:

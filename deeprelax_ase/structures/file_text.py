@@ -72,6 +72,20 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def check_unpacks(path: Path) -> None:
+    """Refuse a file that is not compressed as its name says.
+
+    Raises:
+        StructureError: It is not.
+    """
+    try:
+        with open_unpacked(path) as stream:
+            stream.read(1)
+    except (EOFError, lzma.LZMAError, OSError) as error:
+        msg = f"{path} cannot be unpacked: {error}"
+        raise StructureError(msg) from error
+
+
 def is_compressed(path: Path) -> bool:
     """Whether the name of a file says that it is compressed."""
     return path.suffix.lower() in COMPRESSED

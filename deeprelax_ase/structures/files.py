@@ -11,9 +11,15 @@ from ase import Atoms
 from deeprelax_ase.structures import file_formats as formats
 from deeprelax_ase.structures.archives import items_of_zip
 from deeprelax_ase.structures.containers import items_of_json, items_of_json_lines
-from deeprelax_ase.structures.file_text import COMPRESSED, decode, read_bytes, split_suffix
-from deeprelax_ase.structures.parse_file import StructureFile, parse_file, reason_of
-from deeprelax_ase.structures.records import Item
+from deeprelax_ase.structures.file_text import (
+    COMPRESSED,
+    check_unpacks,
+    decode,
+    read_bytes,
+    split_suffix,
+)
+from deeprelax_ase.structures.parse_file import StructureFile, parse_file
+from deeprelax_ase.structures.records import Item, reason_of
 from deeprelax_ase.structures.tables import items_of_csv, items_of_parquet
 from deeprelax_ase.structures.validation import StructureError
 
@@ -54,6 +60,7 @@ def read_structures(
     if path.stat().st_size == 0:
         msg = f"{path} is empty"
         raise StructureError(msg)
+    check_unpacks(path)
     found_format = file_format or formats.format_of(path)
     if found_format is None:
         msg = f"{path} is in no format that is read here: name one with --format"
@@ -98,22 +105,18 @@ def _read_record(path: Path) -> StructureFile:
         structures = [structure for item in items for _, structure in item.read()]
     except Exception as error:  # the parsers raise whatever their code runs into
         raise _unreadable(path, error) from error
-    return (
-        _of_json(path, structures)
-        if _is_json(path)
-        else StructureFile(path, formats.TABLE, structures)
-    )
+    if not structures or split_suffix(path) in (*_READERS, ".zip"):
+        return StructureFile(path, formats.TABLE, structures)
+    return _of_json(path, structures)
 
 
 def _unreadable(path: Path, error: Exception) -> StructureError:
+    if isinstance(error, json.JSONDecodeError):
+        return StructureError(f"{path} cannot be read: broken JSON, {error}")
     if not isinstance(error, StructureError):
         return StructureError(f"{path} cannot be read: {reason_of(error)}")
     reason = str(error)
     return StructureError(reason if str(path) in reason else f"{path}: {reason}")
-
-
-def _is_json(path: Path) -> bool:
-    return split_suffix(path) not in (*_READERS, ".zip")
 
 
 def _of_json(path: Path, structures: Sequence[Any]) -> StructureFile:

@@ -3,7 +3,6 @@
 Nothing is lost without a word: what a reader warns of is an error or a note.
 """
 
-import re
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ from deeprelax_ase.structures.file_text import (
 )
 from deeprelax_ase.structures.poscar_text import read_poscar_text
 from deeprelax_ase.structures.pw_text import dropped_cards, read_pw_text, with_atoms
+from deeprelax_ase.structures.records import reason_of
 from deeprelax_ase.structures.unnamed_species import (
     lammps_data_numbers,
     lammps_dump_species,
@@ -40,10 +40,6 @@ from deeprelax_ase.structures.unnamed_species import (
     with_xdatcar_species,
 )
 from deeprelax_ase.structures.validation import StructureError
-
-_TELLING = (ValueError, OSError)
-"""Exceptions whose message is for people; the others say what broke in the code of a parser."""
-_EMPTY_WORDS = ("unpack", "argument", "NoneType", "object", "iterable", "subscript", "reduction")
 
 
 @dataclass(frozen=True)
@@ -110,22 +106,6 @@ def parse_file(path: Path, file_format: str, species: Sequence[str] = ()) -> Str
         raise StructureError(msg) from error
 
 
-def reason_of(error: BaseException) -> str:
-    """Say in words what an exception of a parser or a writer means."""
-    text = " ".join(str(error).split())
-    if isinstance(error, KeyError) and error.args:
-        key = str(error.args[0])
-        if re.fullmatch(r"[A-Za-z]{1,3}[-_+\d]\w*", key):
-            return f"{key!r} is no element: strip the numbers of labels"
-        return f"it lacks {key!r}"
-    is_telling = isinstance(error, _TELLING) or type(error).__module__.split(".")[0] == "ase"
-    if is_telling and text and not any(word in text for word in _EMPTY_WORDS):
-        return text[:200]
-    if not is_telling and isinstance(error, NotImplementedError | RuntimeError) and text:
-        return text[:200]
-    return f"it breaks off, or is in another format ({type(error).__name__})"
-
-
 def _article(file_format: str) -> str:
     return f"a structure file of the format {file_format!r}"
 
@@ -139,8 +119,7 @@ def _parse_poscar(path: Path, file_format: str, text: str, species: Sequence[str
     if not poscar.symbols and not species:
         symbols = poscar.symbols_behind_atoms()
         if not symbols:
-            msg = f"names no species (VASP 4): {missing_species(len(poscar.counts), 'group')}"
-            raise StructureError(msg)
+            raise missing_species(len(poscar.counts), "group", " (VASP 4)")
     structure = poscar.structure(symbols)
     if file_format == formats.VOLUMETRIC:
         return StructureFile(path, file_format, [structure], poscar.head, tuple(notes))

@@ -1,6 +1,7 @@
 """Read one structure of a record: pymatgen's, JARVIS', OPTIMADE's, a CIF's, or plain arrays."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -24,6 +25,9 @@ _JARVIS = ("lattice_mat", "coords", "elements")
 _OPTIMADE = ("cartesian_site_positions", "lattice_vectors")
 _NESTED = ("structure", "atoms", "cif")
 _NO_CONCENTRATION = "vacancy"
+_TELLING = (ValueError, OSError)
+"""Exceptions whose message is for people; the others say what broke in the code of a parser."""
+_EMPTY_WORDS = ("unpack", "argument", "NoneType", "object", "iterable", "subscript", "reduction")
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,30 @@ class EntryError(StructureError):
 def one_line(error: Any) -> str:
     """Say what an exception says, in one line of a readable length."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, KeyError):
-        text = f"there is no {text}"
     return text[:300]
+
+
+def reason_of(
+    error: BaseException, otherwise: str = "it breaks off, or is in another format"
+) -> str:
+    """Say in words what an exception of a parser or a writer means.
+
+    Args:
+        error: The exception.
+        otherwise: What to say of those whose text tells a user nothing.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError) and error.args:
+        key = str(error.args[0])
+        if re.fullmatch(r"[A-Za-z]{1,3}[-_+\d]\w*", key):
+            return f"{key!r} is no element: strip the numbers of labels"
+        return f"it lacks {key!r}"
+    is_telling = isinstance(error, _TELLING) or type(error).__module__.split(".")[0] == "ase"
+    if is_telling and text and not any(word in text for word in _EMPTY_WORDS):
+        return text[:200]
+    if not is_telling and isinstance(error, NotImplementedError | RuntimeError) and text:
+        return text[:200]
+    return f"{otherwise} ({type(error).__name__})"
 
 
 def cannot_be_read(message: str) -> NoReturn:
@@ -73,7 +98,7 @@ def read_record(name: str, record: Any) -> list[Named]:
     try:
         return [(own, _structure_of(record))]
     except Exception as error:  # the parsers raise whatever their code runs into
-        raise EntryError(own, one_line(error)) from error
+        raise EntryError(own, reason_of(error, "its record is not laid out as known")) from error
 
 
 def structure_of_text(text: str) -> Any:

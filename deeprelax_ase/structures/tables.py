@@ -24,6 +24,7 @@ from deeprelax_ase.structures.records import (
     is_structure_text,
     one_line,
     read_record,
+    reason_of,
     structure_of_text,
 )
 from deeprelax_ase.structures.validation import StructureError
@@ -94,7 +95,7 @@ def _read_field(name: str, text: Any) -> list[Named]:
     try:
         return [(name, structure_of_text(text))]
     except Exception as error:  # the parsers raise whatever their code runs into
-        raise EntryError(name, one_line(error)) from error
+        raise EntryError(name, reason_of(error, "it is not laid out as known")) from error
 
 
 def _structure_column(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str | None:

@@ -13,6 +13,7 @@ from deeprelax_ase.structures.validation import StructureError
 
 _MASS = 0.1
 """Masses (g/mol) of an element differ by no more from file to file."""
+_FEW = 3
 _HEAD = 5  # comment, scale, three lattice vectors
 
 
@@ -30,12 +31,16 @@ def parse_species(text: str | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def missing_species(count: int, what: str) -> StructureError:
+def missing_species(count: int, what: str, more: str = "") -> StructureError:
     """The error for a file that does not say its elements."""
     if count == 1:
-        return StructureError(f"does not name the element of its one {what}: give --species Mg")
-    numbers = " and ".join(map(str, range(1, count + 1))) if count <= 3 else f"1 to {count}"  # noqa: PLR2004 - else too long
-    msg = f"does not name the elements of its {what}s {numbers}: give them in order, --species Mg,O"
+        msg = f"does not name the element of its one {what}{more}: give --species Mg"
+        return StructureError(msg)
+    numbers = " and ".join(map(str, range(1, count + 1))) if count <= _FEW else f"1 to {count}"
+    msg = (
+        f"does not name the elements of its {what}s {numbers}{more}: give them in order, "
+        "--species Mg,O"
+    )
     return StructureError(msg)
 
 

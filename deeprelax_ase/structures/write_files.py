@@ -21,8 +21,9 @@ from pymatgen.io.cif import CifWriter
 from deeprelax_ase.structures import file_formats as formats
 from deeprelax_ase.structures.atomic_write import written_beside
 from deeprelax_ase.structures.file_text import split_name
-from deeprelax_ase.structures.parse_file import StructureFile, reason_of
+from deeprelax_ase.structures.parse_file import StructureFile
 from deeprelax_ase.structures.poscar_text import new_poscar_text, right_handed
+from deeprelax_ase.structures.records import reason_of
 from deeprelax_ase.structures.validation import StructureError
 
 _BY_PYMATGEN = (formats.POSCAR, formats.CIF, formats.MCIF, formats.JSON, "yaml")
@@ -103,7 +104,7 @@ def output_path(
         return path.with_name(f"{stem}_relaxed{_suffix_of(output_format)}")
     if output is not None:
         return path
-    if source.format == formats.POSCAR and suffix.lower() not in (".vasp", ".poscar"):
+    if path.name.upper().startswith(("POSCAR", "CONTCAR")) and source.format == formats.POSCAR:
         stem, suffix = f"{stem}{suffix}", ""
     return path.with_name(f"{stem}_relaxed{suffix}{compression}")
 
@@ -164,7 +165,8 @@ def write_structures(
         msg = f"cannot write {path}: {error.strerror or error}"
         raise StructureError(msg) from error
     except Exception as error:  # the writers raise whatever their code runs into
-        reason = f"it needs {_NEEDS[wanted]}" if wanted in _NEEDS else reason_of(error)
+        reason = reason_of(error, "its writer of ASE needs more than a structure")
+        reason = f"it needs {_NEEDS[wanted]}" if wanted in _NEEDS else reason
         msg = f"cannot write {path} in the format {wanted!r}: {reason}"
         raise StructureError(msg) from error
 
