@@ -1,10 +1,8 @@
 """`deeprelax screen`, `merge` and `export`."""
 
 import os
-import re
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +22,7 @@ from deeprelax_ase.cli.common import (
     available_cores,
     stop,
 )
+from deeprelax_ase.cli.shares import output_of_share, share_of
 
 if TYPE_CHECKING:
     from deeprelax_ase.screening.rank_and_deduplicate import Summary
@@ -97,12 +96,12 @@ def screen(
     from deeprelax_ase.structures.file_formats import named_format
     from deeprelax_ase.structures.unnamed_species import parse_species
 
-    index, count = _share(shard, os.environ)
+    index, count = share_of(shard, os.environ)
     if ray is not None and not _has_ray():
         stop("Ray is not installed: pip install 'deeprelax-ase[ray]', or leave --ray out")
     _check_report(report, output, overwrite)
     started = time.monotonic()
-    outputs = [_of_share(output, number, count) for number in range(1, count + 1)]
+    outputs = [output_of_share(output, number, count) for number in range(1, count + 1)]
     others = [*outputs, *map(work_path, outputs), *([] if report is None else [report])]
     try:
         options = RelaxOptions(
@@ -118,7 +117,7 @@ def screen(
         )
         run = Screening(
             inputs,
-            _of_share(output, index, count),
+            output_of_share(output, index, count),
             options,
             shard=index,
             shards=count,
@@ -199,40 +198,6 @@ def export(
     except (ValueError, OSError) as error:
         stop(str(error))
     print(f"{folder}: {count} structures")
-
-
-def _share(shard: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
-    """Which share of how many; SLURM's array tasks, or the tasks of a step, from 1 on."""
-    if shard == "slurm":
-        if "SLURM_ARRAY_TASK_ID" in environment:
-            first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
-            step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
-            place = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
-            return place + 1, int(environment["SLURM_ARRAY_TASK_COUNT"])
-        if "SLURM_STEP_NUM_TASKS" in environment:
-            return int(environment["SLURM_PROCID"]) + 1, int(environment["SLURM_STEP_NUM_TASKS"])
-        stop("--shard slurm: this is no task of a SLURM array or of srun; give I/N")
-    if shard is None:
-        tasks = environment.get("SLURM_ARRAY_TASK_COUNT", "1")
-        if tasks != "1":
-            print(
-                f"note: this is one of {tasks} SLURM array tasks, and screens the whole input; "
-                "--shard slurm shares it",
-                file=sys.stderr,
-            )
-        return 1, 1
-    found = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if not found:
-        stop(f"--shard {shard}: give I/N, such as 1/4 for the first of four shares, or slurm")
-    return int(found[1]), int(found[2])
-
-
-def _of_share(output: Path, index: int, count: int) -> Path:
-    """The output of a share: its name says which one it is."""
-    if count <= 1:
-        return output
-    digits = len(str(count))
-    return output.with_name(f"{output.stem}-{index:0{digits}d}-of-{count}{output.suffix}")
 
 
 def _has_ray() -> bool:
