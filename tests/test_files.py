@@ -12,8 +12,9 @@ from pymatgen.electronic_structure.core import Magmom
 from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
-from deeprelax_ase.structures.files import output_path, read_structures, write_structures
+from deeprelax_ase.structures.files import read_structures
 from deeprelax_ase.structures.validation import StructureError
+from deeprelax_ase.structures.write_files import output_path, write_structures
 
 
 @pytest.fixture
@@ -102,14 +103,14 @@ def test_other_format_by_name_of_the_output(tmp_path, rocksalt):
         write_structures(source, source.structures, tmp_path / name)
         assert len(read_structures(tmp_path / name).structures[0]) == 8
     write_structures(source, source.structures, tmp_path / "out.nonsense")  # as it came
-    assert "direct" in (tmp_path / "out.nonsense").read_text()
+    assert "Direct" in (tmp_path / "out.nonsense").read_text()
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("POSCAR", b"", "is empty"),
-        ("POSCAR", b"comment\n1.0\n3 0 0\n0 3 0\n", "cannot be read"),
+        ("POSCAR", b"comment\n1.0\n3 0 0\n0 3 0\n", "is no POSCAR, or breaks off"),
         ("POSCAR", b"c\n1.0\n3 0 0\n0 3 0\n0 0 3\n1\nDirect\n0 0 0\n", "VASP 4"),
         ("a.cif", b"data_x\n_cell_length_a 3\n", "cannot be read"),
         ("a.cif", bytes(range(256)), "cannot be read"),
@@ -150,7 +151,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, rocksalt, monkeypatch):
     def full_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deeprelax_ase.structures.files.zopen", full_disk)
+    monkeypatch.setattr("deeprelax_ase.structures.write_files.zopen", full_disk)
     with pytest.raises(StructureError, match=r"cannot write .*out.cif: No space left on device"):
         write_structures(source, source.structures, target)
     assert target.read_text() == "old"
@@ -162,7 +163,7 @@ def test_a_writer_that_raises_is_reported(tmp_path, rocksalt):
     source_path = tmp_path / "a.cif"
     rocksalt.to(str(source_path))
     source = read_structures(source_path)
-    with pytest.raises(StructureError, match=r"cannot write .*out.pwi in the format 'espresso-in'"):
+    with pytest.raises(StructureError, match=r"cannot write .*out.pwi .*it needs pseudopotentials"):
         write_structures(source, source.structures, tmp_path / "out.pwi")
     assert [path.name for path in tmp_path.iterdir()] == ["a.cif"]
 

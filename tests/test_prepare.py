@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
 from deeprelax_ase.interfaces.dft_inputs import swap_and_undo as swap
-from deeprelax_ase.interfaces.dft_inputs.espresso import read_pw_text
-from deeprelax_ase.interfaces.dft_inputs.poscar_text import read_poscar_text
 from deeprelax_ase.relaxation.relaxer import Relaxer
+from deeprelax_ase.structures.poscar_text import read_poscar_text
+from deeprelax_ase.structures.pw_text import read_pw_text
 
 # Two groups of Ti, as two potentials or two values of LDAUU ask for.
 POSCAR = """my own comment, kept
@@ -320,8 +320,8 @@ def test_qe_says_what_it_cannot_read(call, tmp_path):
     (tmp_path / "pw.in").write_text("nothing")
     assert "cannot be read as an input of pw.x" in call("qe", tmp_path / "pw.in").stderr
     assert "no file" in call("qe", tmp_path / "other.in").stderr
-    (tmp_path / "pw.in").write_text(PW.replace("ibrav = 0", "ibrav = 2"))
-    assert "ASE does not support ibrav != 0" in call("qe", tmp_path / "pw.in").stderr
+    (tmp_path / "pw.in").write_text(PW.replace("ibrav = 0", "ibrav = 15"))
+    assert "ibrav is 15: pw.x knows 0 and" in call("qe", tmp_path / "pw.in").stderr
 
 
 ROCKSALT = """NaCl
@@ -482,7 +482,7 @@ def test_qe_in_any_layout(call, tmp_path, name):
     ("old", "new", "message"),
     [
         ("K_POINTS automatic\n4 4 4 0 0 0", "K_POINTS\n1\n0 0 0 1", "k-points in tpiba"),
-        ("nat = 2", "nat = 1", "is nat the number of its atoms?"),
+        ("nat = 2", "nat = 1", "nat is 1, and there are 2 positions"),
         ("&CONTROL", "BEGIN\n&CONTROL", "several engine inputs"),
     ],
 )

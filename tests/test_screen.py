@@ -20,9 +20,9 @@ from deeprelax_ase.screening.inputs import ScreenInput
 from deeprelax_ase.screening.merge_shards import merge
 from deeprelax_ase.screening.output_formats import export
 from deeprelax_ase.screening.rank_and_deduplicate import general, overview
-from deeprelax_ase.screening.records import Item
 from deeprelax_ase.screening.screening import Screening
 from deeprelax_ase.screening.work_folder import work_path
+from deeprelax_ase.structures.records import Item
 
 
 class Inline:

@@ -46,7 +46,7 @@ def test_summary_says_what_came_of_it(run, tmp_path):
     assert lines[0].startswith("out.parquet: 6 structures in ")
     assert lines[1].split() == ["relaxed", "5"]
     text = result.stdout
-    assert re.search(r"failed +1\n +1  .* cannot be read as a structure file", text)
+    assert re.search(r"failed +1\n +1  .* cannot be read as a CIF", text)
     assert re.search(r"expected error / Å: 10 % [\d.]+, median [\d.]+", text)
     assert "trusted (at most 10 Å): 5" in text
     assert "different structures: " in text

@@ -30,6 +30,15 @@ Force = Annotated[
     ),
 ]
 
+Format = Annotated[
+    str | None, typer.Option("--format", help="Format to read, if the name of a file misleads.")
+]
+
+Species = Annotated[
+    str | None,
+    typer.Option(help="Elements of types that a file does not name, in their order: Mg,O."),
+]
+
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse files with rows that cannot be used.")
 ]

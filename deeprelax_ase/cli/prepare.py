@@ -181,9 +181,9 @@ def _read_vasp(path: Path, force: bool) -> _Input:
 
 
 def _read_pw(path: Path) -> _Input:
-    from deeprelax_ase.interfaces.dft_inputs.espresso import read_pw_text, with_atoms
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared, read_text
     from deeprelax_ase.structures.pw_calculation import read_pw_calculation
+    from deeprelax_ase.structures.pw_text import read_pw_text, with_atoms
 
     if not path.is_file():
         msg = f"no file {path}: name an input of pw.x"
@@ -262,7 +262,8 @@ def _from_cif(path: Path, way: _Way) -> str:
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import record_path
     from deeprelax_ase.interfaces.dft_inputs.vasp import write_vasp_inputs
     from deeprelax_ase.structures.calculation import Calculation
-    from deeprelax_ase.structures.files import as_structure, read_structures
+    from deeprelax_ase.structures.files import read_structures
+    from deeprelax_ase.structures.write_files import as_structure
 
     folder = path.with_suffix("")
     if folder.exists():

@@ -2,13 +2,27 @@
 
 import json
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from deeprelax_ase.cli.common import Force, limit_threads, stop, with_relax_options
+from deeprelax_ase.cli.common import (
+    Force,
+    Format,
+    Species,
+    limit_threads,
+    stop,
+    with_relax_options,
+)
 from deeprelax_ase.relaxation.options import RelaxOptions
+
+if TYPE_CHECKING:
+    from deeprelax_ase.structures.surroundings import ReadOptions
 
 RELAX_OPTIONS = (
     "functional",
@@ -23,10 +37,37 @@ RELAX_OPTIONS = (
     "always_move",
 )
 
+_STANDARD = Path("-")
+"""Standard input, or standard output."""
+
+
+@dataclass
+class _Files:
+    """How files are read and written, and which were written already.
+
+    Attributes:
+        output: File or folder that the user named.
+        output_format: Format to write, if the user named one.
+        how: How files are read.
+        overwrite: Whether outputs that exist are replaced.
+        as_json: Whether results are printed as JSON.
+        written: Outputs of this command.
+    """
+
+    output: str | None
+    output_format: str | None
+    how: "ReadOptions"
+    overwrite: bool
+    as_json: bool
+    written: set[Path] = field(default_factory=set)
+
 
 @with_relax_options(*RELAX_OPTIONS)
 def relax(
-    files: Annotated[list[Path], typer.Argument(help="POSCAR, CIF, extxyz, ...: any number.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="POSCAR, CIF, extxyz, ...: any number; - is standard input."),
+    ],
     output: Annotated[
         str | None,  # a Path would drop the slash of FOLDER/
         typer.Option("--output", "-o", help="File or FOLDER/; for several inputs a folder."),
@@ -35,6 +76,11 @@ def relax(
         bool, typer.Option("--overwrite", help="Replace outputs that exist.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    form: Format = None,
+    output_format: Annotated[
+        str | None, typer.Option("--output-format", help="Format to write, if not the one read.")
+    ] = None,
+    species: Species = None,
     force: Force = False,
     *,
     options: RelaxOptions,
@@ -43,71 +89,99 @@ def relax(
     """Relax structure files; write <name>_relaxed beside each, in the same format.
 
     Prints a line a structure. The exit code is 1 if any file or structure failed or was refused.
+    What comes from standard input goes to standard output, unless --output names a file.
     """
     from deeprelax_ase.relaxation.relaxer import shared_relaxer
+    from deeprelax_ase.structures.file_formats import named_format
+    from deeprelax_ase.structures.surroundings import ReadOptions
+    from deeprelax_ase.structures.unnamed_species import parse_species
 
     limit_threads()
-    if len(files) > 1 and output is not None:
-        folder = Path(output)
-        if folder.exists() and not folder.is_dir():
-            stop(f"{output} is a file, and there are {len(files)} inputs: name a folder")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            stop(f"cannot make the folder {output}: {error.strerror}")
+    _check_folder(files, output)
     try:
+        how = ReadOptions(
+            None if form is None else named_format(form),
+            parse_species(species),
+            options.functional if functional_given else None,
+            force,
+        )
+        output_name = output_format and named_format(output_format, for_output=True)
+        task = _Files(output, output_name, how, overwrite, as_json)
         relaxer = shared_relaxer(options)
     except ValueError as error:
         stop(str(error))
+    table = sys.stderr if _STANDARD in files and output is None else sys.stdout
     if not as_json:
-        print(_row("file", "formula", "atoms", "volume", "move/Å", "error/Å", "status"))
-    written: set[Path] = set()
-    failures = sum(
-        _relax_file(relaxer, path, output, overwrite, as_json, written) for path in files
-    )
+        print(_row("file", "formula", "atoms", "volume", "move/Å", "error/Å", "status"), file=table)
+    failures = sum(_relax_file(relaxer, path, task, table) for path in files)
     if failures:
         raise typer.Exit(1)
 
 
-def _relax_file(
-    relaxer: Any,
-    path: Path,
-    output: str | None,
-    overwrite: bool,
-    as_json: bool,
-    written: set[Path],
-) -> int:
-    """Relax and write one file; how many of its structures failed."""
-    from deeprelax_ase.structures.files import (
-        output_path,
-        read_structures,
-        write_structures,
-    )
-
+def _check_folder(files: list[Path], output: str | None) -> None:
+    """Make the folder that the outputs of several files go into."""
+    if len(files) == 1 or output is None:
+        if len(files) > 1 and _STANDARD in files:
+            stop("standard input (-) and files have outputs in different places: name an --output")
+        return
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        stop(f"{output} is a file, and there are {len(files)} inputs: name a folder")
     try:
-        source = read_structures(path)
-        target = output_path(source, output)
-        _check_output(target, overwrite, written)
-        results = list(relaxer.relax_many(source.structures))
-        _check_results(path, results)
-        write_structures(source, [result.structure for result in results], target)
-        written.add(target.resolve())
-    except (ValueError, OSError) as error:
-        _report_failure(path, error, as_json)
-        return 1
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        stop(f"cannot make the folder {output}: {error.strerror}")
+
+
+def _relax_file(relaxer: Any, path: Path, task: _Files, table: TextIO) -> int:
+    """Relax and write one file; how many of its structures failed."""
+    from deeprelax_ase.structures.surroundings import read_for_relaxation
+    from deeprelax_ase.structures.write_files import output_path, write_structures
+
+    with _readable(path) as (readable, name):
+        try:
+            source, structures = read_for_relaxation(readable, task.how)
+            is_printed = path == _STANDARD and task.output is None
+            target = output_path(source, task.output, task.output_format)
+            if not is_printed:
+                _check_output(target, task)
+            results = list(relaxer.relax_many(structures))
+            _check_results(readable, results)
+            relaxed = [result.structure for result in results]
+            write_structures(source, relaxed, target, task.output_format)
+            if is_printed:
+                sys.stdout.buffer.write(target.read_bytes())
+                sys.stdout.flush()
+            task.written.add(target.resolve())
+        except (ValueError, OSError) as error:
+            _report_failure(path, str(error).replace(str(readable), name), error, task.as_json)
+            return 1
+    shown = _STANDARD if is_printed else target
     for note in source.notes:
-        print(f"note: {path}: {note}", file=sys.stderr)
+        print(f"note: {name}: {note}", file=sys.stderr)
     for number, result in enumerate(results):
-        label = path.name if len(results) == 1 else f"{path.name}[{number}]"
-        _report(label, path, target, result, as_json)
+        label = Path(name).name if len(results) == 1 else f"{Path(name).name}[{number}]"
+        _report(label, path, shown, result, task.as_json, table)
     return sum(not result.is_sound for result in results)
 
 
-def _check_output(target: Path, overwrite: bool, written: set[Path]) -> None:
-    if target.resolve() in written:
+@contextmanager
+def _readable(path: Path) -> Iterator[tuple[Path, str]]:
+    """A file to read, and what it is called; standard input is put into one for the time."""
+    if path != _STANDARD:
+        yield path, str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "stdin"
+        copy.write_bytes(sys.stdin.buffer.read())
+        yield copy, "standard input"
+
+
+def _check_output(target: Path, task: _Files) -> None:
+    if target.resolve() in task.written:
         msg = f"{target} was written for another input just now: relax the two one at a time"
         raise ValueError(msg)
-    if target.exists() and not overwrite:
+    if target.exists() and not task.overwrite:
         msg = f"{target} exists: pass --overwrite to replace it, or name another --output"
         raise ValueError(msg)
 
@@ -119,7 +193,9 @@ def _check_results(path: Path, results: list[Any]) -> None:
         raise ValueError(msg)
 
 
-def _report(label: str, path: Path, target: Path, result: Any, as_json: bool) -> None:
+def _report(
+    label: str, path: Path, target: Path, result: Any, as_json: bool, table: TextIO
+) -> None:
     if as_json:
         facts = result.facts()
         row = {
@@ -135,7 +211,7 @@ def _report(label: str, path: Path, target: Path, result: Any, as_json: bool) ->
             "sha256": facts.pop("weights_sha256"),
             **facts,
         }
-        print(json.dumps(row))
+        print(json.dumps(row), file=table)
         return
     status = f"{result.status} ({result.message})" if result.message else result.status
     numbers = (
@@ -143,11 +219,11 @@ def _report(label: str, path: Path, target: Path, result: Any, as_json: bool) ->
         f"{result.largest_displacement:.3f}",
         f"{result.expected_error:.3f}",
     )
-    print(_row(label, result.formula, str(result.num_atoms), *numbers, status))
+    print(_row(label, result.formula, str(result.num_atoms), *numbers, status), file=table)
 
 
-def _report_failure(path: Path, error: Exception, as_json: bool) -> None:
-    message = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
+def _report_failure(path: Path, said: str, error: Exception, as_json: bool) -> None:
+    message = f"{path}: {error.strerror}" if isinstance(error, OSError) else said
     if as_json:
         print(json.dumps({"file": str(path), "status": "failed", "message": message}))
     print(f"error: {message}", file=sys.stderr)

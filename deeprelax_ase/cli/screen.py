@@ -1,17 +1,23 @@
 """`deeprelax screen`, `merge` and `export`."""
 
 import os
-import re
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from deeprelax_ase.cli.common import Force, available_cores, stop, with_relax_options
+from deeprelax_ase.cli.common import (
+    Force,
+    Format,
+    Species,
+    available_cores,
+    stop,
+    with_relax_options,
+)
 from deeprelax_ase.cli.relax import RELAX_OPTIONS
+from deeprelax_ase.cli.shares import output_of_share, share_of
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.result import SOUND, STATUSES
 
@@ -41,7 +47,7 @@ def screen(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders, 'patterns*': extxyz, ASE .db, JSON, JSONL, parquet, or any file."
+            help="Files, folders, 'patterns*': extxyz, .db, JSON, CSV, parquet, zip, or any file."
         ),
     ],
     output: Output,
@@ -66,6 +72,8 @@ def screen(
         bool, typer.Option("--resume", help="Refuse to begin anew: go on with work that is there.")
     ] = False,
     overwrite: Overwrite = False,
+    form: Format = None,
+    species: Species = None,
     force: Force = False,
     *,
     options: RelaxOptions,
@@ -79,19 +87,22 @@ def screen(
     from deeprelax_ase.screening.chunk import edges_within
     from deeprelax_ase.screening.screening import Screening
     from deeprelax_ase.screening.work_folder import has_work, work_path
+    from deeprelax_ase.structures.file_formats import named_format
+    from deeprelax_ase.structures.surroundings import ReadOptions
+    from deeprelax_ase.structures.unnamed_species import parse_species
 
-    index, count = _share(shard, os.environ)
+    index, count = share_of(shard, os.environ)
     if ray is not None and not _has_ray():
         stop("Ray is not installed: pip install 'deeprelax-ase[ray]', or leave --ray out")
     _check_report(report, output, overwrite)
     started = time.monotonic()
-    outputs = [_of_share(output, number, count) for number in range(1, count + 1)]
+    outputs = [output_of_share(output, number, count) for number in range(1, count + 1)]
     others = [*outputs, *map(work_path, outputs), *([] if report is None else [report])]
     try:
         options = options.changed(edges_per_batch=edges_within(memory))
         run = Screening(
             inputs,
-            _of_share(output, index, count),
+            output_of_share(output, index, count),
             options,
             shard=index,
             shards=count,
@@ -99,6 +110,12 @@ def screen(
             deduplicate=deduplicate,
             overwrite=overwrite,
             leave_out=others,
+            how=ReadOptions(
+                None if form is None else named_format(form),
+                parse_species(species),
+                options.functional if functional_given else None,
+                force,
+            ),
         )
         if run.is_finished:
             print(f"{run.output} is complete already: nothing to do")
@@ -170,40 +187,6 @@ def export(
     except (ValueError, OSError) as error:
         stop(str(error))
     print(f"{folder}: {count} structures")
-
-
-def _share(shard: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
-    """Which share of how many; SLURM's array tasks, or the tasks of a step, from 1 on."""
-    if shard == "slurm":
-        if "SLURM_ARRAY_TASK_ID" in environment:
-            first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
-            step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
-            place = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
-            return place + 1, int(environment["SLURM_ARRAY_TASK_COUNT"])
-        if "SLURM_STEP_NUM_TASKS" in environment:
-            return int(environment["SLURM_PROCID"]) + 1, int(environment["SLURM_STEP_NUM_TASKS"])
-        stop("--shard slurm: this is no task of a SLURM array or of srun; give I/N")
-    if shard is None:
-        tasks = environment.get("SLURM_ARRAY_TASK_COUNT", "1")
-        if tasks != "1":
-            print(
-                f"note: this is one of {tasks} SLURM array tasks, and screens the whole input; "
-                "--shard slurm shares it",
-                file=sys.stderr,
-            )
-        return 1, 1
-    found = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if not found:
-        stop(f"--shard {shard}: give I/N, such as 1/4 for the first of four shares, or slurm")
-    return int(found[1]), int(found[2])
-
-
-def _of_share(output: Path, index: int, count: int) -> Path:
-    """The output of a share: its name says which one it is."""
-    if count <= 1:
-        return output
-    digits = len(str(count))
-    return output.with_name(f"{output.stem}-{index:0{digits}d}-of-{count}{output.suffix}")
 
 
 def _has_ray() -> bool:

@@ -13,26 +13,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from deeprelax_ase.screening.input_formats import (
-    count_rows,
-    items_of_database,
-    items_of_json,
-    items_of_json_lines,
-    items_of_parquet,
-    items_of_xyz,
-    read_file,
-)
-from deeprelax_ase.screening.records import Item, cannot_be_read, one_line
-from deeprelax_ase.structures.files import COMPRESSED, split_suffix
+from deeprelax_ase.structures.containers import items_of_xyz
+from deeprelax_ase.structures.files import COMPRESSED, items_of_table, split_suffix
+from deeprelax_ase.structures.records import Item, Named, cannot_be_read, one_line
+from deeprelax_ase.structures.surroundings import ReadOptions, read_for_relaxation
+from deeprelax_ase.structures.tables import count_rows, items_of_database
 
-_CONTAINERS = {
+_TABLES = (".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".zip")
+_READERS = {
     ".db": items_of_database,
     ".extxyz": items_of_xyz,
-    ".json": items_of_json,
-    ".jsonl": items_of_json_lines,
-    ".ndjson": items_of_json_lines,
-    ".parquet": items_of_parquet,
     ".xyz": items_of_xyz,
+    **dict.fromkeys(_TABLES, items_of_table),
 }
 
 
@@ -42,7 +34,7 @@ class Survey:
 
     Attributes:
         count: Number of entries.
-        digest: SHA-256 over names, sizes and times of change of its files.
+        digest: SHA-256 over names, sizes and times of change of its files, and how they are read.
     """
 
     count: int
@@ -55,18 +47,25 @@ class ScreenInput:
     Args:
         names: Files, folders (read with their subfolders), and patterns such as `runs/*/POSCAR`.
         leave_out: Files and folders that are none of the input although they lie in it: outputs.
+        how: How files are read.
 
     Raises:
         ValueError: There is no such file or folder, or no file of such a pattern.
     """
 
-    def __init__(self, names: Sequence[str], leave_out: Collection[Path] = ()) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        leave_out: Collection[Path] = (),
+        how: ReadOptions | None = None,
+    ) -> None:
         for name in names:
             if not os.path.lexists(name) and next(_matches(name), None) is None:
                 what = "no file matches" if glob.has_magic(name) else "no file or folder"
                 msg = f"{what} {name}"
                 raise ValueError(msg)
         self._names = tuple(names)
+        self._how = how or ReadOptions()
         self._leave_out = {os.path.realpath(path) for path in leave_out}
         for name in names:
             if os.path.realpath(name) in self._leave_out:
@@ -75,7 +74,7 @@ class ScreenInput:
 
     def __iter__(self) -> Iterator[Item]:
         for label, path in self._files():
-            yield from _items(label, path.absolute())
+            yield from self._items(label, path.absolute())
 
     def survey(self) -> Survey:
         """Count the entries, without reading a structure.
@@ -84,12 +83,14 @@ class ScreenInput:
             ValueError: There is not a single one.
         """
         digest = hashlib.sha256()
+        if self._how != ReadOptions():
+            digest.update(repr(self._how).encode())
         count = 0
         for label, path in self._files():
             status = path.stat() if path.exists() else None  # a link may lead nowhere
             facts = (status.st_size, status.st_mtime_ns) if status else ()
             digest.update(repr((label, *facts)).encode())
-            count += _count(label, path)
+            count += self._count(label, path)
         if not count:
             msg = f"{', '.join(self._names)}: holds no structure to screen"
             raise ValueError(msg)
@@ -131,32 +132,36 @@ class ScreenInput:
         if os.path.realpath(path) not in self._leave_out:
             yield label, path
 
+    def _items(self, label: str, path: Path) -> Iterator[Item]:
+        """Entries of a file; where it breaks off, the last ones say why."""
+        reason = _obstacle(path)
+        reader = None if self._how.file_format else _READERS.get(split_suffix(path))
+        if reason:
+            yield Item(label, partial(cannot_be_read, f"{path} {reason}"))
+            return
+        if reader is None:
+            yield Item(label, partial(_read_file, label, path, self._how))
+            return
+        number = 0
+        try:
+            for item in reader(label, path):
+                number += 1
+                yield item
+        except Exception as error:  # noqa: BLE001 - the readers raise whatever their code runs into
+            where = "" if number == 0 else f": what follows its entry {number}"
+            message = f"{path}{where} cannot be read: {one_line(error)}"
+            for missing in range(number, max(_rows(path), number + 1)):
+                name = f"{label}[{missing}]" if missing else label
+                yield Item(name, partial(cannot_be_read, message))
+
+    def _count(self, label: str, path: Path) -> int:
+        if self._how.file_format or _obstacle(path) or split_suffix(path) not in _READERS:
+            return 1
+        return _rows(path) or sum(1 for _ in self._items(label, path))
+
 
 def _matches(pattern: str) -> Iterator[str]:
     return glob.iglob(pattern, recursive=True)  # noqa: PTH207 - absolute patterns too
-
-
-def _items(label: str, path: Path) -> Iterator[Item]:
-    """Entries of a file; where it breaks off, the last ones say why."""
-    reason = _obstacle(path)
-    reader = _CONTAINERS.get(split_suffix(path))
-    if reason:
-        yield Item(label, partial(cannot_be_read, f"{path} {reason}"))
-        return
-    if reader is None:
-        yield Item(label, partial(read_file, label, path))
-        return
-    number = 0
-    try:
-        for item in reader(label, path):
-            number += 1
-            yield item
-    except Exception as error:  # noqa: BLE001 - the readers raise whatever their code runs into
-        where = "" if number == 0 else f": what follows its entry {number}"
-        message = f"{path}{where} cannot be read: {one_line(error)}"
-        for missing in range(number, max(_rows(path), number + 1)):
-            name = f"{label}[{missing}]" if missing else label
-            yield Item(name, partial(cannot_be_read, message))
 
 
 def _obstacle(path: Path) -> str:
@@ -165,7 +170,7 @@ def _obstacle(path: Path) -> str:
         return "is a folder that cannot be read"
     if path.exists() and not path.is_file():
         return "is no regular file"
-    is_table = split_suffix(path) in (".db", ".parquet")
+    is_table = split_suffix(path) in (".db", ".parquet", ".zip")
     return "is compressed: unpack it first" if is_table and path.suffix in COMPRESSED else ""
 
 
@@ -177,7 +182,9 @@ def _rows(path: Path) -> int:
         return 0
 
 
-def _count(label: str, path: Path) -> int:
-    if _obstacle(path) or split_suffix(path) not in _CONTAINERS:
-        return 1
-    return _rows(path) or sum(1 for _ in _items(label, path))
+def _read_file(label: str, path: Path, how: ReadOptions) -> list[Named]:
+    """Structures of a file of any format; several are numbered."""
+    _, structures = read_for_relaxation(path, how)
+    if len(structures) == 1:
+        return [(label, structures[0])]
+    return [(f"{label}[{number}]", one) for number, one in enumerate(structures)]

@@ -16,6 +16,7 @@ from deeprelax_ase.relaxation.result import SOUND
 from deeprelax_ase.screening.rows import RANKED, atoms_of_row, structure_of_row
 from deeprelax_ase.screening.work_folder import RUN_KEY, Run
 from deeprelax_ase.structures.atomic_write import replace_text
+from deeprelax_ase.structures.poscar_text import new_poscar_text, right_handed
 
 ENDINGS = (".parquet", ".extxyz", ".db")
 """What the name of an output may end in."""
@@ -206,12 +207,11 @@ def _one_line(text: str) -> str:
 
 def _write_structure(path: Path, structure: Structure, name: str) -> None:
     from pymatgen.io.cif import CifWriter
-    from pymatgen.io.vasp import Poscar
 
     if path.suffix == ".cif":
-        text = str(CifWriter(structure, significant_figures=8))
+        text = str(CifWriter(right_handed(structure), significant_figures=8))
     else:
-        text = Poscar(structure, comment=name).get_str(significant_figures=16)
+        text = new_poscar_text(structure, name)
     replace_text(path, text)
 
 

@@ -20,6 +20,7 @@ from deeprelax_ase.screening.output_formats import check_output, run_of, write_o
 from deeprelax_ase.screening.process_pool import Pool
 from deeprelax_ase.screening.rank_and_deduplicate import Summary, Tally, overview
 from deeprelax_ase.screening.work_folder import Run, WorkFolder, difference, work_path
+from deeprelax_ase.structures.surroundings import ReadOptions
 
 _FORMAT = 2
 """Of rows and chunks; work of another format cannot be gone on with."""
@@ -38,6 +39,7 @@ class Screening:
         deduplicate: Group structures that relaxed to the same.
         overwrite: Replace an output, or the work, of another run.
         leave_out: Further outputs, which are none of the input although they may lie in it.
+        how: How the inputs are read.
 
     Raises:
         ValueError: There is no such input, or nothing in it; a shard out of range; an output of
@@ -56,6 +58,7 @@ class Screening:
         deduplicate: bool = False,
         overwrite: bool = False,
         leave_out: Collection[Path] = (),
+        how: ReadOptions | None = None,
     ) -> None:
         if not 1 <= shard <= shards:
             msg = f"there is no shard {shard}/{shards}: choose 1/{shards} to {shards}/{shards}"
@@ -63,7 +66,7 @@ class Screening:
         check_output(output)
         self.output = output
         outputs = [output, work_path(output), *leave_out]
-        self._input = ScreenInput(inputs, outputs)
+        self._input = ScreenInput(inputs, outputs, how)
         self._names = ", ".join(inputs)
         self._share = (shard, shards)
         self._max_error = max_error

@@ -12,20 +12,27 @@ from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.stale import stale_names
 from deeprelax_ase.structures.validation import StructureError, disordered
 
+FULL = 1e-3
+"""Occupancies that differ from 1 by no more are full, but for rounding."""
+
 
 def read_sites(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     """Sites as they stand there, and which of their coordinates may change.
 
+    Several species of one element that fill a site together, such as Fe2+ and Fe3+, are one atom.
+
     Raises:
-        StructureError: A site is not fully occupied by one species, or by a dummy.
+        StructureError: A site is not fully occupied by one element, or by a dummy.
     """
     numbers = []
     for site in structure:
-        if not site.is_ordered:
+        elements = {getattr(species, "Z", None) for species in site.species}
+        if len(elements) > 1 or abs(sum(site.species.values()) - 1) > FULL:
             raise disordered(site.species.as_dict())
-        number = getattr(site.specie, "Z", None)
-        if not isinstance(number, int) or "Dummy" in type(site.specie).__name__:
-            msg = f"site {site.label!r} holds the dummy species {site.specie}: name a real element"
+        species = next(iter(site.species))
+        number = elements.pop()
+        if not isinstance(number, int) or "Dummy" in type(species).__name__:
+            msg = f"site {site.label!r} holds the dummy species {species}: name a real element"
             raise StructureError(msg)
         numbers.append(number)
     flags = structure.site_properties.get("selective_dynamics")

@@ -12,9 +12,14 @@ from monty.os.path import zpath
 from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import Incar
 
-from deeprelax_ase.interfaces.dft_inputs.poscar_text import PoscarText, read_poscar_text
 from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import read_text
 from deeprelax_ase.structures.calculation import Calculation
+from deeprelax_ase.structures.poscar_text import (
+    PoscarText,
+    new_poscar_text,
+    read_poscar_text,
+    right_handed,
+)
 from deeprelax_ase.structures.validation import StructureError
 from deeprelax_ase.structures.vasp_calculation import read_vasp_calculation, text_of
 
@@ -88,7 +93,8 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
 def write_vasp_inputs(structure: Structure, folder: Path) -> None:
     """INCAR, KPOINTS, POSCAR and POTCAR of a relaxation as the Materials Project does it.
 
-    Where pymatgen knows no POTCAR files (PMG_VASP_PSP_DIR), POTCAR.spec names them.
+    Where pymatgen knows no POTCAR files (PMG_VASP_PSP_DIR), POTCAR.spec names them. VASP refuses
+    left-handed cells, and pymatgen would write their mirror image: see `right_handed`.
 
     Raises:
         ValueError: pymatgen cannot make them.
@@ -99,8 +105,10 @@ def write_vasp_inputs(structure: Structure, folder: Path) -> None:
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        inputs = MPRelaxSet(structure)
+        inputs = MPRelaxSet(right_handed(structure))
         inputs.write_input(beside, potcar_spec=not SETTINGS.get("PMG_VASP_PSP_DIR"))
+        text = new_poscar_text(inputs.poscar.structure, inputs.poscar.comment)
+        (beside / "POSCAR").write_text(text, encoding="utf-8")
         beside.rename(folder)
     except OSError:
         raise

@@ -1,18 +1,19 @@
-"""The text of a POSCAR: read for its structure, and given new coordinates with all else kept.
+"""Edit the text of a POSCAR: read its structure, write new coordinates, keep everything else.
 
 Groups of species stay as they are, also two neighbouring ones of the same element, since POTCAR,
-MAGMOM and LDAUU go by them: https://www.vasp.at/wiki/POSCAR.
+MAGMOM and LDAUU go by them. So does the scale of line 2, the unit of Cartesian KPOINTS:
+https://www.vasp.at/wiki/POSCAR. `new_poscar_text` makes the text of any other structure.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from pymatgen.core import Structure
+from pymatgen.core import Element, IStructure, Structure
 
 from deeprelax_ase.structures.validation import StructureError
 
@@ -32,8 +33,9 @@ class PoscarText:
         mode: Line that says whether coordinates are Cartesian.
         is_selective: Whether flags say what may move.
         tails: What stands behind the coordinates of each atom: flags, labels.
-        has_velocities: Whether more follows.
+        has_velocities: Whether velocities follow, of atoms or of the lattice.
         lines: All lines.
+        has_lattice_velocities: Whether some of the velocities are those of the lattice.
     """
 
     head: str
@@ -45,9 +47,10 @@ class PoscarText:
     tails: tuple[str, ...]
     has_velocities: bool
     lines: tuple[str, ...]
+    has_lattice_velocities: bool = False
 
     def structure(self, symbols: Sequence[str] = ()) -> Structure:
-        """The structure, with selective dynamics as a site property.
+        """Read the structure, with selective dynamics as a site property.
 
         Args:
             symbols: Elements of the groups, for a VASP 4 file.
@@ -56,9 +59,9 @@ class PoscarText:
             StructureError: A number cannot be read, or an element is none.
         """
         names = self.symbols or tuple(symbols)
+        _check_names(names, self.counts)
         try:
-            lattice = np.array([_floats(line)[:3] for line in self.lines[2:_HEAD]])
-            scale = _scale(self.lines[1], lattice)
+            lattice, scale = self._lattice_and_scale()
             places = np.array([_floats(line)[:3] for line in self.lines[-len(self.tails) :]])
             is_cartesian = self.mode[:1] in ("C", "c", "K", "k")
             structure = Structure(
@@ -79,14 +82,44 @@ class PoscarText:
             structure.add_site_property("selective_dynamics", flags)
         return structure
 
-    def with_structure(self, structure: Structure) -> str:
-        """The text with another cell and other coordinates, its atoms in the same order."""
-        vectors = [_numbers(vector) for vector in structure.lattice.matrix]
+    def symbols_behind_atoms(self) -> tuple[str, ...]:
+        """Elements of the groups that the lines of the atoms end with, as some VASP 4 files do."""
+        words = iter(tail.split()[-1] if tail.split() else "" for tail in self.tails)
+        groups = [{next(words) for _ in range(count)} for count in self.counts]
+        names = tuple(group.pop() for group in groups if len(group) == 1)
+        is_named = len(names) == len(groups) and all(map(Element.is_valid_symbol, names))
+        return names if is_named else ()
+
+    def with_structure(self, structure: IStructure) -> str:
+        """Write the text with another cell and other coordinates, its atoms in the same order.
+
+        Line 2 stays, unless it is a volume: then it becomes the new one, and the factor that it
+        stands for stays.
+        """
+        _, scale = self._lattice_and_scale()
+        matrix = structure.lattice.matrix
+        is_volume = len(_floats(self.lines[1])) == 1 and _floats(self.lines[1])[0] < 0
+        volume = f"{-abs(np.linalg.det(matrix)):.16f}"
         atoms = [
             f"{_numbers(place)}{tail}"
             for place, tail in zip(structure.frac_coords, self.tails, strict=True)
         ]
-        return "\n".join([self.head, "1.0", *vectors, *self.middle, "Direct", *atoms, ""])
+        return "\n".join(
+            [
+                self.head,
+                volume if is_volume else self.lines[1],
+                *(_numbers(vector) for vector in matrix / scale),
+                *self.middle,
+                "Direct",
+                *atoms,
+                "",
+            ]
+        )
+
+    def _lattice_and_scale(self) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+        """Vectors as they stand there, and the factors of x, y and z."""
+        lattice = np.array([_floats(line)[:3] for line in self.lines[2:_HEAD]])
+        return lattice, _scale(self.lines[1], lattice)
 
 
 def read_poscar_text(text: str) -> PoscarText:
@@ -95,7 +128,8 @@ def read_poscar_text(text: str) -> PoscarText:
     Raises:
         StructureError: It breaks off, or a line is not what it should be.
     """
-    lines = [line.rstrip() for line in text.split("\n")]
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    lines = [*lines[:2], *(line.rstrip() for line in lines[2:])]
     try:
         species = _plain(lines[_HEAD])
         is_old = all(word.isdecimal() for word in species) and bool(species)
@@ -125,12 +159,88 @@ def read_poscar_text(text: str) -> PoscarText:
         tails=tails,
         has_velocities=any(line.strip() for line in rest),
         lines=tuple(lines[: first + len(atoms)]),
+        has_lattice_velocities=any(line.lstrip()[:1] in ("L", "l") for line in rest[:2]),
     )
+
+
+def new_poscar_text(structure: IStructure, comment: str = "") -> str:
+    """Write any structure as a POSCAR, one group for each run of the same element.
+
+    It is right-handed: see `right_handed`.
+    """
+    structure = right_handed(structure)
+    groups = [
+        (name, len(list(group))) for name, group in groupby(_symbol(site) for site in structure)
+    ]
+    middle = [
+        " ".join(name for name, _ in groups),
+        " ".join(str(count) for _, count in groups),
+    ]
+    flags = structure.site_properties.get("selective_dynamics")
+    tails = [""] * len(structure)
+    if flags is not None:
+        middle.append("Selective dynamics")
+        tails = [
+            "  " + " ".join("T" if flag else "F" for flag in ([True] * 3 if one is None else one))
+            for one in flags
+        ]
+    head = " ".join(comment.split()) or structure.formula
+    vectors = [_numbers(vector) for vector in structure.lattice.matrix]
+    atoms = [
+        f"{_numbers(place)}{tail}" for place, tail in zip(structure.frac_coords, tails, strict=True)
+    ]
+    return "\n".join([head, "1.0", *vectors, *middle, "Direct", *atoms, ""])
+
+
+def right_handed(structure: IStructure) -> IStructure:
+    """Copy a structure into a right-handed cell: two vectors and their coordinates change places.
+
+    VASP refuses left-handed cells, pymatgen negates their vectors, and a CIF cannot say them: the
+    crystal would become its mirror image. Here it stays the same, in another setting.
+    """
+    if np.linalg.det(structure.lattice.matrix) > 0:
+        return structure
+    order = [1, 0, 2]
+    properties = dict(structure.site_properties)
+    flags = properties.get("selective_dynamics")
+    if flags is not None:
+        properties["selective_dynamics"] = [
+            None if one is None else [bool(one[k]) for k in order] for one in flags
+        ]
+    return Structure(
+        structure.lattice.matrix[order],
+        structure.species_and_occu,
+        structure.frac_coords[:, order],
+        site_properties=properties,
+        labels=structure.labels,
+    )
+
+
+def _main_species(site: Any) -> Any:
+    """Species of a site; the most abundant one of several of one element."""
+    return max(site.species.items(), key=lambda pair: pair[1])[0]
+
+
+def _symbol(site: Any) -> str:
+    return str(_main_species(site).symbol)
+
+
+def _check_names(names: Sequence[str], counts: Sequence[int]) -> None:
+    if len(names) != len(counts):
+        msg = f"has {len(counts)} groups of atoms, and {len(names)} species are given for them"
+        raise StructureError(msg)
+    unknown = [name for name in names if not Element.is_valid_symbol(name)]
+    if unknown:
+        msg = f"names the species {unknown[0]!r}, which is no element: write its symbol alone"
+        raise StructureError(msg)
 
 
 def _scale(line: str, lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
     """Factors of x, y and z: one for all, one each, or a volume (negative)."""
     values = _floats(line)
+    if not all(values):
+        msg = f"the scale {line.strip()!r} is zero"
+        raise ValueError(msg)
     if len(values) == 3:  # noqa: PLR2004 - x, y and z
         return np.array(values)
     if values[0] < 0:
@@ -173,4 +283,4 @@ def _flags(tail: str) -> list[str]:
 
 
 def _numbers(values: Float[np.ndarray, "3"] | Any) -> str:
-    return " ".join(f"{value:21.16f}" for value in values)
+    return " ".join(f"{value + 0.0:21.16f}" for value in values)  # -0 as 0

@@ -1,0 +1,227 @@
+"""Read the structures of a CIF, and refuse where something of it would be lost.
+
+pymatgen parses; `cif_symmetry` finds the operations. Blocks without atoms, such as those of
+journals and powder patterns, are no structures and are skipped.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.cif import CifParser
+
+from deeprelax_ase.structures.cif_checks import (
+    check_formula,
+    check_group,
+    check_sites,
+    closest,
+    fits_file,
+    is_same,
+)
+from deeprelax_ase.structures.cif_symmetry import CifSymmetry, Operation, cif_symmetry, text_of
+from deeprelax_ase.structures.crystal import LEAST_DISTANCE
+from deeprelax_ase.structures.pymatgen_adapter import FULL
+from deeprelax_ase.structures.validation import StructureError
+
+_ATOMS = ("_atom_site_fract_x", "_atom_site_label", "_atom_site_type_symbol")
+_LENGTHS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")
+_ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
+_MAGNETIC = ("_space_group_magn.name_bns", "_space_group_magn_name_bns")
+_COARSE = 3e-3
+"""Fractional coordinates of three digits differ from special positions by no more."""
+_ONE_SITE = 0.1
+"""Atoms as near (Å) are one, on a special position that is written with too few digits."""
+_EXACT = 1e-4
+_TAGS = re.compile(
+    r"^\s*_(?:cell_(?:length|angle)|atom_site_(?:fract|label|type|occ))\w*", re.IGNORECASE
+)
+
+
+def read_cif(text: str) -> tuple[list[Structure], tuple[str, ...]]:
+    """Read every structure of a CIF, and what should be told of the reading.
+
+    Raises:
+        StructureError: There is none, or one cannot be read without a loss; the message says why.
+    """
+    structures: list[Structure] = []
+    notes: dict[str, None] = {}
+    for name, block_text in _blocks(text):
+        block = _values(block_text)
+        if not any(tag in block for tag in _ATOMS):
+            continue
+        try:
+            structure, told = _read_block(block_text, block)
+        except StructureError as error:
+            msg = f"{error} (block {name!r})"
+            raise StructureError(msg) from error
+        structures.append(structure)
+        notes.update(dict.fromkeys(told))
+    if not structures:
+        msg = "cannot be read as a CIF: no block has atom sites"
+        raise StructureError(msg)
+    return structures, tuple(notes)
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Names and texts of the data blocks; a text between semicolons begins none."""
+    name, lines, is_text = None, [], False
+    for line in text.splitlines():
+        if line.startswith(";"):
+            is_text = not is_text
+        found = None if is_text else re.match(r"\s*data_(\S*)", line, re.IGNORECASE)
+        if found:
+            if name is not None:
+                yield name, "\n".join([*lines, ""])
+            name, lines = found[1], ["data_block"]
+        elif name is not None:
+            if is_text:
+                lines.append(re.sub(r"^(\s*)data_", r"\1data-", line))
+            else:  # tags are the same in capitals, to all but pymatgen
+                lines.append(_TAGS.sub(lambda tag: tag[0].lower(), line))
+    if name is not None:
+        yield name, "\n".join([*lines, ""])
+
+
+def _parser(text: str, tolerance: float, rounding: float) -> CifParser:
+    return CifParser.from_str(
+        text,
+        occupancy_tolerance=1 + FULL,
+        site_tolerance=tolerance,
+        frac_tolerance=rounding,
+        check_cif=False,
+    )
+
+
+def _values(text: str) -> dict[str, Any]:
+    """Values of a block, by tags in small letters."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            block: Mapping[str, Any] = next(iter(_parser(text, _EXACT, 0.0).as_dict().values()), {})
+        except (ValueError, ZeroDivisionError, IndexError, StopIteration) as error:
+            msg = "has a loop whose values do not fill its columns"
+            raise StructureError(msg) from error
+    for warning in caught:
+        if "Possible issue" in str(warning.message):
+            line = str(warning.message).partition("line: ")[2]
+            msg = f"has values that belong to no column or tag: {line[:60]!r}"
+            raise StructureError(msg)
+    return {tag.lower(): value for tag, value in block.items()}
+
+
+def _read_block(text: str, block: Mapping[str, Any]) -> tuple[Structure, list[str]]:
+    if "_atom_site_fract_x" not in block:
+        msg = "gives no fractional coordinates (_atom_site_fract_x): it cannot be read as a crystal"
+        raise StructureError(msg)
+    told = check_sites(block)
+    if any("magn" in tag or "_atom_site_moment" in tag for tag in block):
+        name = next((str(block[tag]) for tag in _MAGNETIC if tag in block), "")
+        return _parsed(text, _EXACT, _EXACT, "" if name.startswith("P1") else name), told
+    lattice = _lattice(block)
+    symmetry = cif_symmetry(block, lattice.metric_tensor)
+    if not symmetry.name and not symmetry.is_listed:
+        told.append("no space group is named: taken for P 1")
+    found = _candidates(text, symmetry)
+    fitting = [one for one in found if fits_file(one, block, symmetry)] or found
+    if len(fitting) > 1:
+        msg = (
+            f"names the space group {symmetry.name!r}, which has two origin choices, and gives no "
+            f"symmetry operations: write '{symmetry.name} :1' or '{symmetry.name} :2'"
+        )
+        raise StructureError(msg)
+    structure = fitting[0]
+    check_group(structure, symmetry)
+    told += check_formula(structure, block)
+    return structure, told
+
+
+def _candidates(text: str, symmetry: CifSymmetry) -> list[Structure]:
+    """Structures by each of the sets of operations that it may be; equal ones once."""
+    if not symmetry.operations:
+        return [_parsed(text, _EXACT, _EXACT, symmetry.name)]
+    found: list[Structure] = []
+    problems: list[StructureError] = []
+    for operations in symmetry.operations:
+        try:
+            structure = _expanded(text, operations, symmetry.name)
+        except StructureError as error:
+            problems.append(error)
+            continue
+        if not any(is_same(structure, other) for other in found):
+            found.append(structure)
+    if not found:
+        raise problems[0]
+    return found
+
+
+def _expanded(text: str, operations: tuple[Operation, ...], name: str) -> Structure:
+    """The structure that operations make of the sites; sites of P 1 are read exactly."""
+    listed = "\n".join(f"'{text_of(one)}'" for one in operations)
+    whole = f"{text}\nloop_\n_symmetry_equiv_pos_as_xyz\n{listed}\n"
+    if len(operations) == 1:
+        return _parsed(whole, 1e-8, 0.0, name)
+    structure = _parsed(whole, _EXACT, _EXACT, name)
+    if closest(structure) < _ONE_SITE:
+        coarse = min(_COARSE, _ONE_SITE / max(structure.lattice.abc))
+        structure = _parsed(whole, coarse, _COARSE, name)
+    distance = closest(structure)
+    if distance < LEAST_DISTANCE:
+        msg = (
+            f"puts atoms {distance:.3f} Å apart by its symmetry operations: they contradict its "
+            "sites"
+        )
+        raise StructureError(msg)
+    return structure
+
+
+def _parsed(text: str, tolerance: float, rounding: float, name: str = "") -> Structure:
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        parser = _parser(text, tolerance, rounding)
+        try:
+            structures = parser.parse_structures(primitive=False, on_error="raise")
+        except (ValueError, KeyError, NotImplementedError, IndexError) as error:
+            reason = str(error).partition("\n")[2] or str(error)
+            msg = f"cannot be read as a CIF: {' '.join(reason.split())[:200]}"
+            if "exceeded tolerance" in reason:
+                msg = (
+                    "puts more than one whole atom on a site: does it list atoms that its symmetry "
+                    "operations generate as well?"
+                )
+            raise StructureError(msg) from error
+    if name and any("Defaulting to P1" in one or "No magnetic" in one for one in parser.warnings):
+        msg = f"names the space group {name!r} and gives no operations that could be read: add them"
+        raise StructureError(msg)
+    structure = structures[0]
+    for site in structure:
+        total = sum(site.species.values())
+        if total != 1 and abs(total - 1) <= FULL:  # full but for rounding
+            site.species = {species: part / total for species, part in site.species.items()}
+    return structure
+
+
+def _lattice(block: Mapping[str, Any]) -> Lattice:
+    """The cell; angles that are missing are right ones."""
+    missing = [tag for tag in _LENGTHS if tag not in block]
+    if missing:
+        msg = f"has atom sites and no {missing[0]}"
+        raise StructureError(msg)
+    try:
+        values = [_number(block[tag]) for tag in _LENGTHS]
+        values += [_number(block.get(tag, "90")) for tag in _ANGLES]
+        lattice = Lattice.from_parameters(*values)
+    except (ValueError, TypeError, AttributeError) as error:
+        msg = f"has a cell that cannot be read: {error}"
+        raise StructureError(msg) from error
+    if not np.isfinite(lattice.matrix).all() or lattice.volume < LEAST_DISTANCE**3:
+        msg = f"has a cell without a volume: {', '.join(f'{value:g}' for value in values)}"
+        raise StructureError(msg)
+    return lattice
+
+
+def _number(text: str) -> float:
+    """A number without its standard deviation, in brackets."""
+    return float(re.sub(r"\(.*", "", text.strip()))

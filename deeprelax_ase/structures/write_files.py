@@ -1,0 +1,278 @@
+"""Write structures to files: in the format that was read, never half written, never mirrored.
+
+Text editors keep the rest of an input. A format whose writer would lose the rest of a calculation
+is not written, unless the user names it.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io import write as ase_write
+from ase.io.formats import ioformats
+from monty.io import zopen
+from pymatgen.core import Composition, IStructure, Structure
+from pymatgen.io.cif import CifWriter
+
+from deeprelax_ase.structures import file_formats as formats
+from deeprelax_ase.structures.atomic_write import written_beside
+from deeprelax_ase.structures.file_text import split_name
+from deeprelax_ase.structures.parse_file import StructureFile
+from deeprelax_ase.structures.poscar_text import new_poscar_text, right_handed
+from deeprelax_ase.structures.records import reason_of
+from deeprelax_ase.structures.validation import StructureError
+
+_BY_PYMATGEN = (formats.POSCAR, formats.CIF, formats.MCIF, formats.JSON, "yaml")
+_EDITED = (formats.POSCAR, formats.PW, formats.CASTEP)
+"""Formats whose text is edited, so that the rest of it stays."""
+_STRUCTURE_ONLY = {
+    "aims",
+    "bundletrajectory",
+    "castep-geom",
+    "castep-md",
+    "cfg",
+    "crystal",
+    "db",
+    "dlp4",
+    "dmol-arc",
+    "dmol-car",
+    "dmol-incoor",
+    "eon",
+    "extxyz",
+    "gen",
+    "gpumd",
+    "gromacs",
+    "gromos",
+    "json",
+    "jsv",
+    "mol",
+    "netcdftrajectory",
+    "proteindatabank",
+    "res",
+    "rmc6f",
+    "sdf",
+    "traj",
+    "turbomole",
+    "v-sim",
+    "vasp-xdatcar",
+    "xsd",
+    "xsf",
+    "xtd",
+    "xyz",
+}
+"""Formats of ASE that hold little but a structure, so that its writer loses nothing of weight."""
+_KEEP_VECTORS = {"extxyz", "xyz", "traj", "json", "db", "xsf", "gen", "aims", "vasp-xdatcar"}
+"""Formats that hold the vectors of a cell; lengths and angles cannot say that it is left-handed."""
+_NEEDS = {
+    formats.PW: "pseudopotentials: write a CIF, or let deeprelax qe change an input that has them",
+}
+"""What a writer needs and has not."""
+
+
+def output_path(
+    source: StructureFile, output: str | Path | None, output_format: str | None = None
+) -> Path:
+    """Find where the relaxed structures of a file go: beside it, or where the user said.
+
+    What is a folder, or ends in a slash, is the folder they go into.
+
+    Args:
+        source: The file that was read.
+        output: A file or a folder; None for a name made of that of the source.
+        output_format: The format that the user asked for.
+
+    Raises:
+        StructureError: The format is not written, and neither output nor format was named.
+    """
+    path = source.path
+    if output is not None:
+        named = Path(output)
+        is_folder = named.is_dir() or str(output).endswith(os.sep)
+        if not is_folder:
+            if output_format is None:
+                check_can_write(source, named)
+            return named
+        path = named / path.name
+    if output_format is None:
+        check_can_write(source, path)
+    stem, suffix, compression = split_name(path)
+    if output_format is not None and output_format != source.format:
+        return path.with_name(f"{stem}_relaxed{_suffix_of(output_format)}")
+    if output is not None:
+        return path
+    if path.name.upper().startswith(("POSCAR", "CONTCAR")) and source.format == formats.POSCAR:
+        stem, suffix = f"{stem}{suffix}", ""
+    return path.with_name(f"{stem}_relaxed{suffix}{compression}")
+
+
+def check_can_write(source: StructureFile, path: Path | None = None) -> None:
+    """Refuse to write the format that was read where that is not possible without a loss.
+
+    Raises:
+        StructureError: The format can only be read, or its writer would lose the rest of an input.
+    """
+    name = source.format
+    if path is not None and _named_by(source, path) not in (None, name):
+        return
+    if name in _BY_PYMATGEN or (name in _EDITED and source.rewrite) or name in _STRUCTURE_ONLY:
+        return
+    entry = ioformats.get(name)
+    way = "name an --output in another one, such as relaxed.cif, or an --output-format"
+    if entry is None or not entry.can_write:
+        msg = f"{source.path} is in the format {name!r}, which can only be read: {way}"
+    else:
+        msg = (
+            f"{source.path} is in the format {name!r}, and all but the structure would be lost in "
+            f"writing it: {way}"
+        )
+    raise StructureError(msg)
+
+
+def _suffix_of(name: str) -> str:
+    suffixes = {formats.POSCAR: ".vasp", formats.JSON: ".json", formats.PW: ".pwi"}
+    if name in suffixes:
+        return suffixes[name]
+    entry = ioformats.get(name)
+    return f".{entry.extensions[0]}" if entry is not None and entry.extensions else f".{name}"
+
+
+def write_structures(
+    source: StructureFile,
+    structures: Sequence[Any],
+    path: Path,
+    output_format: str | None = None,
+) -> None:
+    """Write structures in the format asked for, or that of another ending, or that of the source.
+
+    Raises:
+        StructureError: They cannot be written there or in that format; nothing is left behind and
+            what was there stays.
+    """
+    wanted = output_format or _named_by(source, path) or source.format
+    try:
+        if output_format is None:
+            check_can_write(source, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_beside(path) as beside:
+            _write(source, structures, wanted, path, beside)
+    except StructureError:
+        raise
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror or error}"
+        raise StructureError(msg) from error
+    except Exception as error:  # the writers raise whatever their code runs into
+        reason = reason_of(error, "its writer of ASE needs more than a structure")
+        reason = f"it needs {_NEEDS[wanted]}" if wanted in _NEEDS else reason
+        msg = f"cannot write {path} in the format {wanted!r}: {reason}"
+        raise StructureError(msg) from error
+
+
+def _named_by(source: StructureFile, path: Path) -> str | None:
+    """Format that the name of an output asks for; None where it leaves that to the source.
+
+    An ending that the source has too says nothing new, and neither does .in, which many share.
+    """
+    _, suffix, _ = split_name(path)
+    if suffix.lower() == ".json":
+        return formats.JSON if _is_pymatgens(source) else "json"
+    if suffix.lower() == split_name(source.path)[1].lower() and suffix:
+        return None
+    if suffix.lower() == ".in" and source.format == formats.PW:
+        return None
+    own = formats.format_of_name(path)
+    if own == formats.TABLE:
+        msg = f"{path}: deeprelax relax writes no tables; name a structure file"
+        raise StructureError(msg)
+    return own or (formats.ase_format(Path(path.name), read=False) if suffix else None)
+
+
+def _is_pymatgens(source: StructureFile) -> bool:
+    return bool(source.structures) and isinstance(source.structures[0], IStructure)
+
+
+def _write(
+    source: StructureFile, structures: Sequence[Any], wanted: str, path: Path, beside: Path
+) -> None:
+    if wanted == source.format and source.rewrite is not None and len(structures) == 1:
+        text = source.rewrite(structures[0])
+        text = text.replace("\n", "\r\n") if source.has_crlf else text
+        with zopen(beside, mode="wb") as stream:
+            stream.write(text.encode("utf-8", "surrogateescape"))
+        return
+    if wanted in _BY_PYMATGEN:
+        text = _text(source, [as_structure(structure) for structure in structures], wanted, path)
+        with zopen(beside, mode="wt", encoding="utf-8") as stream:
+            stream.write(text)
+        return
+    if wanted not in ioformats or not ioformats[wanted].can_write:
+        msg = f"cannot write {path}: the format {wanted!r} can only be read"
+        raise StructureError(msg)
+    frames = [as_atoms(structure) for structure in structures]
+    if wanted not in _KEEP_VECTORS:
+        frames = [_right_handed_atoms(atoms) for atoms in frames]
+    ase_write(str(beside), frames, format=wanted)
+
+
+def _text(source: StructureFile, structures: list[Structure], wanted: str, path: Path) -> str:
+    """Structures in one of pymatgen's formats."""
+    if wanted in (formats.CIF, formats.MCIF):
+        blocks = [
+            _cif_block(structure, is_magnetic=wanted == formats.MCIF) for structure in structures
+        ]
+        if len(blocks) > 1:  # names of data blocks have to differ
+            blocks = [
+                re.sub(r"^data_(.*)$", rf"data_\1_{number}", block, count=1, flags=re.MULTILINE)
+                for number, block in enumerate(blocks, 1)
+            ]
+        return "".join(blocks)
+    if len(structures) > 1:
+        msg = f"{path}: a {wanted} file holds one structure, and there are {len(structures)}"
+        raise StructureError(msg)
+    if wanted in (formats.JSON, "yaml"):
+        return str(structures[0].to(fmt="json" if wanted == formats.JSON else "yaml"))
+    return new_poscar_text(structures[0], source.comment)
+
+
+def _cif_block(structure: Structure, *, is_magnetic: bool) -> str:
+    """One structure as a CIF; labels that several sites share get numbers, as CIFs ask for."""
+    structure = right_handed(structure).copy()
+    structure.relabel_sites(ignore_uniq=True)
+    has_moments = is_magnetic and "magmom" in structure.site_properties
+    return str(CifWriter(structure, write_magmoms=has_moments))
+
+
+def as_structure(structure: Any) -> Structure:
+    """Turn ASE Atoms into a pymatgen Structure; leave a Structure as it is."""
+    if isinstance(structure, Atoms):
+        from pymatgen.io.ase import AseAtomsAdaptor
+
+        return AseAtomsAdaptor.get_structure(structure)
+    return structure
+
+
+def as_atoms(structure: Any) -> Atoms:
+    """Turn a pymatgen Structure into ASE Atoms; leave Atoms as they are.
+
+    Species of one element that share a site are one atom, which ASE cannot say in another way.
+    """
+    if isinstance(structure, Atoms):
+        return structure
+    if not structure.is_ordered:
+        structure = structure.copy()
+        for site in structure:
+            site.species = Composition({next(iter(site.species)): 1})
+    return structure.to_ase_atoms()
+
+
+def _right_handed_atoms(atoms: Atoms) -> Atoms:
+    """Atoms in a right-handed cell: its first two vectors change places, and no atom moves."""
+    if np.linalg.det(atoms.cell[:]) >= 0:
+        return atoms
+    changed = atoms.copy()
+    changed.set_cell(atoms.cell[:][[1, 0, 2]])
+    changed.pbc = atoms.pbc[[1, 0, 2]]
+    return changed
