@@ -152,7 +152,7 @@ def test_report_is_one_page_of_its_own(run, tmp_path):
     shown = [crystal["title"].split(": ")[0] for crystal in data["worst"]]
     assert shown == [row["id"] for row in by_error[: -page.SHOWN - 1 : -1]]
     crystal = data["worst"][0]
-    assert crystal["symbols"] == ["Mg", "O"]
+    assert [atom["symbol"] for atom in crystal["atoms"]] == ["Mg", "O"]
     assert crystal["after"]["cell"] != crystal["before"]["cell"]
     assert all(len(bond) == 6 and bond[-1] > 0 for bond in crystal["bonds"])
     result = run("screen", "many.extxyz", "-o", "out.db", "--report", "r.html")
