@@ -141,7 +141,8 @@ def test_an_old_file_says_its_elements_behind_the_atoms_or_not_at_all():
         ("Ni Ni O", "Ni Q O", "names the species 'Q', which is no element"),
         ("Ni Ni O", "Ni1 Ni2 O", "names the species 'Ni1', which is no element"),
         ("SCALE", "0.0", "the scale '0.0' is zero"),
-        ("0.5 0.5 0.0", "0.5 0.5", "cannot be read as a POSCAR"),
+        ("0.5 0.5 0.0", "0.5 x 0.0", "'0.5 x 0.0' holds no three coordinates"),
+        ("1 1 2", "1 1 1", "lists more coordinates than the 3 atoms of its counts"),
         ("0.25 0.25 0.25", "0.25 0.25", "holds no three coordinates"),
     ],
 )

@@ -20,11 +20,13 @@ from ase.io import read as ase_read
 from deeprelax_ase.structures.file_text import open_unpacked, read_bytes
 from deeprelax_ase.structures.records import (
     ID_KEYS,
+    EntryError,
     Item,
     Named,
     cannot_be_read,
     is_record,
     read_record,
+    reason_of,
 )
 from deeprelax_ase.structures.validation import StructureError
 
@@ -79,7 +81,10 @@ def _own_id(comment: str) -> str:
 
 
 def _read_frame(name: str, text: str) -> list[Named]:
-    return [(name, ase_read(StringIO(text), format="extxyz"))]
+    try:
+        return [(name, ase_read(StringIO(text), format="extxyz"))]
+    except Exception as error:  # the parser raises whatever its code runs into
+        raise EntryError(name, reason_of(error)) from error
 
 
 def items_of_json_lines(label: str, path: Path) -> Iterator[Item]:
@@ -159,7 +164,7 @@ def text_of(path: Path) -> Iterator[TextIO]:
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with (
         open_unpacked(path) as raw,
-        TextIOWrapper(raw, encoding, errors="surrogateescape", newline="") as stream,
+        TextIOWrapper(raw, encoding, errors="surrogateescape") as stream,
     ):
         yield stream
 

@@ -62,7 +62,7 @@ class PoscarText:
         _check_names(names, self.counts)
         try:
             lattice, scale = self._lattice_and_scale()
-            places = np.array([_floats(line)[:3] for line in self.lines[-len(self.tails) :]])
+            places = np.array([_three(line) for line in self.lines[-len(self.tails) :]])
             is_cartesian = self.mode[:1] in ("C", "c", "K", "k")
             structure = Structure(
                 lattice * scale,
@@ -118,7 +118,7 @@ class PoscarText:
 
     def _lattice_and_scale(self) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
         """Vectors as they stand there, and the factors of x, y and z."""
-        lattice = np.array([_floats(line)[:3] for line in self.lines[2:_HEAD]])
+        lattice = np.array([_three(line) for line in self.lines[2:_HEAD]])
         return lattice, _scale(self.lines[1], lattice)
 
 
@@ -149,6 +149,9 @@ def read_poscar_text(text: str) -> PoscarText:
         msg = f"names {len(symbols)} species and {len(counts)} counts: they have to be as many"
         raise StructureError(msg)
     rest = lines[first + len(atoms) :]
+    if rest and len([*takewhile(_NUMBER.fullmatch, rest[0].split())]) > 2:  # noqa: PLR2004
+        msg = f"lists more coordinates than the {len(atoms)} atoms of its counts"
+        raise StructureError(msg)
     return PoscarText(
         head=lines[0],
         middle=tuple(lines[_HEAD:at]),
@@ -263,6 +266,14 @@ def _floats(line: str) -> list[float]:
     return found
 
 
+def _three(line: str) -> list[float]:
+    values = _floats(line)
+    if len(values) < 3:  # noqa: PLR2004 - x, y and z
+        msg = f"{line!r} holds no three coordinates"
+        raise ValueError(msg)
+    return values
+
+
 def _element(name: str) -> str:
     """Element of the name of a potential."""
     return re.split(r"[_/.]", name, maxsplit=1)[0]
@@ -270,9 +281,7 @@ def _element(name: str) -> str:
 
 def _tail(line: str) -> str:
     """What follows the three coordinates of an atom."""
-    if len(_floats(line)) < 3:  # noqa: PLR2004 - x, y and z
-        msg = f"{line!r} holds no three coordinates"
-        raise ValueError(msg)
+    _three(line)
     rest = line.split(maxsplit=3)[3:]
     return f"  {rest[0]}" if rest else ""
 

@@ -25,9 +25,18 @@ _JARVIS = ("lattice_mat", "coords", "elements")
 _OPTIMADE = ("cartesian_site_positions", "lattice_vectors")
 _NESTED = ("structure", "atoms", "cif")
 _NO_CONCENTRATION = "vacancy"
-_TELLING = (ValueError, OSError)
+_TELLING = (ValueError, OSError, NotImplementedError, RuntimeError)
 """Exceptions whose message is for people; the others say what broke in the code of a parser."""
-_EMPTY_WORDS = ("unpack", "argument", "NoneType", "object", "iterable", "subscript", "reduction")
+_EMPTY_WORDS = (
+    "unpack",
+    "argument",
+    "NoneType",
+    "object",
+    "iterable",
+    "subscript",
+    "reduction",
+    "StopIter",
+)
 
 
 @dataclass(frozen=True)
@@ -76,11 +85,11 @@ def reason_of(
         key = str(error.args[0])
         if re.fullmatch(r"[A-Za-z]{1,3}[-_+\d]\w*", key):
             return f"{key!r} is no element: strip the numbers of labels"
+        if re.fullmatch(r"[A-Z][A-Za-z]{0,2}", key) and not Element.is_valid_symbol(key):
+            return f"{key!r} is no element"
         return f"it lacks {key!r}"
     is_telling = isinstance(error, _TELLING) or type(error).__module__.split(".")[0] == "ase"
     if is_telling and text and not any(word in text for word in _EMPTY_WORDS):
-        return text[:200]
-    if not is_telling and isinstance(error, NotImplementedError | RuntimeError) and text:
         return text[:200]
     return f"{otherwise} ({type(error).__name__})"
 

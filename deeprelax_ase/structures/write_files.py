@@ -31,7 +31,6 @@ _EDITED = (formats.POSCAR, formats.PW, formats.CASTEP)
 """Formats whose text is edited, so that the rest of it stays."""
 _STRUCTURE_ONLY = {
     "aims",
-    "bundletrajectory",
     "castep-geom",
     "castep-md",
     "cfg",
@@ -61,12 +60,13 @@ _STRUCTURE_ONLY = {
     "vasp-xdatcar",
     "xsd",
     "xsf",
-    "xtd",
     "xyz",
 }
 """Formats of ASE that hold little but a structure, so that its writer loses nothing of weight."""
 _KEEP_VECTORS = {"extxyz", "xyz", "traj", "json", "db", "xsf", "gen", "aims", "vasp-xdatcar"}
 """Formats that hold the vectors of a cell; lengths and angles cannot say that it is left-handed."""
+_NO_CELL = ("mol", "sdf", "turbomole", "xyz")
+"""Formats of molecules, into which ASE writes no cell."""
 _NEEDS = {
     formats.PW: "pseudopotentials: write a CIF, or let deeprelax qe change an input that has them",
 }
@@ -212,6 +212,9 @@ def _write(
         msg = f"cannot write {path}: the format {wanted!r} can only be read"
         raise StructureError(msg)
     frames = [as_atoms(structure) for structure in structures]
+    if wanted in _NO_CELL and any(atoms.pbc.any() for atoms in frames):
+        msg = f"cannot write {path}: the format {wanted!r} holds no cell; extxyz does"
+        raise StructureError(msg)
     if wanted not in _KEEP_VECTORS:
         frames = [_right_handed_atoms(atoms) for atoms in frames]
     ase_write(str(beside), frames, format=wanted)
