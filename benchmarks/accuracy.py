@@ -63,7 +63,7 @@ def our_move(case: Case) -> Move | None:
     """Our relaxation of a case to its own functional; None if it was refused."""
     relaxer = shared_relaxer(functional=case.pair.functional, allow_unseen=True)
     result = relaxer.relax(case.atoms)
-    if result.status != "relaxed":
+    if not result.is_sound:
         return None
     return move_of(case.pair, result.structure.positions, np.array(result.structure.cell))
 

@@ -113,6 +113,7 @@ def evaluate(
     limit: Limit = None,
     ensemble: Ensemble = False,
     always_move: AlwaysMove = False,
+    passes: Annotated[int, typer.Option(min=1, help="Passes of each relaxation.")] = 1,
     match: Annotated[
         bool, typer.Option("--match/--no-match", help="Match rates; some 50 ms a crystal.")
     ] = True,
@@ -132,7 +133,8 @@ def evaluate(
     from deeprelax_ase.evaluation.tables import as_json as to_json
     from deeprelax_ase.evaluation.tables import as_markdown
 
-    options = {"ensemble": ensemble, "always_move": always_move, "match": match, "strict": strict}
+    options: dict[str, Any] = {"ensemble": ensemble, "always_move": always_move, "passes": passes}
+    options |= {"match": match, "strict": strict}
     try:
         results = [
             evaluate(path, model, split, limit, **options, name=name)

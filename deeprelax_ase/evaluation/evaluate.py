@@ -106,11 +106,10 @@ def evaluate(
     split: str = "val",
     limit: int | None = None,
     *,
-    ensemble: bool = False,
-    always_move: bool = False,
     match: bool = False,
     strict: bool = False,
     name: str | None = None,
+    **options: Any,
 ) -> Evaluation:
     """Relax the inputs of a file of pairs and compare with their targets.
 
@@ -119,11 +118,10 @@ def evaluate(
         model: As for `Relaxer`.
         split: `train`, `val` or `test`.
         limit: At most so many crystals, evenly spaced.
-        ensemble: As for `Relaxer`.
-        always_move: As for `Relaxer`.
         match: Also find out which structures match their target; some 50 ms a crystal.
         strict: Refuse a file with rows that cannot be used.
         name: Of the evaluation; the stem of the file if None.
+        **options: Further options by the names of `RelaxOptions`, such as `passes`.
 
     Raises:
         ValueError: Not a file of pairs, or nothing of that split.
@@ -140,9 +138,7 @@ def evaluate(
         chosen = [row for row, pair in known.items() if pair.functional == functional]
         if not chosen:
             continue
-        relaxer = Relaxer(
-            model, functional, allow_unseen=True, ensemble=ensemble, always_move=always_move
-        )
+        relaxer = Relaxer(model, functional, allow_unseen=True, **options)
         for chunk in _chunks(chosen):
             pairs = [known[row] for row in chunk]
             sources = tuple(file.source(row) for row in chunk)
