@@ -12,6 +12,7 @@ from tqdm import tqdm
 from benchmarks.cases import Case, Measured, Move, measure, move_of
 from benchmarks.rival import Rival, going_on
 from deeprelax_ase.evaluation.tables import markdown_table
+from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.relaxer import shared_relaxer
 
 _TITLES = {
@@ -61,7 +62,7 @@ def compare(cases: Sequence[Case], rivals: Mapping[str, Rival]) -> dict[str, Any
 
 def our_move(case: Case) -> Move | None:
     """Our relaxation of a case to its own functional; None if it was refused."""
-    relaxer = shared_relaxer(functional=case.pair.functional, allow_unseen=True)
+    relaxer = shared_relaxer(RelaxOptions(functional=case.pair.functional, allow_unseen=True))
     result = relaxer.relax(case.atoms)
     if not result.is_sound:
         return None

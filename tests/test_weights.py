@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ase.build import bulk, mx2
+from ase.build import bulk, graphene, mx2
 
 from deeprelax_ase import Relaxer
 from deeprelax_ase.network.checkpoint import load_weights
 from deeprelax_ase.network.graph import build_graph
-from deeprelax_ase.network.weights_registry import available_weights
+from deeprelax_ase.network.weights_registry import available_weights, specialist_knows
 from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.training.config import read_config
 
@@ -114,3 +114,25 @@ def test_a_sheet_moves_towards_its_lattice_constant():
     for given in (3.0, 3.35):
         relaxed = Relaxer().relax(mx2("MoS2", a=given, thickness=3.1)).structure
         assert abs(relaxed.cell.lengths()[0] - 3.18) < 0.85 * abs(given - 3.18)
+
+
+@pytest.mark.parametrize(
+    ("name", "constant"), [("C2", 2.467), ("BN", 2.512), ("SiC", 3.10), ("GeC", 3.26)]
+)
+def test_relaxed_sheets_stay_with_pbe(name, constant):
+    """PBE meant MXene to the weights for sheets: graphene came back 3 % too long."""
+    sheet = graphene(name, a=constant, vacuum=10)
+    sheet.pbc = True
+    result = Relaxer().relax(sheet)
+    after = result.structure.cell.lengths()[0]
+    error = abs(after / constant - 1) * result.bonds.lengths.mean()
+    assert abs(after - constant) < 0.03
+    assert error < max(0.03, 2 * result.expected_error)
+
+
+def test_which_sheets_the_specialist_knows():
+    assert specialist_knows({22, 6, 8}, "PBE")
+    assert specialist_knows({6}, "optB88-vdW")
+    assert not specialist_knows({6}, "PBE")
+    assert not specialist_knows({42, 16}, "PBE")
+    assert not specialist_knows({22, 6}, "r2SCAN")

@@ -17,7 +17,12 @@ from ase.data import chemical_symbols
 
 from deeprelax_ase.network.checkpoint import Weights, load_weights
 from deeprelax_ase.network.config import NetworkConfig
-from deeprelax_ase.network.weights_registry import SPECIALIST, has_specialist, replicate_paths
+from deeprelax_ase.network.weights_registry import (
+    SPECIALIST,
+    has_specialist,
+    replicate_paths,
+    specialist_knows,
+)
 from deeprelax_ase.relaxation.build_result import build_result
 from deeprelax_ase.relaxation.inference import Predictor, load_replicates
 from deeprelax_ase.relaxation.options import RelaxOptions, options_from
@@ -42,7 +47,7 @@ class Relaxer:
 
     Args:
         model: Name of shipped weights, a path to a weights file, loaded `Weights`, or those of
-            replicates. `default` takes `sheets` for sheets by themselves.
+            replicates. `default` takes `sheets` for sheets like those that they know.
         functional: Exchange-correlation functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         options: A `RelaxOptions` to start from.
@@ -107,8 +112,12 @@ class Relaxer:
         )
 
     def _predictor(self, entry: StructureInput) -> Predictor:
-        """The networks for an input: a specialist for sheets, if there is one."""
-        return self._specialist if self._has_specialist and entry.is_sheet else self._general
+        """The networks for an input: a specialist for sheets like those that it knows."""
+        if not self._has_specialist or not entry.is_sheet:
+            return self._general
+        functional = entry.functional or self.options.functional
+        is_known = specialist_knows(set(entry.crystal.numbers.tolist()), functional)
+        return self._specialist if is_known else self._general
 
     def relax(
         self, structure: S, *, relax_cell: bool | None = None, held: Held | None = None
