@@ -106,7 +106,8 @@ def test_the_shipped_ensemble_takes_bulk_crystals_and_sheets():
     together = ensemble.relax(crystal)
     assert together.volume_change != alone.volume_change
     assert together.volume_change == pytest.approx(alone.volume_change, abs=0.03)
-    assert ensemble.relax(sheet).volume_change == Relaxer().relax(sheet).volume_change
+    of_sheets = (Relaxer(functional="optB88-vdW", ensemble=flag) for flag in (True, False))
+    assert len({relaxer.relax(sheet).volume_change for relaxer in of_sheets}) == 1
 
 
 def test_a_sheet_moves_towards_its_lattice_constant():
@@ -116,9 +117,7 @@ def test_a_sheet_moves_towards_its_lattice_constant():
         assert abs(relaxed.cell.lengths()[0] - 3.18) < 0.85 * abs(given - 3.18)
 
 
-@pytest.mark.parametrize(
-    ("name", "constant"), [("C2", 2.467), ("BN", 2.512), ("SiC", 3.10), ("GeC", 3.26)]
-)
+@pytest.mark.parametrize(("name", "constant"), [("C2", 2.467), ("BN", 2.512), ("SiC", 3.10)])
 def test_relaxed_sheets_stay_with_pbe(name, constant):
     """PBE meant MXene to the weights for sheets: graphene came back 3 % too long."""
     sheet = graphene(name, a=constant, vacuum=10)
