@@ -7,14 +7,24 @@ import pytest
 import spglib
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
-from ase.constraints import FixAtoms, FixBondLength, FixBondLengths
-from ase.filters import FrechetCellFilter
+from ase.constraints import (
+    FixAtoms,
+    FixBondLength,
+    FixBondLengths,
+    FixCartesian,
+    FixCom,
+    FixedLine,
+    FixedPlane,
+    FixScaled,
+)
+from ase.filters import Filter, FrechetCellFilter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from deeprelax_ase import DeepRelaxOptimizer, DeepRelaxTransformation, Relaxer
+from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.structures.held import HOLDS
 from deeprelax_ase.structures.stale import stale_names
 
@@ -159,6 +169,95 @@ def test_a_fixed_atom_in_a_fixed_bond_is_where_it_was_or_refused(random_weights)
                     assert new == pytest.approx(old, abs=1e-6)
 
 
+SKEW = np.array([[0, 0.2, 0], [0, 0, 0.1], [0.3, 0, 0]])
+PARTIAL = [FixCartesian([0, 1], (True, False, False)), FixScaled([0], (True, True, False))]
+PARTIAL += [FixedPlane([0], [1, 1, 0]), FixedLine([0, 3], [1, 1, 0])]
+
+
+def still_obeys(constraint, before, after):
+    """Whether a constraint leaves atoms where they are, seen from the deformed cell."""
+    start, positions = before.copy(), after.positions.copy()
+    start.set_constraint()
+    start.set_cell(after.cell, scale_atoms=True)
+    constraint.copy().adjust_positions(start, positions)
+    return np.abs(positions - after.positions).max() < 1e-8
+
+
+@pytest.mark.parametrize("constraint", PARTIAL, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("passes", [1, 3])
+def test_what_is_fixed_in_part_is_fixed_while_the_cell_changes(random_weights, constraint, passes):
+    atoms = rocksalt()
+    atoms.set_cell(atoms.cell[:] + SKEW, scale_atoms=True)
+    atoms.set_constraint(constraint.copy())
+    result = Relaxer(random_weights, passes=passes, always_move=True).relax(atoms)
+    assert result.status == "relaxed"
+    assert abs(result.volume_change) > 1e-4
+    assert still_obeys(constraint, atoms, result.structure)
+
+
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        [FixedPlane([0], [1, 1, 0]), FixedLine([0], [0, 1, 0])],
+        [FixedLine([0], [1, 1, 0]), FixBondLength(0, 1)],
+        [FixCartesian([0], (True, True, False)), FixBondLength(0, 1)],
+        [FixBondLength(0, 1), FixCartesian([0, 1], (True, True, False))],
+        [FixCartesian([0], (False, True, False)), FixScaled([0], (True, False, False))],
+        [FixAtoms([0]), FixCom()],
+    ],
+)
+def test_every_constraint_holds_or_the_structure_is_refused(random_weights, constraints):
+    for relax_cell in (False, True):
+        atoms = rocksalt()
+        atoms.set_cell(atoms.cell[:] + SKEW, scale_atoms=True)
+        atoms.set_constraint(constraints)
+        relaxer = Relaxer(random_weights, relax_cell=relax_cell, always_move=True)
+        result = relaxer.relax(atoms)
+        if result.status == "refused":
+            assert [note.code for note in result.notes] == ["constraints_contradict"]
+            np.testing.assert_array_equal(result.structure.positions, atoms.positions)
+            continue
+        for constraint in constraints:
+            if not isinstance(constraint, FixBondLengths):
+                assert still_obeys(constraint, atoms, result.structure)
+
+
+@pytest.mark.parametrize("lean", [0.0, 1.2])
+def test_fixed_atoms_of_a_slab_whose_vacuum_leans(random_weights, lean):
+    slab = fcc111("Al", (1, 1, 4), vacuum=9.0)
+    slab.pbc = True
+    slab.rattle(0.05, seed=1)
+    slab.cell[2] += [lean, lean / 2, 0]
+    flags = [[False] * 3, [False, False, True], [True] * 3, [True] * 3]
+    properties = {"selective_dynamics": flags}
+    structure = Structure(
+        slab.cell[:], ["Al"] * 4, slab.get_scaled_positions(False), site_properties=properties
+    )
+    result = Relaxer(random_weights, allow_unseen=True, always_move=True).relax(structure)
+    assert result.status == "relaxed"
+    assert result.strain.any()
+    moved = result.structure.frac_coords - structure.frac_coords
+    assert np.abs(moved * ~np.array(flags)).max() < 1e-12
+    height = [
+        abs(np.linalg.det(s.lattice.matrix)) / np.linalg.norm(np.cross(*s.lattice.matrix[:2]))
+        for s in (structure, result.structure)
+    ]
+    assert height[0] == pytest.approx(height[1], abs=1e-9)
+
+
+def test_a_filter_around_a_filter_is_refused():
+    for outer in (FrechetCellFilter, Filter):
+        arguments = {"indices": [0]} if outer is Filter else {}
+        with pytest.raises(ValueError, match="put one filter around the atoms"):
+            DeepRelaxOptimizer(outer(FrechetCellFilter(rocksalt()), **arguments))
+
+
+@pytest.mark.parametrize("hold", [["c"], ("a", "b"), 5, True])
+def test_hold_is_a_text(hold):
+    with pytest.raises(ValueError, match="with commas between"):
+        RelaxOptions(hold=hold)
+
+
 # Stale data
 
 
@@ -167,7 +266,8 @@ def test_a_fixed_atom_in_a_fixed_bond_is_where_it_was_or_refused(random_weights)
     [
         "energy", "REF_energy", "REF_forces", "mace_forces", "MACE_stress", "dft_virials",
         "free_energy", "freeEnergy", "momenta", "velocities", "e_above_hull", "pressure", "stress",
-        "magforces", "total_energy", "node_energy", "atomic_dipole",
+        "magforces", "density", "volume", "ehull", "Efermi",
+        "total_energy", "node_energy", "atomic_dipole",
     ],
 )  # fmt: skip
 def test_names_that_belong_to_a_geometry(name):

@@ -3,7 +3,14 @@
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixScaled
+from ase.constraints import (
+    FixAtoms,
+    FixBondLengths,
+    FixCartesian,
+    FixedLine,
+    FixedPlane,
+    FixScaled,
+)
 from jaxtyping import Bool, Float
 
 from deeprelax_ase.structures.crystal import Crystal
@@ -13,6 +20,10 @@ from deeprelax_ase.structures.validation import disordered
 _LARGEST_STRAIN_STEP = 0.1
 _FULL = 1e-3
 _SAME_LENGTH = 1e-6
+HELD = 1e-8
+"""What is fixed may be so far (Å) from where it was: rounding."""
+_EXACT = (FixAtoms, FixCartesian, FixScaled, FixedLine, FixedPlane)
+"""Constraints that a move obeys to within `HELD`; the others are solved for, to `_SAME_LENGTH`."""
 
 
 def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
@@ -49,12 +60,31 @@ def stale_in(atoms: Atoms) -> list[str]:
     return stale_names(name for name in (*atoms.info, *atoms.arrays) if name not in own)
 
 
-def broken_bonds(before: Atoms, after: Atoms) -> str | None:
-    """Name a bond of fixed length that has another length now, or None."""
-    for constraint in _rigid_bonds(before):
-        for i, j in constraint.pairs:
-            old, new = before.get_distance(i, j, mic=True), after.get_distance(i, j, mic=True)
-            if constraint.bondlengths is None and abs(new - old) > _SAME_LENGTH:
+def broken_constraint(before: Atoms, after: Atoms) -> str | None:
+    """Say which constraint of atoms does not hold after a move, or None.
+
+    ASE applies constraints one after the other, so that a later one can undo an earlier one. One
+    that holds moves nothing when it is applied once more.
+    """
+    start = before.copy()
+    start.set_cell(after.cell, scale_atoms=True, apply_constraint=False)
+    for constraint in start.constraints:
+        if isinstance(constraint, FixBondLengths):
+            continue
+        positions = after.positions.copy()
+        constraint.adjust_positions(start, positions)
+        moved = np.abs(positions - after.positions).max(axis=1)
+        if moved.max() > (HELD if isinstance(constraint, _EXACT) else _SAME_LENGTH):
+            atom, name = int(moved.argmax()), type(constraint).__name__
+            return f"{name} would move atom {atom} by another {moved[atom]:.2g} Å"
+    for constraint in start.constraints:
+        if not isinstance(constraint, FixBondLengths):
+            continue
+        for k, (i, j) in enumerate(constraint.pairs):
+            given = constraint.bondlengths
+            old = before.get_distance(i, j, mic=True) if given is None else given[k]
+            new = after.get_distance(i, j, mic=True)
+            if abs(new - old) > _SAME_LENGTH:
                 return f"the bond of atoms {i} and {j} is fixed at {old:.4f} Å, and is {new:.4f} Å"
     return None
 

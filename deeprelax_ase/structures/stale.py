@@ -6,7 +6,8 @@ from collections.abc import Iterable
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _OF_A_GEOMETRY = frozenset(
     {
-        "energy", "energies", "enthalpy", "hull",
+        "energy", "energies", "enthalpy", "enthalpies", "toten", "etot", "efermi", "hull", "ehull",
+        "volume", "density",
         "force", "forces", "fmax", "magforce", "magforces",
         "stress", "stresses", "virial", "virials", "pressure",
         "momentum", "momenta", "velocity", "velocities",

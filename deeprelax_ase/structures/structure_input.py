@@ -13,7 +13,8 @@ from ase import Atoms
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import polar
 
-from deeprelax_ase.structures.ase_adapter import broken_bonds, copied_atoms, relaxed_atoms
+from deeprelax_ase.structures.ase_adapter import HELD, copied_atoms, relaxed_atoms
+from deeprelax_ase.structures.ase_adapter import broken_constraint as broken_in_atoms
 from deeprelax_ase.structures.ase_adapter import stale_in as stale_in_atoms
 from deeprelax_ase.structures.crystal import Crystal, complete_cell, exp_symmetric, log_symmetric
 from deeprelax_ase.structures.notes import Note
@@ -24,8 +25,6 @@ from deeprelax_ase.structures.symmetry import SpaceGroup, find_space_group, symm
 _SAME_METRIC = 1e-3
 """Products of cell vectors (Å^2) that differ by less are those of an input that is symmetric to so
 many digits."""
-_HELD = 1e-8
-"""What is fixed may be so far (Å) from where it was: rounding."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +93,10 @@ class StructureInput:
         )
         change = relaxed.positions @ np.linalg.inv(new) - self.source.positions @ np.linalg.inv(old)
         moved = np.abs(change * ~self.free) @ np.abs(new)
-        if moved.max() > _HELD:
+        if moved.max() > HELD:
             atom = int(moved.max(axis=1).argmax())
             return f"atom {atom} is fixed, and other constraints move it by {moved.max():.2g} Å"
-        return broken_bonds(self.source, relaxed)
+        return broken_in_atoms(self.source, relaxed)
 
     @property
     def _back(self) -> Float[np.ndarray, "3 3"]:
@@ -135,9 +134,12 @@ class StructureInput:
         """Cell of the crystal once it is deformed.
 
         Vectors across vacuum stay, unless they lean over what is strained and the symmetry of the
-        crystal wants them to lean along.
+        crystal wants them to lean along, or fractional coordinates that are held.
         """
         old, pbc = self.crystal.cell, self.crystal.pbc
+        if not self.free.all():
+            strained: np.ndarray = old @ deformation
+            return strained
         kept = np.where(pbc[:, None], old @ deformation, old)
         if not len(self.rotations):
             return kept
