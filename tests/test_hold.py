@@ -21,6 +21,7 @@ from ase.filters import Filter, FrechetCellFilter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
+from pymatgen.core.surface import SlabGenerator
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from deeprelax_ase import DeepRelaxOptimizer, DeepRelaxTransformation, Relaxer
@@ -266,7 +267,7 @@ def test_hold_is_a_text(hold):
     [
         "energy", "REF_energy", "REF_forces", "mace_forces", "MACE_stress", "dft_virials",
         "free_energy", "freeEnergy", "momenta", "velocities", "e_above_hull", "pressure", "stress",
-        "magforces", "density", "volume", "ehull", "Efermi",
+        "magforces", "density", "volume", "ehull", "Efermi", "etotal",
         "total_energy", "node_energy", "atomic_dipole",
     ],
 )  # fmt: skip
@@ -304,6 +305,34 @@ def test_what_belongs_to_the_old_geometry_of_a_structure_is_dropped(random_weigh
     relaxed = Relaxer(random_weights, always_move=True).relax(perovskite)
     assert set(relaxed.structure.site_properties) == {"magmom", "tag"}
     assert relaxed.structure.properties == {"origin": "test"}
+
+
+def test_what_is_stale_inside_of_what_stays_is_dropped(random_weights, perovskite):
+    inside = {"calc": {"energy": 1, "code": "VASP", "ionic": {"forces": [1]}}, 3: {"stress": 1}}
+    atoms = rocksalt()
+    atoms.info |= inside
+    perovskite.properties |= {"calc": inside["calc"]}
+    kept = {"code": "VASP", "ionic": {}}
+    relaxer = Relaxer(random_weights, always_move=True)
+    result = relaxer.relax(atoms)
+    assert result.structure.info == {"calc": kept, 3: {}}
+    assert "calc.energy, calc.ionic.forces, 3.stress" in result.message
+    assert relaxer.relax(perovskite).structure.properties["calc"] == kept
+    assert atoms.info["calc"]["energy"] == 1
+    assert perovskite.properties["calc"]["energy"] == 1
+
+
+def test_the_energy_of_a_slab_is_dropped(random_weights):
+    bulk_mgo = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.3), ["Mg", "O"], [[0] * 3, [0.5] * 3]
+    )
+    slab = SlabGenerator(bulk_mgo, (1, 0, 0), 6, 14).get_slab()
+    slab.energy = -5.0
+    result = Relaxer(random_weights, always_move=True).relax(slab)
+    assert result.status == "relaxed"
+    assert result.structure.energy is None
+    assert "dropped, being of the unrelaxed atoms: energy" in result.message
+    assert slab.energy == -5.0
 
 
 def test_what_is_unchanged_keeps_what_is_known_of_it(random_weights):

@@ -14,7 +14,7 @@ from ase.constraints import (
 from jaxtyping import Bool, Float
 
 from deeprelax_ase.structures.crystal import Crystal
-from deeprelax_ase.structures.stale import stale_names
+from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
 from deeprelax_ase.structures.validation import disordered
 
 _LARGEST_STRAIN_STEP = 0.1
@@ -56,8 +56,7 @@ def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
 
 def stale_in(atoms: Atoms) -> list[str]:
     """Names in `info` and `arrays` of what belongs to the geometry of now."""
-    own = {"numbers", "positions"}
-    return stale_names(name for name in (*atoms.info, *atoms.arrays) if name not in own)
+    return [*stale_entries(atoms.info), *stale_names(atoms.arrays)]
 
 
 def broken_constraint(before: Atoms, after: Atoms) -> str | None:
@@ -133,9 +132,9 @@ def move_atoms(
     """
     if isinstance(atoms.calc, SinglePointCalculator):
         atoms.calc = None
-    for name in stale_in(atoms):
-        atoms.info.pop(name, None)
-        atoms.arrays.pop(name, None)
+    atoms.info = without_stale(atoms.info)
+    for name in stale_names(atoms.arrays):
+        del atoms.arrays[name]
     if not atoms.constraints:
         atoms.set_cell(cell)
         atoms.positions[:] = positions

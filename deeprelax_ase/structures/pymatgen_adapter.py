@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from pymatgen.core import IStructure, Lattice
 
 from deeprelax_ase.structures.crystal import Crystal
-from deeprelax_ase.structures.stale import stale_names
+from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
 from deeprelax_ase.structures.validation import StructureError, disordered
 
 FULL = 1e-3
@@ -82,8 +82,9 @@ def _with_sites(value: Any, moved_to: Mapping[int, Any]) -> Any:
 
 
 def stale_in(structure: IStructure) -> list[str]:
-    """Names of properties that belong to the geometry of now."""
-    return stale_names(dict.fromkeys((*structure.properties, *structure.site_properties)))
+    """Names of properties, and of attributes of subclasses, that belong to the geometry of now."""
+    own = [name for name in stale_names(vars(structure)) if vars(structure)[name] is not None]
+    return [*stale_entries(structure.properties), *stale_names(structure.site_properties), *own]
 
 
 def relaxed_structure(
@@ -92,8 +93,9 @@ def relaxed_structure(
     """Copy a structure of any type elsewhere (Å), without energies, forces and the like."""
     lattice = Lattice(cell, pbc=structure.lattice.pbc)
     moved = copied_structure(structure, lattice, lattice.get_fractional_coords(positions))
-    for name in stale_in(structure):
-        moved.properties.pop(name, None)
-        for site in moved:
-            site.properties.pop(name, None)
+    moved.properties = without_stale(moved.properties)
+    for site in moved:
+        site.properties = without_stale(site.properties)
+    for name in stale_names(vars(structure)):  # of subclasses, such as the energy of a Slab
+        setattr(moved, name, None)
     return moved
