@@ -308,6 +308,8 @@ QE = {
     "fixc": (pw(cell="cell_dofree = 'fixc'"), ALL - {"c"}),
     "epitaxial_ab": (pw(cell="cell_dofree = 'epitaxial_ab'"), ALL - {"ab"}),
     "ibrav": (pw(cell="cell_dofree = 'ibrav'"), ALL),
+    "default": (pw(cell="cell_dofree = 'default'"), ALL),
+    "ibrav and z": (pw(cell="cell_dofree = 'ibrav+z'"), ALL - {"ab"}),
     "one line": (pw("calculation='vc-relax', nstep = 50, title = 'press = 5 / x'"), ALL),
     "over lines": (pw(cell="cell_dofree =\n  'z' press\n = 0"), ALL - {"ab"}),
     "comments": (pw(cell="! cell_dofree = 'x'\n press = 0.d0 ! / press = 5\n"), ALL),
@@ -321,8 +323,12 @@ QE_REFUSED = {
     "bands": (pw("calculation='bands'"), "bands"),
     "pressure": (pw(cell="press = 50.0"), "press = 50.0 asks for an external pressure"),
     "no number": (pw(cell="press = high"), "press = high has to be a number"),
+    "two freedoms": (pw(cell="cell_dofree = 'xy+z'"), "is unknown: pw.x takes"),
     "no steps": (pw("calculation = 'vc-relax', nstep = 0"), "nstep = 0"),
-    "unknown freedom": (pw(cell="cell_dofree = 'sideways'"), "none that pw.x knows"),
+    "unknown freedom": (
+        pw(cell="cell_dofree = 'sideways'"),
+        "is unknown: pw.x takes all",
+    ),
     "bond held": (f"{pw()}constraints\n1\n'distance' 1 2 2.1\n", "the card CONSTRAINTS"),
 }
 
@@ -341,6 +347,17 @@ def test_qe_moves_what_the_run_would_move(call, tmp_path, name):
     )
     changed = change(before, after)
     assert {part for part, did in changed.items() if did} == moved
+
+
+def test_qe_says_that_a_skewed_cell_is_kept_as_a_whole(call, tmp_path):
+    """No symmetric strain changes the x of the first vector alone: that is not told as a part."""
+    text = pw(cell="cell_dofree = 'x'").replace("0 4.488 0", "0.3 4.488 0.2")
+    (tmp_path / "pw.in").write_text(text)
+    result = call("qe", tmp_path / "pw.in")
+    assert result.exit_code == 0
+    assert "cell_dofree = 'x': the cell is kept" in result.stderr
+    cell = read_pw_text((tmp_path / "pw.in").read_text()).cell
+    np.testing.assert_allclose(cell, read_pw_text(text).cell, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", QE_REFUSED)

@@ -50,6 +50,7 @@ _FREE = {
     "epitaxial_bc": (0,),
 }
 """Cell vectors that may change."""
+_DIRECTIONS = ("x", "y", "z", "xy", "xz", "yz", "xyz")
 
 
 def read_pw_calculation(text: str, cell: Float[np.ndarray, "3 3"]) -> Calculation:
@@ -86,31 +87,27 @@ def read_pw_calculation(text: str, cell: Float[np.ndarray, "3 3"]) -> Calculatio
 
 def _held(freedom: str, cell: Float[np.ndarray, "3 3"]) -> Held:
     """What `cell_dofree` keeps of a cell."""
-    held = Held()
-    for part in freedom.split("+"):
-        if part in ("all", "ibrav"):
-            continue  # the symmetry of the crystal, and with it that of the lattice, stays
-        if part == "volume":
-            held |= Held.of("shape")
-        elif part == "shape":
-            held |= Held.of("volume")
-        elif part == "2dshape":
-            held |= Held(frozenset({"volume"}), held_entries(cell, _all_but_plane()))
-        elif part == "2dxy":
-            held |= Held(rows=held_entries(cell, _all_but_plane()))
-        elif part in _FREE:
-            kept = np.ones((3, 3), dtype=bool)
+    # The symmetry of the crystal, and with it that of the lattice (ibrav), always stays.
+    part = freedom.removeprefix("ibrav+")
+    if part in ("all", "default", "ibrav"):
+        return Held()
+    if part in ("volume", "shape"):
+        return Held.of("shape" if part == "volume" else "volume")
+    names = {"volume"} if part == "2dshape" else set()
+    if part in ("2dshape", "2dxy"):
+        kept = _all_but_plane()
+    else:
+        kept = np.ones((3, 3), dtype=bool)
+        if part in _FREE:
             kept[list(_FREE[part])] = False
-            held |= Held(rows=held_entries(cell, kept))
-        elif part and set(part) <= set("xyz"):
-            kept = np.ones((3, 3), dtype=bool)
-            for axis in map("xyz".index, part):
-                kept[axis, axis] = False
-            held |= Held(rows=held_entries(cell, kept))
+        elif part in _DIRECTIONS:
+            axes = ["xyz".index(letter) for letter in part]
+            kept[axes, axes] = False
         else:
-            msg = f"cell_dofree = '{freedom}' is none that pw.x knows"
+            known = ", ".join(("all", "ibrav", "volume", "shape", "2Dxy", "2Dshape", *_DIRECTIONS))
+            msg = f"cell_dofree = '{freedom}' is unknown: pw.x takes {known}, {', '.join(_FREE)}"
             raise StructureError(msg)
-    return held
+    return Held(frozenset(names), held_entries(cell, kept))
 
 
 def _all_but_plane() -> Bool[np.ndarray, "3 3"]:
