@@ -28,6 +28,7 @@ from deeprelax_ase import DeepRelaxOptimizer, DeepRelaxTransformation, Relaxer
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.structures.held import HOLDS
 from deeprelax_ase.structures.stale import stale_names
+from deeprelax_ase.structures.validation import StructureError
 
 
 def rocksalt():
@@ -221,6 +222,45 @@ def test_every_constraint_holds_or_the_structure_is_refused(random_weights, cons
         for constraint in constraints:
             if not isinstance(constraint, FixBondLengths):
                 assert still_obeys(constraint, atoms, result.structure)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        FixCartesian([0], (True, True, False)),
+        FixCartesian([0], (False, False, True)),
+        FixScaled([0], (True, True, False)),
+        FixedPlane([0], [1, 1, 0]),
+        FixedLine([0], [1, 1, 0]),
+    ],
+    ids=str,
+)
+def test_one_fixed_atom_changes_nothing_but_where_the_crystal_is(random_weights, constraint):
+    relaxer = Relaxer(random_weights, relax_cell=False, always_move=True)
+    atoms = rocksalt()
+    free = relaxer.relax(atoms).structure
+    atoms.set_constraint(constraint.copy())
+    fixed = relaxer.relax(atoms).structure
+    shifts = fixed.positions - free.positions
+    np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:1], (8, 3)), atol=1e-9)
+
+
+@pytest.mark.parametrize("flag", [["T", "F", "T"], "F", [True, False], [[True]], [0.5, 1, 1]])
+def test_flags_that_cannot_be_read_are_not_taken_for_free(random_weights, flag):
+    structure = Structure(Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    structure.add_site_property("selective_dynamics", [flag, [True] * 3])
+    if flag == [[True]]:
+        assert Relaxer(random_weights).relax(structure).is_sound
+        return
+    with pytest.raises(StructureError, match="selective_dynamics of site 0 is"):
+        Relaxer(random_weights).relax(structure)
+
+
+def test_a_constraint_on_an_atom_that_is_not_there(random_weights):
+    atoms = rocksalt()
+    atoms.set_constraint(FixAtoms([20]))
+    with pytest.raises(StructureError, match="none of the 8"):
+        Relaxer(random_weights).relax(atoms)
 
 
 @pytest.mark.parametrize("lean", [0.0, 1.2])

@@ -11,11 +11,11 @@ from ase.constraints import (
     FixedPlane,
     FixScaled,
 )
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
-from deeprelax_ase.structures.validation import disordered
+from deeprelax_ase.structures.validation import StructureError, disordered
 
 _LARGEST_STRAIN_STEP = 0.1
 _FULL = 1e-3
@@ -37,6 +37,22 @@ def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
         for site in occupancy.values():
             if len(site) > 1 or any(abs(value - 1) > _FULL for value in site.values()):
                 raise disordered(site)
+    try:
+        free = _free_coordinates(atoms)
+    except IndexError as error:
+        msg = f"a constraint names an atom that is none of the {len(atoms)}: {error}"
+        raise StructureError(msg) from error
+    crystal = Crystal(
+        atoms.numbers.astype(np.int64),
+        atoms.positions.astype(float),
+        np.array(atoms.cell, dtype=float),
+        atoms.pbc.copy(),
+    )
+    return crystal, free
+
+
+def _free_coordinates(atoms: Atoms) -> Bool[np.ndarray, "atoms 3"]:
+    """Fractional coordinates that no constraint fixes."""
     free = np.ones((len(atoms), 3), dtype=bool)
     for constraint in atoms.constraints:
         if isinstance(constraint, FixAtoms):
@@ -45,13 +61,28 @@ def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
             free[np.ix_(constraint.index, constraint.mask)] = False
         elif isinstance(constraint, FixCartesian) and constraint.mask.all():
             free[constraint.index] = False
-    crystal = Crystal(
-        atoms.numbers.astype(np.int64),
-        atoms.positions.astype(float),
-        np.array(atoms.cell, dtype=float),
-        atoms.pbc.copy(),
-    )
-    return crystal, free
+    return free
+
+
+def fixed_directions(
+    atoms: Atoms,
+) -> tuple[Int[np.ndarray, " fixed"], Float[np.ndarray, "fixed 3"]]:
+    """Atoms that constraints fix along Cartesian directions, and unit vectors along these."""
+    indices: list[int] = []
+    directions: list[np.ndarray] = []
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixCartesian) and not constraint.mask.all():
+            along = np.eye(3)[constraint.mask]
+        elif isinstance(constraint, FixedPlane):
+            along = np.reshape(constraint.dir, (1, 3))
+        elif isinstance(constraint, FixedLine):
+            along = np.linalg.svd(np.reshape(constraint.dir, (1, 3)))[2][1:]
+        else:
+            continue
+        for index in np.atleast_1d(constraint.index).tolist():
+            indices += [index] * len(along)
+            directions += [*along]
+    return np.array(indices, dtype=np.int64), np.reshape(directions, (-1, 3)).astype(float)
 
 
 def stale_in(atoms: Atoms) -> list[str]:

@@ -39,7 +39,7 @@ def read_sites(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 
     free = np.ones((len(structure), 3), dtype=bool)
     for site, flag in enumerate(flags or ()):
         if flag is not None:
-            free[site] = flag
+            free[site] = _free(flag, site)
     crystal = Crystal(
         np.array(numbers, dtype=np.int64),
         np.array(structure.cart_coords, dtype=float).reshape(-1, 3),
@@ -47,6 +47,21 @@ def read_sites(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 
         np.array(structure.lattice.pbc),
     )
     return crystal, free
+
+
+def _free(flag: Any, site: int) -> Bool[np.ndarray, "3"]:
+    """Read what of a site selective dynamics lets move: three truth values, or one for all."""
+    values = np.array(flag, dtype=object).ravel()
+    if values.size not in (1, 3) or not all(
+        isinstance(value, bool | np.bool_) or value in (0, 1) for value in values
+    ):
+        msg = (
+            f"selective_dynamics of site {site} is {flag!r}: it has to be three of True and False, "
+            "such as [True, True, False]"
+        )
+        raise StructureError(msg)
+    free: np.ndarray = np.broadcast_to(values.astype(bool), 3)
+    return free
 
 
 def copied_structure(

@@ -13,7 +13,7 @@ from ase import Atoms
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import polar
 
-from deeprelax_ase.structures.ase_adapter import HELD, copied_atoms, relaxed_atoms
+from deeprelax_ase.structures.ase_adapter import HELD, copied_atoms, fixed_directions, relaxed_atoms
 from deeprelax_ase.structures.ase_adapter import broken_constraint as broken_in_atoms
 from deeprelax_ase.structures.ase_adapter import stale_in as stale_in_atoms
 from deeprelax_ase.structures.crystal import Crystal, complete_cell, exp_symmetric, log_symmetric
@@ -209,12 +209,18 @@ class StructureInput:
         """Displacements without the fractional components that are held.
 
         The crystal as a whole may be anywhere, so it is first shifted to where its held atoms
-        move least.
+        move least. Cartesian components that ASE's constraints fix are held by those, later.
         """
-        if self.free.all():
-            return displacements
+        atoms, axes = np.nonzero(~self.free)
         cell = self._back @ self.crystal.cell
-        scaled = displacements @ np.linalg.inv(cell)
-        held = ~self.free
-        scaled = scaled - (scaled * held).sum(axis=0) / np.maximum(held.sum(axis=0), 1)
-        return (scaled * self.free) @ cell
+        across = np.linalg.inv(cell).T
+        along = (across / np.linalg.norm(across, axis=1, keepdims=True))[axes]
+        if isinstance(self.source, Atoms):
+            more_atoms, directions = fixed_directions(self.source)
+            atoms, along = np.append(atoms, more_atoms), np.concatenate([along, directions])
+        if not len(atoms):
+            return displacements
+        moves = (along * displacements[atoms]).sum(axis=1)
+        shifted = displacements - np.linalg.lstsq(along, moves)[0]
+        held: np.ndarray = ((shifted @ np.linalg.inv(cell)) * self.free) @ cell
+        return held
