@@ -137,6 +137,20 @@ def test_transformation_and_optimizer_take_any_option(random_weights, perovskite
         DeepRelaxOptimizer(rocksalt(), relaxer=Relaxer(random_weights), vacuum="none")
 
 
+@pytest.mark.parametrize("hold", ["a", "c", "ab", "volume", "shape"])
+def test_a_symmetric_crystal_holds_as_a_lopsided_one_does(random_weights, hold):
+    """Symmetry that what is held breaks is not averaged over: it would take from what is free."""
+    relaxers = [
+        Relaxer(random_weights, hold=hold, keep_symmetry=keep, always_move=True)
+        for keep in (True, False)
+    ]
+    for atoms in (bulk("MgO", "rocksalt", a=4.4), bulk("MgO", "wurtzite", a=3.3, c=5.0)):
+        kept, plain = (relaxer.relax(atoms).structure for relaxer in relaxers)
+        np.testing.assert_allclose(kept.cell, plain.cell, atol=1e-6)
+        doubled = relaxers[0].relax(atoms * (1, 1, 2)).structure
+        np.testing.assert_allclose(doubled.cell[:] / [[1], [1], [2]], kept.cell, atol=1e-6)
+
+
 # Constraints in combination
 
 

@@ -17,6 +17,7 @@ from deeprelax_ase.structures.ase_adapter import HELD, copied_atoms, fixed_direc
 from deeprelax_ase.structures.ase_adapter import broken_constraint as broken_in_atoms
 from deeprelax_ase.structures.ase_adapter import stale_in as stale_in_atoms
 from deeprelax_ase.structures.crystal import Crystal, complete_cell, exp_symmetric, log_symmetric
+from deeprelax_ase.structures.held import strain_freedom
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.pymatgen_adapter import copied_structure, relaxed_structure
 from deeprelax_ase.structures.pymatgen_adapter import stale_in as stale_in_structure
@@ -186,15 +187,19 @@ class StructureInput:
         """The crystal as it repeats, and its space group.
 
         Beside vacuum that is the group of the sheet, wire or molecule by itself, or that of the
-        lattice which they form, whichever has more operations.
+        lattice which they form, whichever has more operations; of these, those that leave what
+        is held of the cell.
         """
-        group = find_space_group(self.crystal)
+        crystal, group = self.crystal, find_space_group(self.crystal)
         if len(self.rotations):
             lattice = replace(self.crystal, pbc=self.repeats)
             whole = find_space_group(lattice)
             if whole is not None and (group is None or whole.order > group.order):
-                return lattice, whole
-        return self.crystal, group
+                crystal, group = lattice, whole
+        held = crystal.held_strain
+        if group is not None and len(held):
+            group = group.keeping(strain_freedom(held, crystal.cell, np.ones(3, dtype=bool)))
+        return crystal, group
 
     def hold_strain(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
         """Deformation without the strains that are held."""
