@@ -1,19 +1,20 @@
 """What INCAR, pw.x inputs and CASTEP inputs say is obeyed."""
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
-from deeprelax_ase.structures.poscar_text import read_poscar_text
-from deeprelax_ase.structures.pw_text import read_pw_text
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
-from deeprelax_ase.structures.castep_calculation import read_castep_calculation
+from deeprelax_ase.structures.castep_calculation import read_castep_calculation, read_param_beside
 from deeprelax_ase.structures.held import Held, strain_freedom
+from deeprelax_ase.structures.poscar_text import read_poscar_text
 from deeprelax_ase.structures.pw_calculation import read_pw_calculation
+from deeprelax_ase.structures.pw_text import read_pw_text
 from deeprelax_ase.structures.validation import StructureError
 from deeprelax_ase.structures.vasp_calculation import read_tags, read_vasp_calculation
 
@@ -55,6 +56,19 @@ VASP = {
     "custodian": ("SYSTEM = run; NSW = 60 ; IBRION = 1 ; ISIF = 3 # restarted\n", ALL),
     "hand": ("  NSW=20 ! steps\n  IBRION=3\n  ISIF=3\n  POTIM=0.1\n", ALL),
     "continued": ("NSW = \\\n 40\nIBRION = 2\nISIF = 3\n", ALL),
+    "manual": (
+        " NSW = 9 number of steps\n IBRION = 2 ionic relax: 0-MD\n ISIF = 3 stress, relaxation\n",
+        ALL,
+    ),
+    "tags in a text": (
+        f'{RELAXATION}ISIF = 3\nWANNIER90_WIN = "\nNSW = 0\nISIF = 2 # no\n"\n',
+        ALL,
+    ),
+    "inches": (f'SYSTEM = 5" wafer\n{RELAXATION}ISIF = 3\n', ALL),
+    "tabs": ("nsw\t=\t5;\tIbrion=1;ISIF\t= 4 ! kept\n", ALL - {"volume"}),
+    "Fortran": ("NSW = 5d1\nIBRION = 2.\nISIF = 3\nPSTRESS = 0.d0\n", ALL),
+    "old Mac": ("NSW=3\rIBRION=2\rISIF=8\r", ALL - {"shape"}),
+    "images 0": (f"{RELAXATION}IMAGES = 0\nISIF = 3", ALL),
     "isif 0": (f"{RELAXATION}ISIF = 0\n", {"positions"}),
     "isif 1": (f"{RELAXATION}ISIF = 1\n", {"positions"}),
     "isif 2": (f"{RELAXATION}ISIF = 2\n", {"positions"}),
@@ -67,7 +81,7 @@ VASP = {
     "isif 8": (f"{RELAXATION}ISIF = 8\n", ALL - {"shape"}),
     "c free": (f"{RELAXATION}ISIF = 3\nLATTICE_CONSTRAINTS = F F T\n", ALL - {"ab"}),
     "c held": (
-        f"{RELAXATION}ISIF = 3\nLATTICE_CONSTRAINTS = .TRUE. .TRUE. .FALSE.\n",
+        f"{RELAXATION}ISIF = 3\nLATTICE_CONSTRAINTS = .TRUE. .t. .False. not along z\n",
         ALL - {"c"},
     ),
     "pressure on a held cell": (f"{RELAXATION}ISIF = 2\nPSTRESS = 500\n", {"positions"}),
@@ -91,6 +105,11 @@ VASP_REFUSED = {
     "no value": ("NSW =\nIBRION = 2\n", "NSW has no value"),
     "isif 9": (f"{RELAXATION}ISIF = 9\n", "none of 0 to 8"),
     "odd constraints": (f"{RELAXATION}ISIF = 3\nLATTICE_CONSTRAINTS = T F\n", "three of .TRUE."),
+    "dimer of VTST": ("NSW = 50\nIBRION = 3\nISIF = 2\nICHAIN = 2\n", "saddle point"),
+    "negative": ("NSW = -5\nIBRION = 2\nISIF = 3\n", "no atom moves"),
+    "endless": ("NSW = 1e400\nIBRION = 2\n", "NSW = 1e400 has to be one number"),
+    "nan": ("NSW = nan\nIBRION = 2\n", "NSW = nan has to be one number"),
+    "two numbers": (f"{RELAXATION}ISIF = 3 2\n", "ISIF = 3 2 has to be one number"),
     "half a step": ("NSW = 2.5\nIBRION = 2\n", "whole number"),
 }
 
@@ -169,6 +188,71 @@ def test_vasp_reads_a_compressed_incar(tmp_path):
         read_vasp_calculation(folder)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "latin-1"])
+def test_vasp_reads_an_incar_in_any_encoding(tmp_path, encoding):
+    folder = run_folder(tmp_path / "run", "")
+    (folder / "INCAR").write_bytes("NSW = 5\nIBRION = 2\nISIF = 4 # für\n".encode(encoding))
+    assert read_vasp_calculation(folder).held.names == {"volume"}
+
+
+def test_vasp_an_incar_that_is_there_and_cannot_be_read(call, tmp_path):
+    """One that leads nowhere is not the same as none."""
+    for name, make in {
+        "link": lambda incar: incar.symlink_to("nowhere"),
+        "folder": lambda incar: incar.mkdir(),
+        "binary": lambda incar: incar.write_bytes(bytes(range(256))),
+    }.items():
+        folder = run_folder(tmp_path / name, "")
+        (folder / "INCAR").unlink()
+        make(folder / "INCAR")
+        before = (folder / "POSCAR").read_bytes()
+        for command in ("vasp", "relax"):
+            result = call(command, folder if command == "vasp" else folder / "POSCAR")
+            assert result.exit_code == 1
+            assert result.stderr.count("INCAR cannot be read") == 1, result.stderr
+        assert [file.name for file in sorted(folder.iterdir())] == ["INCAR", "POSCAR"]
+        assert (folder / "POSCAR").read_bytes() == before
+
+
+def test_vasp_an_image_by_any_path(tmp_path, monkeypatch):
+    folder = run_folder(tmp_path / "neb" / "03", RELAXATION)
+    (tmp_path / "neb" / "INCAR").write_text("IMAGES = 4\n")
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    assert "IMAGES = 4" in read_vasp_calculation(Path("..")).refusal
+    monkeypatch.chdir(folder)
+    assert "IMAGES = 4" in read_vasp_calculation(Path()).refusal
+
+
+def test_vasp_a_folder_above_that_cannot_be_read_is_named(tmp_path):
+    folder = run_folder(tmp_path / "above" / "run", RELAXATION)
+    (tmp_path / "above" / "INCAR").write_text("IMAGES 4\n")
+    with pytest.raises(StructureError, match=r"above/INCAR has the line 'IMAGES 4'"):
+        read_vasp_calculation(folder)
+
+
+def test_relax_takes_the_incar_of_the_same_ending(call, tmp_path):
+    """What custodian keeps of each step of a run."""
+    folder = run_folder(tmp_path / "run", f"{RELAXATION}ISIF = 3\n")
+    (folder / "INCAR.relax1.gz").write_bytes(gzip.compress(f"{RELAXATION}ISIF = 2\n".encode()))
+    (folder / "INCAR.relax2").write_text("NSW = 0\n")
+    for ending in (".relax1", ".relax2", ".orig"):
+        (folder / f"POSCAR{ending}").write_bytes((folder / "POSCAR").read_bytes())
+    assert "ISIF = 2: the cell is kept" in call("relax", folder / "POSCAR.relax1").output
+    assert "INCAR.relax2 asks for a static" in call("relax", folder / "POSCAR.relax2").output
+    free = call("relax", folder / "POSCAR.orig")
+    assert free.exit_code == 0
+    assert "kept" not in free.output
+
+
+def test_vasp_optcell_holds_what_is_not_read(tmp_path):
+    folder = run_folder(tmp_path / "run", f"{RELAXATION}ISIF = 3\n")
+    (folder / "OPTCELL").write_text("110\n")
+    assert "OPTCELL holds part of the cell" in read_vasp_calculation(folder).refusal
+    (folder / "INCAR").write_text(f"{RELAXATION}ISIF = 2\n")
+    assert read_vasp_calculation(folder).held.names == {"cell"}
+
+
 def test_tags_are_read_as_vasp_reads_them():
     text = "system = a # NSW = 1\nNSW = 2; ISIF = 3 ! ISIF = 2\nMAGMOM = 1 \\\n 2\nNSW = 2\n"
     assert read_tags(text) == {"SYSTEM": "a", "NSW": "2", "ISIF": "3", "MAGMOM": "1   2"}
@@ -224,6 +308,12 @@ QE = {
     "fixc": (pw(cell="cell_dofree = 'fixc'"), ALL - {"c"}),
     "epitaxial_ab": (pw(cell="cell_dofree = 'epitaxial_ab'"), ALL - {"ab"}),
     "ibrav": (pw(cell="cell_dofree = 'ibrav'"), ALL),
+    "default": (pw(cell="cell_dofree = 'default'"), ALL),
+    "ibrav and z": (pw(cell="cell_dofree = 'ibrav+z'"), ALL - {"ab"}),
+    "one line": (pw("calculation='vc-relax', nstep = 50, title = 'press = 5 / x'"), ALL),
+    "over lines": (pw(cell="cell_dofree =\n  'z' press\n = 0"), ALL - {"ab"}),
+    "comments": (pw(cell="! cell_dofree = 'x'\n press = 0.d0 ! / press = 5\n"), ALL),
+    "elsewhere": (pw(control="calculation = 'vc-relax'", system=", press = 3"), ALL),
 }
 QE_REFUSED = {
     "scf": (pw("calculation = 'scf'"), "a single point"),
@@ -232,8 +322,14 @@ QE_REFUSED = {
     "vc-md": (pw("calculation='vc-md'"), "molecular dynamics"),
     "bands": (pw("calculation='bands'"), "bands"),
     "pressure": (pw(cell="press = 50.0"), "press = 50.0 asks for an external pressure"),
-    "unknown freedom": (pw(cell="cell_dofree = 'sideways'"), "none that pw.x knows"),
-    "bond held": (f"{pw()}CONSTRAINTS\n1\n'distance' 1 2 2.1\n", "the card CONSTRAINTS"),
+    "no number": (pw(cell="press = high"), "press = high has to be a number"),
+    "two freedoms": (pw(cell="cell_dofree = 'xy+z'"), "is unknown: pw.x takes"),
+    "no steps": (pw("calculation = 'vc-relax', nstep = 0"), "nstep = 0"),
+    "unknown freedom": (
+        pw(cell="cell_dofree = 'sideways'"),
+        "is unknown: pw.x takes all",
+    ),
+    "bond held": (f"{pw()}constraints\n1\n'distance' 1 2 2.1\n", "the card CONSTRAINTS"),
 }
 
 
@@ -251,6 +347,17 @@ def test_qe_moves_what_the_run_would_move(call, tmp_path, name):
     )
     changed = change(before, after)
     assert {part for part, did in changed.items() if did} == moved
+
+
+def test_qe_says_that_a_skewed_cell_is_kept_as_a_whole(call, tmp_path):
+    """No symmetric strain changes the x of the first vector alone: that is not told as a part."""
+    text = pw(cell="cell_dofree = 'x'").replace("0 4.488 0", "0.3 4.488 0.2")
+    (tmp_path / "pw.in").write_text(text)
+    result = call("qe", tmp_path / "pw.in")
+    assert result.exit_code == 0
+    assert "cell_dofree = 'x': the cell is kept" in result.stderr
+    cell = read_pw_text((tmp_path / "pw.in").read_text()).cell
+    np.testing.assert_allclose(cell, read_pw_text(text).cell, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", QE_REFUSED)
@@ -330,6 +437,17 @@ def test_castep_task_and_functional():
     assert not found.refusal
     assert found.functional == "PBEsol"
     assert found.held.positions
+
+
+def test_castep_pressure_of_zero_has_a_unit(tmp_path):
+    rows = "eV/ang**3\n0.0E+00 0 0\n0 0\n0.0d0"
+    block = f"%BLOCK EXTERNAL_PRESSURE\n{rows}\n%ENDBLOCK EXTERNAL_PRESSURE\n"
+    assert not read_castep_calculation(CASTEP + block, CELL).refusal
+    block = block.replace("0.0d0", "1e-3")
+    assert read_castep_calculation(CASTEP + block, CELL).refusal
+    (tmp_path / "MgO.param").write_text("task : GeometryOptimization\n")
+    for name in ("MgO.cell", "MgO.cell.gz"):
+        assert "Geometry" in (read_param_beside(tmp_path / name) or "")
 
 
 def test_castep_block_that_cannot_be_read():

@@ -7,16 +7,28 @@ import pytest
 import spglib
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
-from ase.constraints import FixAtoms, FixBondLength, FixBondLengths
-from ase.filters import FrechetCellFilter
+from ase.constraints import (
+    FixAtoms,
+    FixBondLength,
+    FixBondLengths,
+    FixCartesian,
+    FixCom,
+    FixedLine,
+    FixedPlane,
+    FixScaled,
+)
+from ase.filters import Filter, FrechetCellFilter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
+from pymatgen.core.surface import SlabGenerator
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from deeprelax_ase import DeepRelaxOptimizer, DeepRelaxTransformation, Relaxer
+from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.structures.held import HOLDS
 from deeprelax_ase.structures.stale import stale_names
+from deeprelax_ase.structures.validation import StructureError
 
 
 def rocksalt():
@@ -125,6 +137,20 @@ def test_transformation_and_optimizer_take_any_option(random_weights, perovskite
         DeepRelaxOptimizer(rocksalt(), relaxer=Relaxer(random_weights), vacuum="none")
 
 
+@pytest.mark.parametrize("hold", ["a", "c", "ab", "volume", "shape"])
+def test_a_symmetric_crystal_holds_as_a_lopsided_one_does(random_weights, hold):
+    """Symmetry that what is held breaks is not averaged over: it would take from what is free."""
+    relaxers = [
+        Relaxer(random_weights, hold=hold, keep_symmetry=keep, always_move=True)
+        for keep in (True, False)
+    ]
+    for atoms in (bulk("MgO", "rocksalt", a=4.4), bulk("MgO", "wurtzite", a=3.3, c=5.0)):
+        kept, plain = (relaxer.relax(atoms).structure for relaxer in relaxers)
+        np.testing.assert_allclose(kept.cell, plain.cell, atol=1e-6)
+        doubled = relaxers[0].relax(atoms * (1, 1, 2)).structure
+        np.testing.assert_allclose(doubled.cell[:] / [[1], [1], [2]], kept.cell, atol=1e-6)
+
+
 # Constraints in combination
 
 
@@ -159,6 +185,134 @@ def test_a_fixed_atom_in_a_fixed_bond_is_where_it_was_or_refused(random_weights)
                     assert new == pytest.approx(old, abs=1e-6)
 
 
+SKEW = np.array([[0, 0.2, 0], [0, 0, 0.1], [0.3, 0, 0]])
+PARTIAL = [FixCartesian([0, 1], (True, False, False)), FixScaled([0], (True, True, False))]
+PARTIAL += [FixedPlane([0], [1, 1, 0]), FixedLine([0, 3], [1, 1, 0])]
+
+
+def still_obeys(constraint, before, after):
+    """Whether a constraint leaves atoms where they are, seen from the deformed cell."""
+    start, positions = before.copy(), after.positions.copy()
+    start.set_constraint()
+    start.set_cell(after.cell, scale_atoms=True)
+    constraint.copy().adjust_positions(start, positions)
+    return np.abs(positions - after.positions).max() < 1e-8
+
+
+@pytest.mark.parametrize("constraint", PARTIAL, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("passes", [1, 3])
+def test_what_is_fixed_in_part_is_fixed_while_the_cell_changes(random_weights, constraint, passes):
+    atoms = rocksalt()
+    atoms.set_cell(atoms.cell[:] + SKEW, scale_atoms=True)
+    atoms.set_constraint(constraint.copy())
+    result = Relaxer(random_weights, passes=passes, always_move=True).relax(atoms)
+    assert result.status == "relaxed"
+    assert abs(result.volume_change) > 1e-4
+    assert still_obeys(constraint, atoms, result.structure)
+
+
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        [FixedPlane([0], [1, 1, 0]), FixedLine([0], [0, 1, 0])],
+        [FixedLine([0], [1, 1, 0]), FixBondLength(0, 1)],
+        [FixCartesian([0], (True, True, False)), FixBondLength(0, 1)],
+        [FixBondLength(0, 1), FixCartesian([0, 1], (True, True, False))],
+        [FixCartesian([0], (False, True, False)), FixScaled([0], (True, False, False))],
+        [FixAtoms([0]), FixCom()],
+    ],
+)
+def test_every_constraint_holds_or_the_structure_is_refused(random_weights, constraints):
+    for relax_cell in (False, True):
+        atoms = rocksalt()
+        atoms.set_cell(atoms.cell[:] + SKEW, scale_atoms=True)
+        atoms.set_constraint(constraints)
+        relaxer = Relaxer(random_weights, relax_cell=relax_cell, always_move=True)
+        result = relaxer.relax(atoms)
+        if result.status == "refused":
+            assert [note.code for note in result.notes] == ["constraints_contradict"]
+            np.testing.assert_array_equal(result.structure.positions, atoms.positions)
+            continue
+        for constraint in constraints:
+            if not isinstance(constraint, FixBondLengths):
+                assert still_obeys(constraint, atoms, result.structure)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        FixCartesian([0], (True, True, False)),
+        FixCartesian([0], (False, False, True)),
+        FixScaled([0], (True, True, False)),
+        FixedPlane([0], [1, 1, 0]),
+        FixedLine([0], [1, 1, 0]),
+    ],
+    ids=str,
+)
+def test_one_fixed_atom_changes_nothing_but_where_the_crystal_is(random_weights, constraint):
+    relaxer = Relaxer(random_weights, relax_cell=False, always_move=True)
+    atoms = rocksalt()
+    free = relaxer.relax(atoms).structure
+    atoms.set_constraint(constraint.copy())
+    fixed = relaxer.relax(atoms).structure
+    shifts = fixed.positions - free.positions
+    np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:1], (8, 3)), atol=1e-9)
+
+
+@pytest.mark.parametrize("flag", [["T", "F", "T"], "F", [True, False], [[True]], [0.5, 1, 1]])
+def test_flags_that_cannot_be_read_are_not_taken_for_free(random_weights, flag):
+    structure = Structure(Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    structure.add_site_property("selective_dynamics", [flag, [True] * 3])
+    if flag == [[True]]:
+        assert Relaxer(random_weights).relax(structure).is_sound
+        return
+    with pytest.raises(StructureError, match="selective_dynamics of site 0 is"):
+        Relaxer(random_weights).relax(structure)
+
+
+def test_a_constraint_on_an_atom_that_is_not_there(random_weights):
+    atoms = rocksalt()
+    atoms.set_constraint(FixAtoms([20]))
+    with pytest.raises(StructureError, match="none of the 8"):
+        Relaxer(random_weights).relax(atoms)
+
+
+@pytest.mark.parametrize("lean", [0.0, 1.2])
+def test_fixed_atoms_of_a_slab_whose_vacuum_leans(random_weights, lean):
+    slab = fcc111("Al", (1, 1, 4), vacuum=9.0)
+    slab.pbc = True
+    slab.rattle(0.05, seed=1)
+    slab.cell[2] += [lean, lean / 2, 0]
+    flags = [[False] * 3, [False, False, True], [True] * 3, [True] * 3]
+    properties = {"selective_dynamics": flags}
+    structure = Structure(
+        slab.cell[:], ["Al"] * 4, slab.get_scaled_positions(False), site_properties=properties
+    )
+    result = Relaxer(random_weights, allow_unseen=True, always_move=True).relax(structure)
+    assert result.status == "relaxed"
+    assert result.strain.any()
+    moved = result.structure.frac_coords - structure.frac_coords
+    assert np.abs(moved * ~np.array(flags)).max() < 1e-12
+    height = [
+        abs(np.linalg.det(s.lattice.matrix)) / np.linalg.norm(np.cross(*s.lattice.matrix[:2]))
+        for s in (structure, result.structure)
+    ]
+    assert height[0] == pytest.approx(height[1], abs=1e-9)
+
+
+def test_a_filter_around_a_filter_is_refused():
+    for outer in (FrechetCellFilter, Filter):
+        arguments = {"indices": [0]} if outer is Filter else {}
+        with pytest.raises(ValueError, match="put one filter around the atoms"):
+            DeepRelaxOptimizer(outer(FrechetCellFilter(rocksalt()), **arguments))
+
+
+@pytest.mark.parametrize("hold", [["c"], ("a", "b"), 5, True])
+def test_hold_is_a_text(hold):
+    with pytest.raises(ValueError, match="with commas between"):
+        RelaxOptions(hold=hold)
+
+
 # Stale data
 
 
@@ -167,7 +321,8 @@ def test_a_fixed_atom_in_a_fixed_bond_is_where_it_was_or_refused(random_weights)
     [
         "energy", "REF_energy", "REF_forces", "mace_forces", "MACE_stress", "dft_virials",
         "free_energy", "freeEnergy", "momenta", "velocities", "e_above_hull", "pressure", "stress",
-        "magforces", "total_energy", "node_energy", "atomic_dipole",
+        "magforces", "density", "volume", "ehull", "Efermi", "etotal",
+        "total_energy", "node_energy", "atomic_dipole",
     ],
 )  # fmt: skip
 def test_names_that_belong_to_a_geometry(name):
@@ -204,6 +359,34 @@ def test_what_belongs_to_the_old_geometry_of_a_structure_is_dropped(random_weigh
     relaxed = Relaxer(random_weights, always_move=True).relax(perovskite)
     assert set(relaxed.structure.site_properties) == {"magmom", "tag"}
     assert relaxed.structure.properties == {"origin": "test"}
+
+
+def test_what_is_stale_inside_of_what_stays_is_dropped(random_weights, perovskite):
+    inside = {"calc": {"energy": 1, "code": "VASP", "ionic": {"forces": [1]}}, 3: {"stress": 1}}
+    atoms = rocksalt()
+    atoms.info |= inside
+    perovskite.properties |= {"calc": inside["calc"]}
+    kept = {"code": "VASP", "ionic": {}}
+    relaxer = Relaxer(random_weights, always_move=True)
+    result = relaxer.relax(atoms)
+    assert result.structure.info == {"calc": kept, 3: {}}
+    assert "calc.energy, calc.ionic.forces, 3.stress" in result.message
+    assert relaxer.relax(perovskite).structure.properties["calc"] == kept
+    assert atoms.info["calc"]["energy"] == 1
+    assert perovskite.properties["calc"]["energy"] == 1
+
+
+def test_the_energy_of_a_slab_is_dropped(random_weights):
+    bulk_mgo = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.3), ["Mg", "O"], [[0] * 3, [0.5] * 3]
+    )
+    slab = SlabGenerator(bulk_mgo, (1, 0, 0), 6, 14).get_slab()
+    slab.energy = -5.0
+    result = Relaxer(random_weights, always_move=True).relax(slab)
+    assert result.status == "relaxed"
+    assert result.structure.energy is None
+    assert "dropped, being of the unrelaxed atoms: energy" in result.message
+    assert slab.energy == -5.0
 
 
 def test_what_is_unchanged_keeps_what_is_known_of_it(random_weights):

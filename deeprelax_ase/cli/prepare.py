@@ -266,6 +266,9 @@ def _from_cif(path: Path, way: _Way) -> str:
     from deeprelax_ase.structures.write_files import as_structure
 
     folder = path.with_suffix("")
+    if path.name.upper().startswith(("POSCAR", "CONTCAR")):
+        msg = f"{path} is a file of a run: name its folder, {path.parent}"
+        raise ValueError(msg)
     if folder.exists():
         msg = f"{folder} exists: it would be the run folder of {path}; remove or rename it"
         raise ValueError(msg)

@@ -97,6 +97,12 @@ def check_target(target: Any, name: str) -> None:
             "such as ase.filters.FrechetCellFilter around one"
         )
         raise ValueError(msg)
+    if isinstance(target, Filter) and not isinstance(target.atoms, Atoms):
+        msg = (
+            f"{name} cannot relax a filter around a {type(target.atoms).__name__}: put one filter "
+            "around the atoms, and constraints on them"
+        )
+        raise ValueError(msg)
     pressure = getattr(target, "scalar_pressure", 0.0)
     if pressure:
         msg = (

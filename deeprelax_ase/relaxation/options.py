@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     Functional = Literal["unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW"]
     Vacuum = Literal["auto", "none"]
     Method = Literal["joint", "bed"]
+    Hold = str | None
 else:  # wrong ones are told of below, in a sentence
     Functional = Vacuum = Method = str
+    Hold = Any
 
 
 def _text(text: str) -> dict[str, str]:
@@ -64,7 +66,7 @@ class RelaxOptions:
     relax_cell: bool = field(
         default=True, metadata=_text("Move atoms only: the same as --hold cell.")
     )
-    hold: str | None = field(
+    hold: Hold = field(
         default=None, metadata=_text(f"Keep {', '.join(HOLDS)}; several with commas between.")
     )
     vacuum: Vacuum = field(
@@ -101,6 +103,9 @@ class RelaxOptions:
             raise ValueError(msg)
         if not isinstance(self.passes, int | np.integer) or not 1 <= self.passes <= MOST_PASSES:
             msg = f"passes is {self.passes!r}: it has to be a whole number from 1 to {MOST_PASSES}"
+            raise ValueError(msg)
+        if self.hold is not None and not isinstance(self.hold, str):
+            msg = f"hold is {self.hold!r}: give names with commas between, such as 'volume,c'"
             raise ValueError(msg)
         Held.of(self.hold)
 

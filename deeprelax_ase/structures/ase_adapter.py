@@ -3,16 +3,27 @@
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixScaled
-from jaxtyping import Bool, Float
+from ase.constraints import (
+    FixAtoms,
+    FixBondLengths,
+    FixCartesian,
+    FixedLine,
+    FixedPlane,
+    FixScaled,
+)
+from jaxtyping import Bool, Float, Int
 
 from deeprelax_ase.structures.crystal import Crystal
-from deeprelax_ase.structures.stale import stale_names
-from deeprelax_ase.structures.validation import disordered
+from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
+from deeprelax_ase.structures.validation import StructureError, disordered
 
 _LARGEST_STRAIN_STEP = 0.1
 _FULL = 1e-3
 _SAME_LENGTH = 1e-6
+HELD = 1e-8
+"""What is fixed may be so far (Å) from where it was: rounding."""
+_EXACT = (FixAtoms, FixCartesian, FixScaled, FixedLine, FixedPlane)
+"""Constraints that a move obeys to within `HELD`; the others are solved for, to `_SAME_LENGTH`."""
 
 
 def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
@@ -26,14 +37,11 @@ def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
         for site in occupancy.values():
             if len(site) > 1 or any(abs(value - 1) > _FULL for value in site.values()):
                 raise disordered(site)
-    free = np.ones((len(atoms), 3), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            free[constraint.index] = False
-        elif isinstance(constraint, FixScaled):
-            free[np.ix_(constraint.index, constraint.mask)] = False
-        elif isinstance(constraint, FixCartesian) and constraint.mask.all():
-            free[constraint.index] = False
+    try:
+        free = _free_coordinates(atoms)
+    except IndexError as error:
+        msg = f"a constraint names an atom that is none of the {len(atoms)}: {error}"
+        raise StructureError(msg) from error
     crystal = Crystal(
         atoms.numbers.astype(np.int64),
         atoms.positions.astype(float),
@@ -43,18 +51,70 @@ def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     return crystal, free
 
 
+def _free_coordinates(atoms: Atoms) -> Bool[np.ndarray, "atoms 3"]:
+    """Fractional coordinates that no constraint fixes."""
+    free = np.ones((len(atoms), 3), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            free[constraint.index] = False
+        elif isinstance(constraint, FixScaled):
+            free[np.ix_(constraint.index, constraint.mask)] = False
+        elif isinstance(constraint, FixCartesian) and constraint.mask.all():
+            free[constraint.index] = False
+    return free
+
+
+def fixed_directions(
+    atoms: Atoms,
+) -> tuple[Int[np.ndarray, " fixed"], Float[np.ndarray, "fixed 3"]]:
+    """Atoms that constraints fix along Cartesian directions, and unit vectors along these."""
+    indices: list[int] = []
+    directions: list[np.ndarray] = []
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixCartesian) and not constraint.mask.all():
+            along = np.eye(3)[constraint.mask]
+        elif isinstance(constraint, FixedPlane):
+            along = np.reshape(constraint.dir, (1, 3))
+        elif isinstance(constraint, FixedLine):
+            along = np.linalg.svd(np.reshape(constraint.dir, (1, 3)))[2][1:]
+        else:
+            continue
+        for index in np.atleast_1d(constraint.index).tolist():
+            indices += [index] * len(along)
+            directions += [*along]
+    return np.array(indices, dtype=np.int64), np.reshape(directions, (-1, 3)).astype(float)
+
+
 def stale_in(atoms: Atoms) -> list[str]:
     """Names in `info` and `arrays` of what belongs to the geometry of now."""
-    own = {"numbers", "positions"}
-    return stale_names(name for name in (*atoms.info, *atoms.arrays) if name not in own)
+    return [*stale_entries(atoms.info), *stale_names(atoms.arrays)]
 
 
-def broken_bonds(before: Atoms, after: Atoms) -> str | None:
-    """Name a bond of fixed length that has another length now, or None."""
-    for constraint in _rigid_bonds(before):
-        for i, j in constraint.pairs:
-            old, new = before.get_distance(i, j, mic=True), after.get_distance(i, j, mic=True)
-            if constraint.bondlengths is None and abs(new - old) > _SAME_LENGTH:
+def broken_constraint(before: Atoms, after: Atoms) -> str | None:
+    """Say which constraint of atoms does not hold after a move, or None.
+
+    ASE applies constraints one after the other, so that a later one can undo an earlier one. One
+    that holds moves nothing when it is applied once more.
+    """
+    start = before.copy()
+    start.set_cell(after.cell, scale_atoms=True, apply_constraint=False)
+    for constraint in start.constraints:
+        if isinstance(constraint, FixBondLengths):
+            continue
+        positions = after.positions.copy()
+        constraint.adjust_positions(start, positions)
+        moved = np.abs(positions - after.positions).max(axis=1)
+        if moved.max() > (HELD if isinstance(constraint, _EXACT) else _SAME_LENGTH):
+            atom, name = int(moved.argmax()), type(constraint).__name__
+            return f"{name} would move atom {atom} by another {moved[atom]:.2g} Å"
+    for constraint in start.constraints:
+        if not isinstance(constraint, FixBondLengths):
+            continue
+        for k, (i, j) in enumerate(constraint.pairs):
+            given = constraint.bondlengths
+            old = before.get_distance(i, j, mic=True) if given is None else given[k]
+            new = after.get_distance(i, j, mic=True)
+            if abs(new - old) > _SAME_LENGTH:
                 return f"the bond of atoms {i} and {j} is fixed at {old:.4f} Å, and is {new:.4f} Å"
     return None
 
@@ -103,9 +163,9 @@ def move_atoms(
     """
     if isinstance(atoms.calc, SinglePointCalculator):
         atoms.calc = None
-    for name in stale_in(atoms):
-        atoms.info.pop(name, None)
-        atoms.arrays.pop(name, None)
+    atoms.info = without_stale(atoms.info)
+    for name in stale_names(atoms.arrays):
+        del atoms.arrays[name]
     if not atoms.constraints:
         atoms.set_cell(cell)
         atoms.positions[:] = positions

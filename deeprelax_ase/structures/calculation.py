@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from deeprelax_ase.structures.held import Held
+import numpy as np
+
+from deeprelax_ase.structures.held import Held, strain_freedom
 from deeprelax_ase.structures.notes import Note
-from deeprelax_ase.structures.read_structure import HeldStructure
+from deeprelax_ase.structures.read_structure import HeldStructure, plain_crystal
 from deeprelax_ase.structures.validation import StructureError
 
 
@@ -57,6 +59,15 @@ def apply_calculation(
             )
             raise StructureError(msg)
         calculation = replace(calculation, held=Held(), reason="")
+    held = calculation.held
+    if len(held.rows):
+        crystal = plain_crystal(structure)
+        everywhere = np.ones(3, dtype=bool)
+        rows = held.strain_rows(crystal.cell, everywhere)
+        if not strain_freedom(rows, crystal.cell, everywhere).any():
+            # All strains are symmetric: of a skewed cell, none may change one component alone.
+            held = Held(held.names - {"volume", "shape"}) | Held.of("cell")
+            calculation = replace(calculation, held=held)
     notes = [*_notes(calculation, functional)]
     known = calculation.functional if calculation.functional != "unknown" else None
     return HeldStructure(structure, calculation.held, tuple(notes), functional or known)

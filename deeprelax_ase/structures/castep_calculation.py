@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from deeprelax_ase.structures.calculation import Calculation, refused
+from deeprelax_ase.structures.file_text import decode, read_bytes, split_name
 from deeprelax_ase.structures.held import Held, held_lengths_and_angles
 from deeprelax_ase.structures.validation import StructureError
 
@@ -42,9 +43,7 @@ def read_castep_calculation(
         if "XC_FUNCTIONAL" in given:
             functional = _FUNCTIONALS.get(given["XC_FUNCTIONAL"].upper(), "unknown")
     keywords, blocks = _keywords(text), _blocks(text)
-    pressure = [
-        float(word) for word in re.findall(r"[-+]?\d*\.?\d+", blocks.get("EXTERNAL_PRESSURE", ""))
-    ]
+    pressure = [_number(word) for word in blocks.get("EXTERNAL_PRESSURE", "").split()]
     names = [name for flag, name in _FLAGS.items() if _is_true(keywords.get(flag, "false"))]
     held = Held(frozenset(names))
     reasons = [flag for flag in _FLAGS if _is_true(keywords.get(flag, "false"))]
@@ -61,8 +60,8 @@ def read_castep_calculation(
 
 def read_param_beside(path: Path) -> str | None:
     """Text of the .param file that goes with a .cell file, or None."""
-    param = path.with_suffix(".param")
-    return param.read_text(encoding="latin-1") if param.is_file() else None
+    param = path.with_name(f"{split_name(path)[0]}.param")
+    return decode(read_bytes(param)) if param.is_file() else None
 
 
 def _cell_constraints(block: str, cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "rows 9"]:
@@ -100,6 +99,14 @@ def _blocks(text: str) -> Mapping[str, str]:
     plain = re.sub(r"[!#;][^\n]*", "", text)
     found = re.findall(r"(?is)%block\s+(\w+)[^\n]*\n(.*?)%endblock", plain)
     return {name.upper(): body for name, body in found}
+
+
+def _number(word: str) -> float:
+    """A number; 0 for the name of a unit."""
+    try:
+        return float(re.sub("[dD]", "e", word))
+    except ValueError:
+        return 0.0
 
 
 def _is_true(word: str) -> bool:

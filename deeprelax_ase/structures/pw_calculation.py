@@ -4,13 +4,15 @@ Meanings are those of https://www.quantum-espresso.org/Doc/INPUT_PW.html.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from deeprelax_ase.structures.calculation import Calculation, refused
 from deeprelax_ase.structures.held import Held, held_entries
+from deeprelax_ase.structures.pw_namelists import namelists_of, number_of
+from deeprelax_ase.structures.pw_text import has_card, read_card
 from deeprelax_ase.structures.validation import StructureError
 
 _NOT_RELAXED = {
@@ -48,7 +50,7 @@ _FREE = {
     "epitaxial_bc": (0,),
 }
 """Cell vectors that may change."""
-_VALUE = r"('[^']*'|\"[^\"]*\"|[^\s,!]+)"
+_DIRECTIONS = ("x", "y", "z", "xy", "xz", "yz", "xyz")
 
 
 def read_pw_calculation(text: str, cell: Float[np.ndarray, "3 3"]) -> Calculation:
@@ -61,58 +63,51 @@ def read_pw_calculation(text: str, cell: Float[np.ndarray, "3 3"]) -> Calculatio
     Raises:
         StructureError: `cell_dofree` or `press` cannot be read.
     """
-    entries = _entries(text)
-    kind = entries.get("calculation", "scf").lower()
+    namelists = namelists_of(text)
+    control, system, cell_entries = (
+        namelists.get(one, {}) for one in ("control", "system", "cell")
+    )
+    kind = control.get("calculation", "scf").lower()
     if kind not in ("relax", "vc-relax"):
         what = _NOT_RELAXED.get(kind, "no relaxation")
         return refused(f"calculation = '{kind}' asks for {what}")
-    if entries.get("nstep", "1") == "0":
+    if _number(control, "nstep", 1.0) == 0:
         return refused("nstep = 0 asks for a single point: no atom moves")
-    if re.search(r"^\s*CONSTRAINTS\b", text, flags=re.IGNORECASE | re.MULTILINE):
+    if has_card(text, "CONSTRAINTS"):
         return refused("the card CONSTRAINTS holds distances or angles, which cannot be honoured")
-    functional = _functional(entries, text)
+    functional = _functional(system, text)
     if kind == "relax":
         return Calculation(Held.of("cell"), "calculation = 'relax'", functional)
-    press = entries.get("press", "0")
-    try:
-        pressure = float(re.sub("[dD]", "e", press))
-    except ValueError as error:
-        msg = f"press = {press} has to be a number"
-        raise StructureError(msg) from error
-    if pressure:
-        return refused(f"press = {press} asks for an external pressure")
-    freedom = entries.get("cell_dofree", "all")
+    if _number(cell_entries, "press", 0.0):
+        return refused(f"press = {cell_entries['press']} asks for an external pressure")
+    freedom = cell_entries.get("cell_dofree", "all")
     held = _held(freedom.lower(), cell)
     return Calculation(held, f"cell_dofree = '{freedom}'" if held else "", functional)
 
 
 def _held(freedom: str, cell: Float[np.ndarray, "3 3"]) -> Held:
     """What `cell_dofree` keeps of a cell."""
-    held = Held()
-    for part in freedom.split("+"):
-        if part in ("all", "ibrav"):
-            continue  # the symmetry of the crystal, and with it that of the lattice, stays
-        if part == "volume":
-            held |= Held.of("shape")
-        elif part == "shape":
-            held |= Held.of("volume")
-        elif part == "2dshape":
-            held |= Held(frozenset({"volume"}), held_entries(cell, _all_but_plane()))
-        elif part == "2dxy":
-            held |= Held(rows=held_entries(cell, _all_but_plane()))
-        elif part in _FREE:
-            kept = np.ones((3, 3), dtype=bool)
+    # The symmetry of the crystal, and with it that of the lattice (ibrav), always stays.
+    part = freedom.removeprefix("ibrav+")
+    if part in ("all", "default", "ibrav"):
+        return Held()
+    if part in ("volume", "shape"):
+        return Held.of("shape" if part == "volume" else "volume")
+    names = {"volume"} if part == "2dshape" else set()
+    if part in ("2dshape", "2dxy"):
+        kept = _all_but_plane()
+    else:
+        kept = np.ones((3, 3), dtype=bool)
+        if part in _FREE:
             kept[list(_FREE[part])] = False
-            held |= Held(rows=held_entries(cell, kept))
-        elif part and set(part) <= set("xyz"):
-            kept = np.ones((3, 3), dtype=bool)
-            for axis in map("xyz".index, part):
-                kept[axis, axis] = False
-            held |= Held(rows=held_entries(cell, kept))
+        elif part in _DIRECTIONS:
+            axes = ["xyz".index(letter) for letter in part]
+            kept[axes, axes] = False
         else:
-            msg = f"cell_dofree = '{freedom}' is none that pw.x knows"
+            known = ", ".join(("all", "ibrav", "volume", "shape", "2Dxy", "2Dshape", *_DIRECTIONS))
+            msg = f"cell_dofree = '{freedom}' is unknown: pw.x takes {known}, {', '.join(_FREE)}"
             raise StructureError(msg)
-    return held
+    return Held(frozenset(names), held_entries(cell, kept))
 
 
 def _all_but_plane() -> Bool[np.ndarray, "3 3"]:
@@ -122,13 +117,22 @@ def _all_but_plane() -> Bool[np.ndarray, "3 3"]:
     return kept
 
 
-def _functional(entries: Mapping[str, str], text: str) -> str | None:
+def _number(entries: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        return number_of(entries[name]) if name in entries else default
+    except ValueError as error:
+        msg = f"{name} = {entries[name]} has to be a number"
+        raise StructureError(msg) from error
+
+
+def _functional(system: Mapping[str, str], text: str) -> str | None:
     """Functional that `input_dft` names, or else the files of the pseudopotentials."""
-    if "vdw_corr" in entries and entries["vdw_corr"].lower() not in ("", "none"):
+    if system.get("vdw_corr", "none").lower() not in ("", "none"):
         return "unknown"
-    if "input_dft" in entries:
-        return _DFT.get(entries["input_dft"].lower(), "unknown")
-    found = {_of_pseudopotential(name) for name in _pseudopotentials(text)}
+    if "input_dft" in system:
+        return _DFT.get(system["input_dft"].lower(), "unknown")
+    species = read_card(text, "ATOMIC_SPECIES")[1] if has_card(text, "ATOMIC_SPECIES") else []
+    found = {_of_pseudopotential(row[2]) for row in species if len(row) > 2}  # noqa: PLR2004
     if None in found or not found:
         return None
     return found.pop() if len(found) == 1 else "unknown"
@@ -139,37 +143,3 @@ def _of_pseudopotential(name: str) -> str | None:
     return next(
         (known for pattern, known in _OF_PSEUDOPOTENTIAL if re.search(pattern, lower)), None
     )
-
-
-def _pseudopotentials(text: str) -> Iterable[str]:
-    """Names of the files of the card ATOMIC_SPECIES."""
-    lines = iter(text.splitlines())
-    for line in lines:
-        if re.match(r"\s*ATOMIC_SPECIES\b", line, flags=re.IGNORECASE):
-            break
-    for line in lines:
-        words = re.split(r"[!#]", line, maxsplit=1)[0].split()
-        if not words:
-            continue
-        if len(words) < 3 or not re.fullmatch(r"[-+.\deEdD]+", words[1]):  # noqa: PLR2004
-            return
-        yield words[2]
-
-
-def _entries(text: str) -> dict[str, str]:
-    """Entries of the namelists, with small names, without quotes."""
-    entries: dict[str, str] = {}
-    inside = False
-    for line in text.splitlines():
-        bare = re.sub(r"'[^']*'|\"[^\"]*\"", lambda m: "x" * len(m[0]), line)
-        mark = bare.find("!")
-        code = line if mark < 0 else line[:mark]
-        if code.lstrip().startswith("&"):
-            inside = True
-            code = code.lstrip().split(maxsplit=1)[1] if len(code.split()) > 1 else ""
-        if inside:
-            for name, value in re.findall(rf"([A-Za-z_]\w*)\s*=\s*{_VALUE}", code):
-                entries.setdefault(name.lower(), value.strip("'\"").strip())
-            if code.rstrip().endswith("/"):
-                inside = False
-    return entries

@@ -90,6 +90,26 @@ def dropped_cards(text: str) -> tuple[str, ...]:
     return tuple(sorted({card for card, _, _ in _lines(text) if card in _LEFT_OUT}))
 
 
+def has_card(text: str, name: str) -> bool:
+    """Whether a text has a card of this name."""
+    return any(card == name for card, _, _ in _lines(text))
+
+
+def read_card(text: str, name: str) -> tuple[str, list[list[str]]]:
+    """Unit of a card, in small, and the words of its lines.
+
+    Raises:
+        ValueError: There is none, or there are several.
+    """
+    found = [line for card, _, line in _lines(text) if card == name]
+    heads = [line for line in found if _CARD.match(line)]
+    if len(heads) != 1:
+        msg = f"the card {name} is there {len(heads)} times, and has to be there once"
+        raise ValueError(msg)
+    units = re.sub(r"[{}()]", " ", " ".join(_words(heads[0]))).lower().split()[1:2]
+    return "".join(units), [_words(line) for line in found if line != heads[0] and _words(line)]
+
+
 def with_atoms(text: str, atoms: Atoms) -> str:
     """Write the text with another cell and other positions, its atoms in the same order.
 
@@ -138,7 +158,7 @@ def _cell(text: str, system: Mapping[str, str]) -> tuple[Float[np.ndarray, "3 3"
     parameters = lattice_parameters(system, ibrav)
     if ibrav:
         return cell_of_ibrav(ibrav, parameters), parameters[0]
-    units, rows = _card(text, "CELL_PARAMETERS")
+    units, rows = read_card(text, "CELL_PARAMETERS")
     if len(rows) < 3:  # noqa: PLR2004 - three vectors
         msg = f"ibrav is 0, and CELL_PARAMETERS gives {len(rows)} of three vectors"
         raise ValueError(msg)
@@ -156,7 +176,7 @@ def _cell(text: str, system: Mapping[str, str]) -> tuple[Float[np.ndarray, "3 3"
 
 
 def _atoms(text: str, count: int | None, cell: Float[np.ndarray, "3 3"], alat: float) -> Atoms:
-    units, rows = _card(text, "ATOMIC_POSITIONS")
+    units, rows = read_card(text, "ATOMIC_POSITIONS")
     if count != len(rows):
         given = "does not give nat" if count is None else f"says nat is {count}"
         msg = f"{given}, and there are {len(rows)} positions"
@@ -207,21 +227,6 @@ def _three(words: Sequence[str]) -> list[float]:
         msg = f"{' '.join(words)!r} are no three numbers"
         raise ValueError(msg)
     return [number_of(word) for word in words[:3]]
-
-
-def _card(text: str, name: str) -> tuple[str, list[list[str]]]:
-    """Unit of a card, in small, and the words of its lines.
-
-    Raises:
-        ValueError: There is none, or there are several.
-    """
-    found = [line for card, _, line in _lines(text) if card == name]
-    heads = [line for line in found if _CARD.match(line)]
-    if len(heads) != 1:
-        msg = f"the card {name} is there {len(heads)} times, and has to be there once"
-        raise ValueError(msg)
-    units = re.sub(r"[{}()]", " ", " ".join(_words(heads[0]))).lower().split()[1:2]
-    return "".join(units), [_words(line) for line in found if line != heads[0] and _words(line)]
 
 
 def _check_k_points(text: str) -> None:

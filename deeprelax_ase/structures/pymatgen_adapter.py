@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from pymatgen.core import IStructure, Lattice
 
 from deeprelax_ase.structures.crystal import Crystal
-from deeprelax_ase.structures.stale import stale_names
+from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
 from deeprelax_ase.structures.validation import StructureError, disordered
 
 FULL = 1e-3
@@ -39,7 +39,7 @@ def read_sites(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 
     free = np.ones((len(structure), 3), dtype=bool)
     for site, flag in enumerate(flags or ()):
         if flag is not None:
-            free[site] = flag
+            free[site] = _free(flag, site)
     crystal = Crystal(
         np.array(numbers, dtype=np.int64),
         np.array(structure.cart_coords, dtype=float).reshape(-1, 3),
@@ -47,6 +47,21 @@ def read_sites(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 
         np.array(structure.lattice.pbc),
     )
     return crystal, free
+
+
+def _free(flag: Any, site: int) -> Bool[np.ndarray, "3"]:
+    """Read what of a site selective dynamics lets move: three truth values, or one for all."""
+    values = np.array(flag, dtype=object).ravel()
+    if values.size not in (1, 3) or not all(
+        isinstance(value, bool | np.bool_) or value in (0, 1) for value in values
+    ):
+        msg = (
+            f"selective_dynamics of site {site} is {flag!r}: it has to be three of True and False, "
+            "such as [True, True, False]"
+        )
+        raise StructureError(msg)
+    free: np.ndarray = np.broadcast_to(values.astype(bool), 3)
+    return free
 
 
 def copied_structure(
@@ -82,8 +97,9 @@ def _with_sites(value: Any, moved_to: Mapping[int, Any]) -> Any:
 
 
 def stale_in(structure: IStructure) -> list[str]:
-    """Names of properties that belong to the geometry of now."""
-    return stale_names(dict.fromkeys((*structure.properties, *structure.site_properties)))
+    """Names of properties, and of attributes of subclasses, that belong to the geometry of now."""
+    own = [name for name in stale_names(vars(structure)) if vars(structure)[name] is not None]
+    return [*stale_entries(structure.properties), *stale_names(structure.site_properties), *own]
 
 
 def relaxed_structure(
@@ -92,8 +108,9 @@ def relaxed_structure(
     """Copy a structure of any type elsewhere (Å), without energies, forces and the like."""
     lattice = Lattice(cell, pbc=structure.lattice.pbc)
     moved = copied_structure(structure, lattice, lattice.get_fractional_coords(positions))
-    for name in stale_in(structure):
-        moved.properties.pop(name, None)
-        for site in moved:
-            site.properties.pop(name, None)
+    moved.properties = without_stale(moved.properties)
+    for site in moved:
+        site.properties = without_stale(site.properties)
+    for name in stale_names(vars(structure)):  # of subclasses, such as the energy of a Slab
+        setattr(moved, name, None)
     return moved

@@ -1,15 +1,17 @@
 """Find what is stored beside a structure and belongs to the geometry it had: energies, forces."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _OF_A_GEOMETRY = frozenset(
     {
-        "energy", "energies", "enthalpy", "hull",
+        "energy", "energies", "enthalpy", "enthalpies", "toten", "etot", "etotal", "epot",
+        "efermi", "hull", "ehull", "volume", "volumes", "density",
         "force", "forces", "fmax", "magforce", "magforces",
         "stress", "stresses", "virial", "virials", "pressure",
-        "momentum", "momenta", "velocity", "velocities",
+        "momentum", "momenta", "velocity", "velocities", "vel",
         "dipole", "hessian",
     }
 )  # fmt: skip
@@ -26,3 +28,23 @@ def stale_names(names: Iterable[str]) -> list[str]:
         for name in names
         if _OF_A_GEOMETRY & {word.lower() for word in _WORDS.findall(str(name))}
     ]
+
+
+def stale_entries(entries: Mapping[Any, Any], above: str = "") -> Iterator[str]:
+    """Names of what is no longer true in a dictionary and in those inside of it: `calc.energy`."""
+    stale = set(stale_names(map(str, entries)))
+    for name, value in entries.items():
+        if str(name) in stale:
+            yield f"{above}{name}"
+        elif isinstance(value, dict):
+            yield from stale_entries(value, f"{above}{name}.")
+
+
+def without_stale(entries: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A copy of a dictionary, and of those inside of it, without what is no longer true."""
+    stale = set(stale_names(map(str, entries)))
+    return {
+        name: without_stale(value) if isinstance(value, dict) else value
+        for name, value in entries.items()
+        if str(name) not in stale
+    }

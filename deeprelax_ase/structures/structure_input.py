@@ -13,9 +13,11 @@ from ase import Atoms
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import polar
 
-from deeprelax_ase.structures.ase_adapter import broken_bonds, copied_atoms, relaxed_atoms
+from deeprelax_ase.structures.ase_adapter import HELD, copied_atoms, fixed_directions, relaxed_atoms
+from deeprelax_ase.structures.ase_adapter import broken_constraint as broken_in_atoms
 from deeprelax_ase.structures.ase_adapter import stale_in as stale_in_atoms
 from deeprelax_ase.structures.crystal import Crystal, complete_cell, exp_symmetric, log_symmetric
+from deeprelax_ase.structures.held import strain_freedom
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.pymatgen_adapter import copied_structure, relaxed_structure
 from deeprelax_ase.structures.pymatgen_adapter import stale_in as stale_in_structure
@@ -24,8 +26,6 @@ from deeprelax_ase.structures.symmetry import SpaceGroup, find_space_group, symm
 _SAME_METRIC = 1e-3
 """Products of cell vectors (Å^2) that differ by less are those of an input that is symmetric to so
 many digits."""
-_HELD = 1e-8
-"""What is fixed may be so far (Å) from where it was: rounding."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ class StructureInput:
         )
         change = relaxed.positions @ np.linalg.inv(new) - self.source.positions @ np.linalg.inv(old)
         moved = np.abs(change * ~self.free) @ np.abs(new)
-        if moved.max() > _HELD:
+        if moved.max() > HELD:
             atom = int(moved.max(axis=1).argmax())
             return f"atom {atom} is fixed, and other constraints move it by {moved.max():.2g} Å"
-        return broken_bonds(self.source, relaxed)
+        return broken_in_atoms(self.source, relaxed)
 
     @property
     def _back(self) -> Float[np.ndarray, "3 3"]:
@@ -135,9 +135,12 @@ class StructureInput:
         """Cell of the crystal once it is deformed.
 
         Vectors across vacuum stay, unless they lean over what is strained and the symmetry of the
-        crystal wants them to lean along.
+        crystal wants them to lean along, or fractional coordinates that are held.
         """
         old, pbc = self.crystal.cell, self.crystal.pbc
+        if not self.free.all():
+            strained: np.ndarray = old @ deformation
+            return strained
         kept = np.where(pbc[:, None], old @ deformation, old)
         if not len(self.rotations):
             return kept
@@ -184,15 +187,19 @@ class StructureInput:
         """The crystal as it repeats, and its space group.
 
         Beside vacuum that is the group of the sheet, wire or molecule by itself, or that of the
-        lattice which they form, whichever has more operations.
+        lattice which they form, whichever has more operations; of these, those that leave what
+        is held of the cell.
         """
-        group = find_space_group(self.crystal)
+        crystal, group = self.crystal, find_space_group(self.crystal)
         if len(self.rotations):
             lattice = replace(self.crystal, pbc=self.repeats)
             whole = find_space_group(lattice)
             if whole is not None and (group is None or whole.order > group.order):
-                return lattice, whole
-        return self.crystal, group
+                crystal, group = lattice, whole
+        held = crystal.held_strain
+        if group is not None and len(held):
+            group = group.keeping(strain_freedom(held, crystal.cell, np.ones(3, dtype=bool)))
+        return crystal, group
 
     def hold_strain(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
         """Deformation without the strains that are held."""
@@ -207,12 +214,18 @@ class StructureInput:
         """Displacements without the fractional components that are held.
 
         The crystal as a whole may be anywhere, so it is first shifted to where its held atoms
-        move least.
+        move least. Cartesian components that ASE's constraints fix are held by those, later.
         """
-        if self.free.all():
-            return displacements
+        atoms, axes = np.nonzero(~self.free)
         cell = self._back @ self.crystal.cell
-        scaled = displacements @ np.linalg.inv(cell)
-        held = ~self.free
-        scaled = scaled - (scaled * held).sum(axis=0) / np.maximum(held.sum(axis=0), 1)
-        return (scaled * self.free) @ cell
+        across = np.linalg.inv(cell).T
+        along = (across / np.linalg.norm(across, axis=1, keepdims=True))[axes]
+        if isinstance(self.source, Atoms):
+            more_atoms, directions = fixed_directions(self.source)
+            atoms, along = np.append(atoms, more_atoms), np.concatenate([along, directions])
+        if not len(atoms):
+            return displacements
+        moves = (along * displacements[atoms]).sum(axis=1)
+        shifted = displacements - np.linalg.lstsq(along, moves)[0]
+        held: np.ndarray = ((shifted @ np.linalg.inv(cell)) * self.free) @ cell
+        return held

@@ -1,5 +1,6 @@
 """Read structure files together with the calculation around them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from deeprelax_ase.structures.calculation import Calculation, apply_calculation
 from deeprelax_ase.structures.castep_calculation import read_castep_calculation, read_param_beside
 from deeprelax_ase.structures.file_formats import CASTEP, POSCAR, PW
-from deeprelax_ase.structures.file_text import decode, read_bytes
+from deeprelax_ase.structures.file_text import decode, inner_name, read_bytes
 from deeprelax_ase.structures.files import StructureFile, read_structures
 from deeprelax_ase.structures.pw_calculation import read_pw_calculation
 from deeprelax_ase.structures.read_structure import HeldStructure, plain_crystal
@@ -47,7 +48,7 @@ def read_for_relaxation(
             apply_calculation(structure, calculation, how.functional, force=how.force)
             for structure in source.structures
         ]
-    except StructureError as error:
+    except ValueError as error:
         msg = str(error) if str(path) in str(error) else f"{path}: {error}"
         raise StructureError(msg) from error
     return source, held
@@ -56,8 +57,9 @@ def read_for_relaxation(
 def _calculation_around(source: StructureFile) -> Calculation:
     """The calculation that a file is an input of; one that holds nothing for all others."""
     path = source.path
-    if source.format == POSCAR and path.name.upper().startswith(("POSCAR", "CONTCAR")):
-        return read_vasp_calculation(path.parent)
+    of_vasp = re.match("POSCAR|CONTCAR", path.name, flags=re.IGNORECASE)
+    if source.format == POSCAR and of_vasp:
+        return read_vasp_calculation(path.parent, inner_name(path)[of_vasp.end() :])
     if source.format not in (PW, CASTEP):
         return Calculation()
     text, cell = decode(read_bytes(path)), plain_crystal(source.structures[0]).cell

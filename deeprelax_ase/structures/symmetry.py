@@ -23,6 +23,8 @@ _VACUUM = 20.0
 _MOST_ATOMS = 1000
 _SMALL = 40
 _HALVINGS = 4
+_SAME_FREEDOM = 0.02
+"""Projectors that differ by less are the same, but for an input symmetric to few digits."""
 _CHEAP = 40_000
 _AXES = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
 _STEPS = np.array(
@@ -58,6 +60,28 @@ class SpaceGroup:
         """Rotations of Cartesian column vectors, one for each operation."""
         turned = self.basis.T @ self.rotations @ self.inverse.T
         return np.asarray(turned)
+
+    def keeping(self, freedom: Float[np.ndarray, "9 9"]) -> "SpaceGroup | None":
+        """The operations that make of every strain that is free another that is free.
+
+        A mean over others would mix what moves with what is held. None if none are left.
+
+        Args:
+            freedom: Projector of flat matrices onto the strains that are free.
+        """
+        turned = self.cartesian_rotations()
+        pairs = np.einsum("kij,kmn->kimjn", turned, turned).reshape(-1, 9, 9)
+        change = np.abs(pairs @ freedom @ pairs.transpose(0, 2, 1) - freedom)
+        kept = change.max(axis=(1, 2)) < _SAME_FREEDOM
+        kept[: self.num_translations] = True
+        if kept.sum() < 2:  # noqa: PLR2004 - the identity and another
+            return None
+        return replace(
+            self,
+            rotations=self.rotations[kept],
+            translations=self.translations[kept],
+            images=self.images[kept],
+        )
 
     @property
     def order(self) -> int:

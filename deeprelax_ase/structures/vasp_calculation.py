@@ -4,6 +4,7 @@ Defaults and meanings are those of the VASP manual: https://www.vasp.at/wiki/NSW
 LATTICE_CONSTRAINTS, PSTRESS, IMAGES, GGA, METAGGA, LHFCALC, IVDW.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from monty.io import zopen
 from monty.os.path import zpath
 
 from deeprelax_ase.structures.calculation import Calculation, refused
+from deeprelax_ase.structures.file_text import decode, is_binary
 from deeprelax_ase.structures.held import Held, held_strain
 from deeprelax_ase.structures.validation import StructureError
 
@@ -42,27 +44,35 @@ _HELD_BY_ISIF = {
     7: "shape,positions",
     8: "shape",
 }
-_ORDER = ("NSW", "IBRION", "ISIF", "PSTRESS", "LATTICE_CONSTRAINTS", "IMAGES")
+_ORDER = ("NSW", "IBRION", "ISIF", "PSTRESS", "LATTICE_CONSTRAINTS", "IMAGES", "ICHAIN")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d{1,2})?")
+_QUOTED = re.compile(r"(?<==)[ \t]*\"[^\"]*\"")
+_NOT_IN_TEXT = str.maketrans(dict.fromkeys('\n;#!="', " "))
 _LOGICALS = {"T": True, "F": False}
 
 
-def read_vasp_calculation(folder: Path) -> Calculation:
+def read_vasp_calculation(folder: Path, ending: str = "") -> Calculation:
     """Read what the INCAR of a run folder asks for; without one, all is free.
+
+    Args:
+        folder: With the INCAR.
+        ending: Of the structure's name behind POSCAR, as custodian writes `.relax1` or `.orig`;
+            an INCAR of the same ending goes before INCAR itself.
 
     Raises:
         StructureError: A tag that it hangs on cannot be read, or contradicts itself.
     """
-    above = folder.absolute().parent / "INCAR"
-    images = _integer(above, read_tags(text_of(above) or ""), "IMAGES", 0)
+    above = Path(os.path.abspath(folder)).parent / "INCAR"  # noqa: PTH100 - of .. too
+    images = _integer(above, read_tags(text_of(above) or "", above), "IMAGES", 0)
     if images:
         return refused(
             f"{folder} is an image of a path: IMAGES = {images} in the INCAR of the folder above"
         )
-    incar = folder / "INCAR"
-    text = text_of(incar)
-    if text is None:
-        return Calculation()
-    return _read_tags(incar, read_tags(text))
+    for name in dict.fromkeys((f"INCAR{ending}", "INCAR")):
+        text = text_of(folder / name)
+        if text is not None:
+            return _read_tags(folder / name, read_tags(text, folder / name))
+    return Calculation()
 
 
 def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
@@ -70,26 +80,15 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
         if name in tags and not tags[name]:
             msg = f"{incar}: {name} has no value"
             raise StructureError(msg)
-    if _integer(incar, tags, "IMAGES", 0):
-        return refused(f"{incar} asks for a path: IMAGES = {tags['IMAGES']}")
-    steps = _integer(incar, tags, "NSW", 0)
-    kind = _integer(incar, tags, "IBRION", -1 if steps in (-1, 0) else 0)
-    if steps in (-1, 0) or kind not in _RELAXED:
-        given = [f"{name} = {tags[name]}" for name in ("NSW", "IBRION") if name in tags]
-        what = _NOT_RELAXED[-1] if steps in (-1, 0) else _NOT_RELAXED.get(kind, "no relaxation")
-        missing = "" if "NSW" in tags and "IBRION" in tags else ", and VASP's defaults"
-        return refused(f"{incar} asks for {what} ({', '.join(given) or 'no NSW'}{missing})")
     hybrid = _logical(tags.get("LHFCALC", "F"))
     isif = _integer(incar, tags, "ISIF", 0 if hybrid else 2)
-    if isif not in _HELD_BY_ISIF:
-        return refused(f"{incar} has ISIF = {isif}, which is none of 0 to 8")
+    refusal = _refusal(incar, tags, isif)
+    if refusal:
+        return refused(refusal)
     held, reasons = Held.of(_HELD_BY_ISIF[isif]), []
     if held:
         reasons.append(f"ISIF = {isif}" if "ISIF" in tags else f"no ISIF in INCAR (ISIF = {isif})")
-    pressure = _number(incar, tags, "PSTRESS", 0.0)
     if "cell" not in held.names:
-        if pressure:
-            return refused(f"{incar} asks for an external pressure: PSTRESS = {pressure:g} kB")
         kept = ~np.array(_constraints(incar, tags))
         if kept.any():
             held |= Held(rows=held_strain(kept[:, None] | kept))
@@ -97,6 +96,35 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
     names_one = any(tag in tags for tag in ("GGA", "METAGGA", "LHFCALC", "IVDW"))
     functional = functional_of({**tags, "LHFCALC": hybrid}) if names_one else None
     return Calculation(held, " and ".join(reasons), functional)
+
+
+def _refusal(incar: Path, tags: Mapping[str, str], isif: int) -> str:
+    """Say why the structure of an INCAR is not to be relaxed; nothing, if it is."""
+    if _integer(incar, tags, "IMAGES", 0):
+        return f"{incar} asks for a path: IMAGES = {tags['IMAGES']}"
+    steps = _integer(incar, tags, "NSW", 0)
+    is_static = steps <= 0
+    kind = _integer(incar, tags, "IBRION", -1 if is_static else 0)
+    if is_static or kind not in _RELAXED:
+        given = [f"{name} = {tags[name]}" for name in ("NSW", "IBRION") if name in tags]
+        what = _NOT_RELAXED[-1] if is_static else _NOT_RELAXED.get(kind, "no relaxation")
+        missing = "" if "NSW" in tags and "IBRION" in tags else ", and VASP's defaults"
+        return f"{incar} asks for {what} ({', '.join(given) or 'no NSW'}{missing})"
+    if _integer(incar, tags, "ICHAIN", 0):
+        return f"{incar} asks for a search for a saddle point: ICHAIN = {tags['ICHAIN']}"
+    if isif not in _HELD_BY_ISIF:
+        return f"{incar} has ISIF = {isif}, which is none of 0 to 8"
+    return "" if "cell" in _HELD_BY_ISIF[isif] else _refusal_of_cell(incar, tags)
+
+
+def _refusal_of_cell(incar: Path, tags: Mapping[str, str]) -> str:
+    """Say why the cell of an INCAR that frees it is not to be relaxed; nothing, if it is."""
+    pressure = _number(incar, tags, "PSTRESS", 0.0)
+    if pressure:
+        return f"{incar} asks for an external pressure: PSTRESS = {pressure:g} kB"
+    if (incar.parent / "OPTCELL").exists():  # of a patch of VASP that many use
+        return f"{incar.parent / 'OPTCELL'} holds part of the cell: name that part with --hold"
+    return ""
 
 
 def functional_of(tags: Mapping[str, Any]) -> str:
@@ -109,8 +137,12 @@ def functional_of(tags: Mapping[str, Any]) -> str:
     return _FUNCTIONALS.get(str(tags.get("GGA", "")).strip().upper(), "unknown")
 
 
-def read_tags(text: str) -> dict[str, str]:
+def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:
     """Tags of an INCAR in capitals, with the text of their values.
+
+    Args:
+        text: Of the INCAR.
+        incar: Its name in messages.
 
     Raises:
         StructureError: A tag that decides what moves stands there twice with other values, or
@@ -118,18 +150,20 @@ def read_tags(text: str) -> dict[str, str]:
     """
     tags: dict[str, str] = {}
     joined = re.sub(r"\\[ \t]*\n", " ", text.replace("\r", ""))
+    # A text in quotes, as of WANNIER90_WIN, goes over several lines and holds no tags.
+    joined = _QUOTED.sub(lambda found: found[0].translate(_NOT_IN_TEXT), joined)
     for line in joined.split("\n"):
         for statement in re.split(r"[#!]", line, maxsplit=1)[0].split(";"):
             name, equals, value = statement.partition("=")
             name, value = name.strip().upper(), value.strip()
             first = (name.split() or [""])[0]
             if not equals and first in _ORDER:
-                msg = f"INCAR has the line {statement.strip()!r}: put = after {first}"
+                msg = f"{incar} has the line {statement.strip()!r}: put = after {first}"
                 raise StructureError(msg)
             if not equals:
                 continue
             if name in _ORDER and tags.get(name, value) != value:
-                msg = f"INCAR has {name} = {tags[name]} and {name} = {value}: keep one of them"
+                msg = f"{incar} has {name} = {tags[name]} and {name} = {value}: keep one of them"
                 raise StructureError(msg)
             tags.setdefault(name, value)
     return tags
@@ -138,14 +172,18 @@ def read_tags(text: str) -> dict[str, str]:
 def text_of(path: Path) -> str | None:
     """Text of a file, which may be compressed, with the ending of that; None without one."""
     found = Path(zpath(str(path)))
-    if not found.is_file():
+    if not os.path.lexists(found):
         return None
     try:
-        with zopen(found, "rt", encoding="latin-1") as stream:
-            return str(stream.read())
+        with zopen(found, "rb") as stream:
+            data = stream.read()
     except (OSError, EOFError) as error:
         msg = f"{found} cannot be read: {error}"
         raise StructureError(msg) from error
+    if is_binary(data):
+        msg = f"{found} cannot be read: it is no text"
+        raise StructureError(msg)
+    return decode(data)
 
 
 def _integer(incar: Path, tags: Mapping[str, str], name: str, default: int) -> int:
@@ -160,19 +198,17 @@ def _number(incar: Path, tags: Mapping[str, str], name: str, default: float) -> 
     words = tags.get(name, "").split()
     if not words:
         return default
-    try:
-        if len(words) > 1:
-            raise ValueError  # noqa: TRY301 - the same sentence
-        return float(re.sub("[dD]", "e", words[0]))
-    except ValueError as error:
+    # VASP reads one number, and takes words behind it for a comment: NSW = 9 number of steps.
+    if not _NUMBER.fullmatch(words[0]) or (len(words) > 1 and _NUMBER.fullmatch(words[1])):
         msg = f"{incar}: {name} = {tags[name]} has to be one number"
-        raise StructureError(msg) from error
+        raise StructureError(msg)
+    return float(re.sub("[dD]", "e", words[0]))
 
 
 def _constraints(incar: Path, tags: Mapping[str, str]) -> list[bool]:
     """Which Cartesian directions of the lattice may change."""
     text = tags.get("LATTICE_CONSTRAINTS", "T T T")
-    values = [_logical(word) for word in text.split()]
+    values = [_logical(word) for word in text.split()[:3]]
     if len(values) != 3 or None in values:  # noqa: PLR2004 - x, y and z
         msg = f"{incar}: LATTICE_CONSTRAINTS = {text} has to be three of .TRUE. and .FALSE."
         raise StructureError(msg)

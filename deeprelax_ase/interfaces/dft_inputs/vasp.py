@@ -164,8 +164,9 @@ def _check_potentials(text: PoscarText, potentials: Sequence[str]) -> None:
 
 def _read_incar(path: Path) -> Incar:
     """The INCAR of a folder; an empty one where there is none."""
+    text = text_of(path / "INCAR") or ""
     try:
-        return Incar.from_str(text_of(path / "INCAR") or "")
+        return Incar.from_str(text)
     except Exception as error:  # the parser raises whatever its code runs into
         msg = f"{path / 'INCAR'} cannot be read: {' '.join(str(error).split())[:200]}"
         raise StructureError(msg) from error
