@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import spglib
 from ase import Atoms
-from ase.build import bulk, fcc111, molecule
+from ase.build import bulk, fcc111, molecule, mx2
 from ase.constraints import (
     FixAtoms,
     FixBondLength,
@@ -149,6 +149,21 @@ def test_a_symmetric_crystal_holds_as_a_lopsided_one_does(random_weights, hold):
         np.testing.assert_allclose(kept.cell, plain.cell, atol=1e-6)
         doubled = relaxers[0].relax(atoms * (1, 1, 2)).structure
         np.testing.assert_allclose(doubled.cell[:] / [[1], [1], [2]], kept.cell, atol=1e-6)
+
+
+def test_the_shape_of_a_sheet_is_that_of_its_plane(random_weights):
+    sheet = mx2("MoS2", vacuum=10.0)
+    relaxer = Relaxer(random_weights, hold="shape", allow_unseen=True, always_move=True)
+    areas = []
+    for pbc in (True, (True, True, False)):
+        sheet.pbc = pbc
+        relaxed = relaxer.relax(sheet).structure
+        change = relaxed.cell.cellpar() - sheet.cell.cellpar()
+        assert change[0] == pytest.approx(change[1], abs=1e-9)
+        np.testing.assert_allclose(change[2:], 0, atol=1e-6)
+        areas.append(change[0])
+    assert abs(areas[0]) > 1e-4
+    assert areas[0] == pytest.approx(areas[1], abs=1e-6)
 
 
 # Constraints in combination

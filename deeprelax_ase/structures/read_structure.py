@@ -68,12 +68,14 @@ def read_structure(
     numbers, positions, pbc = given.numbers, given.positions, given.pbc
     check_input(numbers, positions, given.cell, pbc)
     cell = complete_cell(given.cell, pbc)
-    rows = [held.strain_rows(cell, pbc)]
     if held.positions:
         free = np.zeros_like(free)
     axes = given_axes(len(numbers))
     if vacuum == "auto":
         axes = find_vacuum(positions, cell, pbc, numbers)
+    # The shape of a sheet is that of its plane, as its volume is its area.
+    is_given = bool((axes.basis == np.eye(3)).all())
+    rows = [held.strain_rows(cell, pbc & ~axes.is_vacuum if is_given else pbc)]
     rows += [np.kron(np.eye(3), normal) for normal in axes.normals]
     cell = axes.basis @ cell
     periodic = pbc & ~axes.is_vacuum
