@@ -60,12 +60,15 @@ _LICENCES = {
     "distilled_exfoliation": "inputs of `exfoliation_2d` with species exchanged, likewise",
     "relaxed": "Materials Project (CC BY 4.0), by way of fxcoudert/topology_databases and "
     "kdmsit/crysxpp; disturbed on the fly",
-    "relaxed_more": "hypothetical battery compounds, Heuslers, Alexandria binaries and a sample of WBM: "
-    "jlaw9/upper-bound-energy-gnn (MIT), ksyang2013/Heusler (MIT), materialsvirtuallab/matcalc (BSD-3)",
-    "battery": "substitution pairs of hypothetical battery compounds: jlaw9/upper-bound-energy-gnn (MIT)",
+    "relaxed_more": "hypothetical battery compounds, Heuslers, Alexandria binaries and a sample of "
+    "WBM: jlaw9/upper-bound-energy-gnn (MIT), ksyang2013/Heusler (MIT), "
+    "materialsvirtuallab/matcalc (BSD-3)",
+    "battery": "substitution pairs of hypothetical battery compounds: "
+    "jlaw9/upper-bound-energy-gnn (MIT)",
     "heusler": "substitution pairs of double half-Heuslers: "
     "Danil-phy-cmp-120/rsf-24-12-20016-thermoelectric-heuslers (MIT)",
-    "orderings": "orderings on ideal lattices: sekocha/pyclupan (BSD-3), CederGroupHub/smol (BSD-3)",
+    "orderings": "orderings on ideal lattices: sekocha/pyclupan (BSD-3), CederGroupHub/smol "
+    "(BSD-3)",
     "relaxed_2d": "the sheets of the sources above, disturbed on the fly",
 }
 _CURVE = ("displacement", "lattice", "volume")

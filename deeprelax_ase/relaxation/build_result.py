@@ -35,7 +35,7 @@ def build_result(
     started = time.perf_counter()
     prediction, lengths = relaxation.prediction, relaxation.lengths
     expected_error = relaxation.expected_error
-    change = lengths - relaxation.lengths_before
+    change = lengths - prediction.lengths
     change = float(np.sqrt(np.mean(change**2))) if len(change) else 0.0
     is_noise = not options.always_move and predictor.calibration.is_within_error(
         change, expected_error

@@ -43,11 +43,11 @@ class Relaxation:
     """What the passes made of one input.
 
     Attributes:
-        prediction: Of the last pass that was made.
+        prediction: Of the first pass, whose scales are calibrated.
         move: Since the input, symmetrised, without what is held.
         lengths: Of the pairs of the prediction after the move, Å.
-        lengths_before: Of the same pairs in the input, Å.
-        expected_error: Of these lengths, Å.
+        expected_error: Of these lengths after the first pass, Å; more passes do not raise it.
+        last_expected_error: What the last pass expects, Å. It is too sure of what it made itself.
         refusal: Why the prediction of the first pass is not to be used, or None.
         passes: How many were made.
     """
@@ -55,8 +55,8 @@ class Relaxation:
     prediction: CrystalPrediction
     move: Move
     lengths: Float[np.ndarray, " bonds"]
-    lengths_before: Float[np.ndarray, " bonds"]
     expected_error: float
+    last_expected_error: float
     refusal: str | None
     passes: int
 
@@ -89,7 +89,7 @@ def run_passes(
         for k, prediction in zip(active, predictions, strict=True):
             before = results[k]
             after = _add_pass(inputs[k], before, prediction, predictor, keep_symmetry)
-            if before is not None and _is_no_gain(inputs[k].crystal, before, after):
+            if before is not None and _is_no_gain(before, after):
                 continue
             results[k] = after
             if after.refusal is None and number + 1 < passes:
@@ -119,20 +119,22 @@ def _add_pass(
     if keep_symmetry:
         move = Move(*entry.symmetrise(*move))
     move = Move(entry.hold_still(move.displacements), entry.hold_strain(move.deformation))
-    pairs = prediction.edge_index, prediction.offsets
-    lengths = relaxed_lengths(entry.crystal, *pairs, *move)
-    before_lengths = prediction.lengths
-    if before is not None:
-        still = np.zeros_like(move.displacements)
-        before_lengths = relaxed_lengths(entry.crystal, *pairs, still, np.eye(3))
-    nearest = float(before_lengths.min()) if len(before_lengths) else 0.0
+    crystal, status = entry.crystal, prediction.status
+    own = relaxed_lengths(crystal, prediction.edge_index, prediction.offsets, *move)
+    own_error = _expected_error(prediction, own, predictor)
+    if before is None:
+        first, lengths, expected_error = prediction, own, own_error
+    else:
+        first, expected_error = before.prediction, before.expected_error
+        lengths = relaxed_lengths(crystal, first.edge_index, first.offsets, *move)
+    nearest = float(first.lengths.min()) if len(first.lengths) else 0.0
     return Relaxation(
-        prediction,
+        first,
         move,
         lengths,
-        before_lengths,
-        _expected_error(prediction, lengths, predictor),
-        reason_to_refuse(entry.crystal, *move, prediction.status, nearest),
+        expected_error,
+        own_error,
+        reason_to_refuse(crystal, *move, status, nearest),
         1 if before is None else before.passes + 1,
     )
 
@@ -148,12 +150,13 @@ def _composed(before: Relaxation | None, prediction: CrystalPrediction) -> Move:
     return Move(displacements, (deformation + deformation.T) / 2)
 
 
-def _is_no_gain(crystal: Crystal, before: Relaxation, after: Relaxation) -> bool:
+def _is_no_gain(before: Relaxation, after: Relaxation) -> bool:
     """Whether a pass after the first is not worth making."""
-    if after.refusal is not None or after.expected_error > _WORSE * before.expected_error:
+    if after.refusal is not None:
         return True
-    pairs = after.prediction.edge_index, after.prediction.offsets
-    change = after.lengths - relaxed_lengths(crystal, *pairs, *before.move)
+    if after.last_expected_error > _WORSE * before.last_expected_error:
+        return True
+    change = after.lengths - before.lengths
     return not len(change) or float(np.sqrt(np.mean(change**2))) < _NOTHING
 
 
