@@ -1,0 +1,184 @@
+"""Relax many structures side by side, so that one call of a potential serves all of them.
+
+ASE's optimizers and filters do the moving. Each structure has a calculator that only holds what the
+last batch said of it.
+"""
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS, LBFGS
+from jaxtyping import Float
+
+from recipes.teaching.potentials import Potential, Response
+
+FMAX = 0.05
+"""eV/Å; for the cell, volume times stress over the count of atoms (eV)."""
+LARGEST_STEP = 0.1
+_LARGEST_FORCE = 300.0
+_MOST_FOR_BFGS = 60
+"""Atoms; BFGS diagonalises its Hessian, which costs more than it saves in larger cells."""
+_IN_PLANE = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0]], dtype=float)
+CELLS = ("free", "in_plane", "held")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A structure to relax.
+
+    Attributes:
+        atoms: With its constraints.
+        cell: `free`, `in_plane` (the third vector is held) or `held`.
+        potential: Name of the potential.
+        steps: After so many it is given up.
+        fmax: Forces at which it is relaxed, eV/Å.
+    """
+
+    atoms: Atoms
+    cell: str
+    potential: str
+    steps: int = 200
+    fmax: float = FMAX
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """How a relaxation ended.
+
+    Attributes:
+        atoms: Where it stopped.
+        steps: Made so far.
+        trouble: Why it is of no use; empty where it converged.
+    """
+
+    atoms: Atoms
+    steps: int
+    trouble: str
+
+
+Job = Generator[Request, Relaxed, Any]
+"""Yields what it wants relaxed, is sent the relaxed one, and returns what it was for."""
+
+
+class _Held(Calculator):
+    """Returns what it was given for the positions it was given for."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def store(self, atoms: Atoms, response: Response) -> None:
+        """Keep a potential's answer."""
+        self.atoms = atoms.copy()
+        voigt = response.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        self.results = {"energy": response.energy, "forces": response.forces, "stress": voigt}
+
+    def calculate(self, *_: Any, **__: Any) -> None:
+        """Refuse: a batch calculates."""
+        msg = "the optimizer asked for forces at positions that no batch has calculated"
+        raise RuntimeError(msg)
+
+
+class _Run:
+    """One structure on its way."""
+
+    def __init__(self, number: int, job: Job, request: Request) -> None:
+        self.number, self.job, self.request = number, job, request
+        self.atoms = request.atoms.copy()
+        self.calculator = _Held()
+        self.atoms.calc = self.calculator
+        self.steps = 0
+        moved: Any = self.atoms
+        if request.cell != "held":
+            mask = _IN_PLANE if request.cell == "in_plane" else np.ones((3, 3))
+            moved = FrechetCellFilter(self.atoms, mask=mask)
+        optimizer = BFGS if len(self.atoms) <= _MOST_FOR_BFGS else LBFGS
+        self.moved = moved
+        self.optimizer = optimizer(moved, logfile=None, maxstep=LARGEST_STEP)
+        self.volume = self.atoms.get_volume()
+
+    def advance(self, response: Response) -> Relaxed | None:
+        """Take one step; what came out where that was the last."""
+        self.calculator.store(self.atoms, response)
+        forces = self.moved.get_forces()
+        largest = float(np.sqrt((forces**2).sum(axis=1).max()))
+        trouble = ""
+        if not np.isfinite(largest) or largest > _LARGEST_FORCE:
+            trouble = "forces without bounds"
+        elif abs(np.log(self.atoms.get_volume() / self.volume)) > 1.0:
+            trouble = "volume changed by more than a factor e"
+        elif largest > self.request.fmax and self.steps >= self.request.steps:
+            trouble = "not converged"
+        if trouble or largest <= self.request.fmax:
+            return self._end(trouble)
+        self.optimizer.step()
+        self.steps += 1
+        return None
+
+    def _end(self, trouble: str) -> Relaxed:
+        atoms = self.atoms.copy()
+        return Relaxed(atoms, self.steps, trouble)
+
+
+def run_jobs(
+    jobs: Iterable[tuple[int, Job]],
+    potentials: Mapping[str, Potential],
+    atoms_at_once: Mapping[str, int] | int,
+) -> Iterator[tuple[int, Any]]:
+    """Run jobs side by side; each one's number and what it returned, as they end.
+
+    Args:
+        jobs: Numbered. They are started as room is made.
+        potentials: By name.
+        atoms_at_once: In a batch of one potential, at most (one structure may have more).
+    """
+    waiting = iter(jobs)
+    running: list[_Run] = []
+    exhausted = False
+    while True:
+        room = atoms_at_once if isinstance(atoms_at_once, int) else sum(atoms_at_once.values())
+        while not exhausted and sum(len(run.atoms) for run in running) < room:
+            following = next(waiting, None)
+            if following is None:
+                exhausted = True
+                break
+            number, job = following
+            outcome = _start(number, job, None)
+            if isinstance(outcome, _Run):
+                running.append(outcome)
+            else:
+                yield number, outcome[0]
+        if not running:
+            if exhausted:
+                return
+            continue
+        for name in sorted({run.request.potential for run in running}):
+            group = [run for run in running if run.request.potential == name]
+            responses = potentials[name]([run.atoms for run in group])
+            for run, response in zip(group, responses, strict=True):
+                relaxed = run.advance(response)
+                if relaxed is None:
+                    continue
+                running.remove(run)
+                outcome = _start(run.number, run.job, relaxed)
+                if isinstance(outcome, _Run):
+                    running.append(outcome)
+                else:
+                    yield run.number, outcome[0]
+
+
+def _start(number: int, job: Job, relaxed: Relaxed | None) -> "_Run | tuple[Any]":
+    """Send a job what it waits for; its next run, or what it returned."""
+    try:
+        request = next(job) if relaxed is None else job.send(relaxed)
+    except StopIteration as stop:
+        return (stop.value,)
+    return _Run(number, job, request)
+
+
+def positions_of(atoms: Atoms) -> Float[np.ndarray, "atoms 3"]:
+    """Cartesian positions, Å."""
+    return atoms.get_positions()
