@@ -1,24 +1,22 @@
 """Make pairs of kinds that no public data holds: build inputs, relax them with potentials.
 
     python -m recipes.teach --data DATA --potentials POTENTIALS --out FOLDER
-    python -m recipes.teach --out FOLDER --merge recipes/data
+    python -m recipes.teach --data DATA --out FOLDER --merge recipes/data
 
 The first may be stopped and started again at any time, and run once a core (`--shard 0/4` ...): what
 is finished is in the folder, one line a pair, and nothing is made twice.
 """
 
 import argparse
-import json
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from recipes.teaching.hosts import load_held_back, load_hosts
 from recipes.teaching.kinds import KINDS, teach_one
 from recipes.teaching.relaxing import Job, run_jobs
+from recipes.teaching.store import merge, read_done, to_line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,16 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     kinds = options.kind or list(KINDS)
     if options.merge:
-        from recipes.teaching.merge import merge
-
-        merge(options.out, options.merge, options.data)
+        held_back = load_held_back(options.data) if options.data else frozenset()
+        for name, count in sorted(merge(options.out, options.merge, held_back).items()):
+            print(f"{count:6d} {name}")
         return
     if not (options.data and options.potentials):
         msg = "--data and --potentials are needed to make pairs"
         raise SystemExit(msg)
     import torch
 
-    from recipes.teaching.hosts import load_hosts
     from recipes.teaching.potentials import load_potentials
 
     if options.device == "cpu":
@@ -94,43 +91,11 @@ def _parser() -> argparse.ArgumentParser:
 def schedule(kinds: Sequence[str], count: int | None) -> list[tuple[str, int]]:
     """Kinds and indices in the order of making, so that all kinds grow together."""
     places = [
-        ((index + 0.5) / (count or KINDS[kind].goal * 2), kind, index)
+        ((index + 0.5) / KINDS[kind].rate, kind, index)
         for kind in kinds
         for index in range(count or KINDS[kind].goal * 2)
     ]
     return [(kind, index) for _, kind, index in sorted(places)]
-
-
-def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """Finished lines of all processes; a last line that was cut off is left out."""
-    for path in sorted(folder.glob("pairs-*.jsonl")):
-        with path.open(encoding="utf-8") as stream:
-            for line in stream:
-                if line.endswith("\n"):
-                    try:
-                        yield json.loads(line)
-                    except json.JSONDecodeError:
-                        continue  # cut off, and another run went on in the same line
-
-
-def read_done(folder: Path) -> defaultdict[str, set[int]]:
-    """Indices of each kind that are made or dropped."""
-    done: defaultdict[str, set[int]] = defaultdict(set)
-    for line in read_lines(folder):
-        done[line["kind"]].add(line["index"])
-    return done
-
-
-def to_line(kind: str, index: int, outcome: dict[str, Any]) -> str:
-    """A line of JSON: floats in single precision, shortest form."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return [float(str(v)) for v in value]
-        return value
-
-    record = {name: plain(value) for name, value in outcome.items()}
-    return json.dumps({**record, "kind": kind, "index": index}) + "\n"
 
 
 if __name__ == "__main__":

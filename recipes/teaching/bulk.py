@@ -33,6 +33,8 @@ from recipes.teaching.potentials import NEQUIX
 _DOPANTS = sorted(
     elements("Li Na Mg Ca Al Si B C N O F P S Ti V Cr Mn Fe Co Ni Cu Zn Ga Y Zr Nb Mo Sn La W")
 )
+_ROOM = 0.55
+"""Share of its covalent radius that an ion finds in a void."""
 
 
 def build_defect(hosts: Hosts, rng: np.random.Generator) -> Built:
@@ -40,7 +42,7 @@ def build_defect(hosts: Hosts, rng: np.random.Generator) -> Built:
     host = hosts.draw(rng, largest=20, with_u=rng.random() < 0.08)  # noqa: PLR2004
     potential = teacher_of(host.numbers)
     bulk = yield from relaxed_host(host, potential)
-    most = int(rng.choice([60, 80, 130], p=[0.6, 0.3, 0.1]))
+    most = int(rng.choice([60, 80, 130], p=[0.7, 0.22, 0.08]))
     atoms = cube_like_supercell(bulk, 40, most, rng)
     species = np.unique(atoms.numbers)
     kinds = ["vacancy", "vacancy", "substitution", "interstitial", "divacancy"]
@@ -97,16 +99,18 @@ def _insert(hosts: Hosts, rng: np.random.Generator, with_u: bool) -> Input:
     while set(host.numbers.tolist()) <= METALS:
         host = hosts.draw(rng, largest=24, with_u=with_u)
     atoms = _small_supercell(host, rng, most=48)
-    ion = int(rng.choice(sorted(MOBILE)))
-    count = int(rng.choice([1, 1, 2, 3]))
-    for _ in range(count):
-        voids, room = find_voids(atoms)
-        if room[0] < 0.6 * min(covalent_radii[ion], 1.4):  # noqa: PLR2004
-            if len(atoms) == 0:
-                break
-            msg = "no void for an ion"
-            raise UnusableError(msg)
+    voids, room = find_voids(atoms)
+    fitting = [z for z in sorted(MOBILE) if room[0] > _ROOM * covalent_radii[z]]
+    if not fitting:
+        msg = "no void for an ion"
+        raise UnusableError(msg)
+    ion = int(rng.choice(fitting))
+    wanted = int(rng.choice([1, 1, 2, 3]))
+    count = 0
+    while count < wanted and room[0] > _ROOM * covalent_radii[ion]:
         atoms += Atoms(numbers=[ion], positions=voids[:1])
+        count += 1
+        voids, room = find_voids(atoms)
     variant = f"{count} {_symbol(ion)} inserted, {disturb(atoms, 'free', rng)}"
     return _free(atoms, teacher_of(atoms.numbers), host, variant)
 

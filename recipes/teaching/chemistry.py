@@ -41,6 +41,7 @@ METALS = frozenset(range(3, 84)) - NOT_METALS
 RARE = elements(
     "He Ne Ar Kr Xe Rn Tc Pm Po At Fr Ra Ac Th Pa U Np Pu Tb Dy Ho Er Tm Lu Pr Nd Sm Eu Gd Yb"
 )
+RADIOACTIVE = elements("Tc Pm Po At Rn Fr Ra Ac Th Pa U Np Pu")
 MOBILE = elements("Li Na K Mg Ca Zn Al H")
 """Ions that batteries and hosts are filled with and emptied of."""
 _WITH_U = elements("Co Cr Fe Mn Mo Ni V W")

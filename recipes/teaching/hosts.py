@@ -11,7 +11,7 @@ from ase import Atoms
 from jaxtyping import Float, Int
 
 from deeprelax_ase.data.table import reduced_composition
-from recipes.teaching.chemistry import METALS, RARE, elements, needs_u
+from recipes.teaching.chemistry import METALS, RADIOACTIVE, RARE, elements, needs_u
 
 BULK_FILES = ("relaxed.parquet", "relaxed_more.parquet")
 SHEET_FILE = "relaxed_2d.parquet"
@@ -143,6 +143,12 @@ def load_hosts(folder: Path) -> Hosts:
     Args:
         folder: With the files of relaxed crystals and of pairs.
     """
+    bulk = [host for name in BULK_FILES for host in _read(folder / name)]
+    return Hosts(tuple(bulk), tuple(_read(folder / SHEET_FILE)), load_held_back(folder))
+
+
+def load_held_back(folder: Path) -> frozenset[str]:
+    """Reduced compositions of all validation and test rows of a folder's files."""
     held_back: set[str] = set()
     for path in sorted(folder.glob("*.parquet")):
         table = pq.read_table(path, columns=["split", "numbers"])
@@ -153,8 +159,7 @@ def load_hosts(folder: Path) -> Hosts:
             for split, z in zip(splits, numbers, strict=True)
             if split != "train"
         )
-    bulk = [host for name in BULK_FILES for host in _read(folder / name)]
-    return Hosts(tuple(bulk), tuple(_read(folder / SHEET_FILE)), frozenset(held_back))
+    return frozenset(held_back)
 
 
 def _read(path: Path) -> list[Host]:
@@ -196,6 +201,7 @@ def _weight(host: Host) -> float:
     species = {int(z) for z in host.numbers}
     weight = (4.0 / max(len(host.atoms), 4)) ** 1.0
     weight *= 0.25 ** len(species & RARE)
+    weight *= 0.05 ** len(species & RADIOACTIVE)
     weight *= 2.0 if host.group in _COMMON_GROUPS else 1.0
     weight *= 4.0 if len(species) == 1 else (1.5 if len(species) == 2 else 1.0)  # noqa: PLR2004
     weight *= 5.0 if _is_from_experiment(host.id) else 1.0

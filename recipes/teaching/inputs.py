@@ -1,5 +1,6 @@
 """What every builder shares: the input it makes, how inputs are disturbed, supercells."""
 
+import itertools
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
@@ -17,8 +18,10 @@ from recipes.teaching.relaxing import Relaxed, Request
 LARGEST_RATTLE = 0.1
 """Å, root mean square over the atoms."""
 LARGEST_STRAIN = 0.05
-FMAX_FREE = 0.02
+FMAX_FREE = 0.03
 """eV/Å and eV an atom where the cell is free: 0.05 would leave soft lattices 1 % off."""
+_SHAPES = tuple(itertools.product((0.85, 1.0, 1.2), repeat=3))
+FMAX_HELD = 0.05
 LEAST_SHARE = 0.55
 """Of the sum of two covalent radii: nearer atoms make no sensible input."""
 
@@ -49,7 +52,7 @@ class Input:
     variant: str
     functional: str = "PBE"
     adsorbed: int = 0
-    fmax: float = 0.05
+    fmax: float = FMAX_HELD
 
     @property
     def fixed(self) -> Bool[np.ndarray, " atoms"]:
@@ -141,17 +144,18 @@ def cube_like_supercell(atoms: Atoms, least: int, most: int, rng: np.random.Gene
     """A supercell of `least` to `most` atoms whose vectors are as equal and square as possible."""
     inverse = np.linalg.inv(atoms.cell.array)
     best: dict[int, tuple[float, Int[np.ndarray, "3 3"]]] = {}
-    for edge in np.arange(3.0, 20.0, 0.25):
-        matrix = np.rint(edge * inverse).astype(int)
-        count = round(abs(np.linalg.det(matrix))) * len(atoms)
-        if not least <= count <= most:
-            continue
-        cell = matrix @ atoms.cell.array
-        lengths = np.linalg.norm(cell, axis=1)
-        badness = lengths.max() / abs(np.linalg.det(cell)) ** (1 / 3)
-        if count not in best or badness < best[count][0]:
-            best[count] = (badness, matrix)
-    good = [(count, matrix) for count, (badness, matrix) in best.items() if badness < 1.35]  # noqa: PLR2004
+    for edge in np.arange(4.0, 18.0, 0.5):
+        for shape in _SHAPES:
+            matrix = np.rint(edge * np.diag(shape) @ inverse).astype(int)
+            count = round(abs(np.linalg.det(matrix))) * len(atoms)
+            if not least <= count <= most:
+                continue
+            cell = matrix @ atoms.cell.array
+            lengths = np.linalg.norm(cell, axis=1)
+            badness = lengths.max() / abs(np.linalg.det(cell)) ** (1 / 3)
+            if count not in best or badness < best[count][0]:
+                best[count] = (badness, matrix)
+    good = [(count, matrix) for count, (badness, matrix) in best.items() if badness < 1.45]  # noqa: PLR2004
     if not good:
         msg = f"no square supercell of {least} to {most} atoms"
         raise UnusableError(msg)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 TENSORNET = "TensorNet-MatPES-PBE-v2025.1"
 NEQUIX = "Nequix-OAM-1"
-TENSORNET_D3 = "TensorNet-MatPES-PBE-v2025.1 + D3(BJ)"
+NEQUIX_D3 = "Nequix-OAM-1 + D3(BJ)"
 _TENSORNET_FOLDER = "TensorNet-MatPES-PBE-v2025.1-PES"
 _NEQUIX_FILE = "nequix-oam-1.nqx"
 _D3_CUTOFFS = {"disp2": 21.0, "disp3": 8.0, "cn": 12.0}
@@ -40,88 +40,50 @@ class Response:
 Potential = Callable[[Sequence[Atoms]], list[Response]]
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Disjoint graphs: arrays of all structures, one after the other."""
-
-    numbers: Int[np.ndarray, " atoms"]
-    positions: Float[np.ndarray, "atoms 3"]
-    cells: Float[np.ndarray, "structures 3 3"]
-    structure: Int[np.ndarray, " atoms"]
-    centers: Int[np.ndarray, " edges"]
-    neighbors: Int[np.ndarray, " edges"]
-    offsets: Float[np.ndarray, "edges 3"]
-
-
-def _batch(structures: Sequence[Atoms], cutoff: float) -> _Batch:
-    """Join structures; all axes are taken as periodic, since vacuum is wider than the cutoff."""
-    from vesin import NeighborList
-
-    search = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
-    counts = [len(atoms) for atoms in structures]
-    starts = np.cumsum([0, *counts[:-1]])
-    edges = []
-    for start, atoms in zip(starts, structures, strict=True):
-        i, j, offsets = search.compute(
-            points=atoms.positions, box=atoms.cell.array, periodic=True, quantities="ijS"
-        )
-        edges.append((i.astype(np.int64) + start, j.astype(np.int64) + start, offsets))
-    centers, neighbors, offsets = (np.concatenate([part[k] for part in edges]) for k in range(3))
-    return _Batch(
-        numbers=np.concatenate([atoms.numbers for atoms in structures]),
-        positions=np.concatenate([atoms.positions for atoms in structures]),
-        cells=np.stack([atoms.cell.array for atoms in structures]),
-        structure=np.repeat(np.arange(len(counts)), counts),
-        centers=centers,
-        neighbors=neighbors,
-        offsets=offsets.astype(float),
-    )
-
-
 def _network_potential(
-    energies_of: Callable[..., Any], cutoff: float, index_of: dict[int, int], device: str
+    energies_of: Callable[[Any, Any], Any], cutoff: float, index_of: dict[int, int], device: str
 ) -> Potential:
-    """Turn a function of species and edge vectors into a potential.
+    """Turn a function of species and a graph into a potential.
 
     Args:
-        energies_of: Of species, edge vectors, centers and neighbors; energies of the atoms, eV.
+        energies_of: Of species and a `PaddedGraph`; energies of the atoms, eV.
         cutoff: Å.
         index_of: Index of a species by its atomic number.
         device: `cpu` or `cuda`.
     """
     import torch
 
+    from recipes.teaching.graphs import build_graph
+
     def evaluate(structures: Sequence[Atoms]) -> list[Response]:
-        batch = _batch(structures, cutoff)
-        species = torch.tensor([index_of[int(z)] for z in batch.numbers], device=device)
-        positions = torch.tensor(batch.positions, dtype=torch.float32, device=device)
-        cells = torch.tensor(batch.cells, dtype=torch.float32, device=device)
-        structure, centers, neighbors = (
-            torch.tensor(values, device=device)
-            for values in (batch.structure, batch.centers, batch.neighbors)
-        )
-        offsets = torch.tensor(batch.offsets, dtype=torch.float32, device=device)
+        graph = build_graph(structures, cutoff, device)
+        counts = [len(atoms) for atoms in structures]
+        numbers = np.concatenate([atoms.numbers for atoms in structures])
+        cells = np.stack([atoms.cell.array for atoms in structures])
+        species = torch.tensor([index_of[int(z)] for z in numbers], device=device)
+        owner = torch.tensor(np.repeat(np.arange(len(counts)), counts), device=device)
+
+        def single(values: Any) -> Any:
+            return torch.tensor(values, dtype=torch.float32, device=device)
+
+        positions = single(np.concatenate([atoms.positions for atoms in structures]))
         moves = torch.zeros_like(positions, requires_grad=True)
-        strains = torch.zeros_like(cells, requires_grad=True)
-        vectors = positions[neighbors] - positions[centers]
-        vectors = vectors + (offsets[:, None] @ cells[structure[centers]])[:, 0]
+        strains = torch.zeros(len(counts), 3, 3, device=device, requires_grad=True)
+        owners = owner[graph.centers]
+        vectors = positions[graph.ends] - positions[graph.centers]
+        vectors = vectors + (graph.offsets[:, None] @ single(cells)[owners])[:, 0]
         symmetric = (strains + strains.transpose(1, 2)) / 2
-        vectors = vectors + (vectors[:, None] @ symmetric[structure[centers]])[:, 0]
-        vectors = vectors + moves[neighbors] - moves[centers]
-        energies = energies_of(species, vectors, centers, neighbors)
+        vectors = vectors + (vectors[:, None] @ symmetric[owners])[:, 0]
+        vectors = vectors + moves[graph.ends] - moves[graph.centers]
+        energies = energies_of(species, graph.with_vectors(vectors))
         gradient, virial = torch.autograd.grad(energies.sum(), (moves, strains))
-        totals = torch.zeros(len(structures), device=device).index_add(0, structure, energies)
-        volumes = np.abs(np.linalg.det(batch.cells))
-        stresses = virial.detach().cpu().numpy().astype(float) / volumes[:, None, None]
-        forces = np.split(
-            -gradient.cpu().numpy().astype(float),
-            np.cumsum([len(atoms) for atoms in structures])[:-1],
-        )
+        totals = torch.zeros(len(counts), device=device).index_add(0, owner, energies.detach())
+        volumes = np.abs(np.linalg.det(cells))
+        stresses = virial.cpu().numpy().astype(float) / volumes[:, None, None]
+        forces = np.split(-gradient.cpu().numpy().astype(float), np.cumsum(counts)[:-1])
         return [
             Response(float(total), force, stress)
-            for total, force, stress in zip(
-                totals.detach().cpu().numpy(), forces, stresses, strict=True
-            )
+            for total, force, stress in zip(totals.cpu().numpy(), forces, stresses, strict=True)
         ]
 
     return evaluate
@@ -130,7 +92,6 @@ def _network_potential(
 def load_tensornet(folder: Path, device: str = "cpu") -> Potential:
     """Load TensorNet-MatPES-PBE (matgl)."""
     import matgl
-    import torch
     from ase.data import atomic_numbers
 
     from recipes.teaching.tensornet import FastTensorNet
@@ -142,43 +103,30 @@ def load_tensornet(folder: Path, device: str = "cpu") -> Potential:
     scale = float(whole.data_std)
     references = whole.element_refs.property_offset.float().to(device)
 
-    def energies_of(species: Any, vectors: Any, centers: Any, neighbors: Any) -> Any:
-        counts = torch.bincount(centers, minlength=len(species))
-        width = max(int(counts.max()), 1)
-        starts = torch.cumsum(counts, 0) - counts
-        slot = centers * width + torch.arange(len(centers), device=device) - starts[centers]
-        padded = torch.zeros(len(species) * width, dtype=torch.long, device=device)
-        padded[slot] = neighbors
-        real = torch.zeros(len(species) * width, dtype=torch.bool, device=device)
-        real[slot] = True
-        edges = vectors.new_zeros(len(species) * width, 3).index_copy(0, slot, vectors)
-        shape = (len(species), width)
-        energies = network(species, edges.view(*shape, 3), padded.view(shape), real.view(shape))
-        return scale * energies + references[species]
+    def energies_of(species: Any, graph: Any) -> Any:
+        return scale * network(species, graph) + references[species]
 
     index_of = {atomic_numbers[name]: k for k, name in enumerate(whole.model.element_types)}
     return _network_potential(energies_of, network.cutoff, index_of, device)
 
 
 def load_nequix(folder: Path, device: str = "cpu") -> Potential:
-    """Load Nequix-OAM-1; its torch form is written once, to a folder of its own."""
+    """Load Nequix-OAM-1; its torch form goes to a scratch folder."""
     import shutil
     import tempfile
 
     from nequix.calculator import from_pretrained
 
+    from recipes.teaching.nequix import FastNequix
+
     with tempfile.TemporaryDirectory() as scratch:
         copy = shutil.copy(folder / _NEQUIX_FILE, scratch)
         network, settings = from_pretrained(model_path=copy, backend="torch", use_kernel=False)
-    network = network.to(device).eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-
-    def energies_of(species: Any, vectors: Any, centers: Any, neighbors: Any) -> Any:
-        return network.node_energies(vectors, species, neighbors, centers)[:, 0]
-
+    fast = FastNequix(network.eval()).to(device)
     index_of = {int(z): k for k, z in enumerate(sorted(settings["atomic_numbers"]))}
-    return _network_potential(energies_of, float(settings["cutoff"]), index_of, device)
+    return _network_potential(fast, fast.cutoff, index_of, device)
 
 
 def load_dispersion() -> Potential:
@@ -241,9 +189,9 @@ def load_potentials(folder: Path, device: str = "cpu") -> dict[str, Potential]:
 
         return evaluate
 
-    tensornet = lazily(TENSORNET, lambda: load_tensornet(folder, device))
+    nequix = lazily(NEQUIX, lambda: load_nequix(folder, device))
     return {
-        TENSORNET: tensornet,
-        NEQUIX: lazily(NEQUIX, lambda: load_nequix(folder, device)),
-        TENSORNET_D3: add(tensornet, lazily("D3(BJ)", load_dispersion)),
+        TENSORNET: lazily(TENSORNET, lambda: load_tensornet(folder, device)),
+        NEQUIX: nequix,
+        NEQUIX_D3: add(nequix, lazily("D3(BJ)", load_dispersion)),
     }

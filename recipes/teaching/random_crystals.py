@@ -5,14 +5,15 @@ import spglib
 from ase import Atoms
 from jaxtyping import Float
 
-from recipes.teaching.chemistry import least_distance, wrap_alike
+from recipes.teaching.chemistry import elements, least_distance, wrap_alike
 from recipes.teaching.hosts import Hosts
 from recipes.teaching.inputs import FMAX_FREE, Built, Input, UnusableError, rattle, teacher_of
 
 _GROUPS = (2, 5, 8, 9, 12, 15, 19, 33, 38, 44, 51, 59, 62, 63, 65, 71, 74, 87, 99, 113, 119, 123)
 _HIGH_GROUPS = (127, 129, 136, 139, 140, 141, 148, 156, 160, 164, 166, 167, 186, 187, 189, 191)
 _CUBIC_GROUPS = (193, 194, 198, 205, 215, 216, 217, 221, 223, 225, 227, 229)
-_MOST = 20
+_GASES = elements("H N O F Cl Br I He Ne Ar Kr Xe")
+_MOST = 16
 _MERGE = 0.13
 """Images of a site nearer than this share of the cell's edge merge into one special site."""
 _LEAST_SHARE = 0.7
@@ -25,6 +26,9 @@ def build_random(hosts: Hosts, rng: np.random.Generator) -> Built:
     species = [int(z) for z in np.unique(host.numbers)][:4]
     if rng.random() < 0.5:  # noqa: PLR2004
         species = [wrap_alike(z, rng) for z in species]
+    if set(species) <= _GASES:
+        msg = "a random crystal of gases"
+        raise UnusableError(msg)
     for _ in range(120):
         number = int(rng.choice(_GROUPS + _HIGH_GROUPS + _CUBIC_GROUPS))
         atoms = _random_crystal(number, species, hosts, rng)

@@ -9,6 +9,8 @@ from vesin import NeighborList
 from recipes.teaching.chemistry import METALS, elements, least_distance, wrap_alike
 from recipes.teaching.hosts import Host, Hosts
 from recipes.teaching.inputs import (
+    FMAX_FREE,
+    FMAX_HELD,
     LEAST_SHARE,
     Built,
     Input,
@@ -18,7 +20,7 @@ from recipes.teaching.inputs import (
     right_handed,
     teacher_of,
 )
-from recipes.teaching.potentials import TENSORNET_D3
+from recipes.teaching.potentials import NEQUIX_D3
 from recipes.teaching.surfaces import adsorb
 
 VACUUM = 16.0
@@ -125,17 +127,14 @@ def _made(atoms: Atoms, cell: str, host: Host, variant: str, adsorbed: int = 0) 
 
 
 def _fmax(cell: str) -> float:
-    return 0.05 if cell == "held" else 0.02
+    return FMAX_HELD if cell == "held" else FMAX_FREE
 
 
 def _with_d3(atoms: Atoms, cell: str, host: Host, variant: str) -> Input:
     if least_distance(atoms) < LEAST_SHARE:
         msg = "input: atoms on top of each other"
         raise UnusableError(msg)
-    if teacher_of(atoms.numbers) != teacher_of(np.array([6])):
-        msg = "needs a Hubbard U, which the potential with dispersion does not know"
-        raise UnusableError(msg)
-    return Input(atoms, cell, TENSORNET_D3, host, variant, functional="PBE-D3", fmax=0.01)
+    return Input(atoms, cell, NEQUIX_D3, host, variant, functional="PBE-D3", fmax=0.01)
 
 
 def _upright(sheet: Atoms) -> Atoms:
@@ -214,7 +213,7 @@ def _mix_species(atoms: Atoms, rng: np.random.Generator) -> None:
 def _draw_layered(hosts: Hosts, rng: np.random.Generator) -> tuple[Host, Float[np.ndarray, "3"]]:
     """Draw a bulk crystal that is made of layers, and their normal."""
     for _ in range(600):
-        host = hosts.draw(rng, largest=16, with_u=False)
+        host = hosts.draw(rng, largest=16, with_u=None if rng.random() < 0.1 else False)  # noqa: PLR2004
         if set(host.numbers.tolist()) <= METALS:
             continue
         normal = layer_normal(host.atoms)

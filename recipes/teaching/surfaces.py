@@ -48,7 +48,7 @@ def build_slab(hosts: Hosts, rng: np.random.Generator) -> Built:
     host = hosts.draw(rng, largest=16)
     potential = NEQUIX
     bulk = yield from relaxed_host(host, potential)
-    atoms, name = cut_slab(bulk, rng, most=int(rng.choice([24, 36, 60])), edge=2.5)
+    atoms, name = cut_slab(bulk, rng, most=int(rng.choice([20, 32, 48])), edge=2.5)
     variant = f"slab {name}"
     if rng.random() < 0.5:  # noqa: PLR2004
         fix_bottom(atoms, rng)
@@ -65,7 +65,7 @@ def build_adsorbate(hosts: Hosts, rng: np.random.Generator) -> Built:
     host = hosts.draw(rng, largest=12, with_u=with_u)
     potential = NEQUIX if needs_u(host.numbers) else TENSORNET
     bulk = yield from relaxed_host(host, potential)
-    atoms, name = cut_slab(bulk, rng, most=int(rng.choice([36, 48, 64])), edge=5.0)
+    atoms, name = cut_slab(bulk, rng, most=int(rng.choice([32, 40, 60])), edge=5.0)
     if rng.random() < 0.8:  # noqa: PLR2004
         fix_bottom(atoms, rng)
     species = str(rng.choice(list(ADSORBATES)))
@@ -196,7 +196,7 @@ def adsorb(slab: Atoms, species: str, rng: np.random.Generator) -> tuple[Atoms, 
     surface_atoms = np.flatnonzero(heights > heights.max() - 1.2)
     site = str(rng.choice(["top", "bridge", "hollow"]))
     plane = _draw_site(slab.positions[surface_atoms, :2], slab.cell.array[:2, :2], site, rng)
-    shape = ADSORBATES[species]
+    shape = ADSORBATES.get(species, ((species, (0.0, 0.0, 0.0)),))
     numbers = [atomic_numbers[name] for name, _ in shape]
     offsets = np.array([offset for _, offset in shape], dtype=float)
     angle = rng.uniform(0, 2 * np.pi)

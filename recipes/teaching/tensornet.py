@@ -6,11 +6,14 @@ that messages are summed instead of scattered. What depends on a distance alone 
 multilayer perceptron and cutoff) is one Chebyshev series, fitted once.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from recipes.teaching.graphs import PaddedGraph
 
 _TERMS = 64
 _POINTS = 4000
@@ -80,46 +83,40 @@ class FastTensorNet(nn.Module):
         orders = torch.arange(_TERMS, device=distances.device, dtype=distances.dtype)
         return torch.cos(angle[:, None] * orders) @ self.series
 
-    def forward(self, species: Tensor, vectors: Tensor, neighbors: Tensor, real: Tensor) -> Tensor:
+    def forward(self, species: Tensor, graph: PaddedGraph) -> Tensor:
         """Energies of the atoms, in the network's units.
 
         Args:
             species: `(atoms)`.
-            vectors: From each atom to its neighbors, Å, `(atoms, neighbors, 3)`.
-            neighbors: Their indices, `(atoms, neighbors)`.
-            real: Which of them are neighbors, not padding, `(atoms, neighbors)`.
+            graph: Of all structures.
         """
-        atoms, width = neighbors.shape
-        units, network = self.units, self.network
-        where = real.reshape(-1).nonzero()[:, 0]
-        flat = vectors.reshape(-1, 3)[where]
-        distances = flat.norm(dim=1)
-        values = self._evaluate_series(distances)
-        radial = values.new_zeros(atoms * width, values.shape[1]).index_copy(0, where, values)
-        radial = radial.view(atoms, width, -1, units)
-        unit = vectors.new_zeros(atoms * width, 3).index_copy(0, where, flat / distances[:, None])
-        unit = unit.view(atoms, width, 3)
+        network = self.network
+        distances = graph.vectors.norm(dim=1)
+        radial = graph.spread(self._evaluate_series(distances)).split(self.units, dim=-1)
+        unit = graph.spread(graph.vectors / distances[:, None])
+        unit = torch.where(graph.reverse[..., None], -unit, unit)
         # matgl gathers at the far end of edges; every edge is there in both directions, so the
         # same sum stands at the centre with vectors reversed and names exchanged.
-        pairs = self.neighbor_names[species][:, None] + self.center_names[species[neighbors]]
-        tensors = self._embed(radial[:, :, :3] * pairs[:, :, None], -unit)
+        pairs = self.neighbor_names[species][:, None] + self.center_names[species[graph.neighbors]]
+        tensors = self._embed([part * pairs for part in radial[:3]], -unit)
         for number, layer in enumerate(network.layers):
             start = 3 + 3 * number
-            tensors = _interact(layer, tensors, radial[:, :, start : start + 3], neighbors)
+            tensors = _interact(layer, tensors, radial[start : start + 3], graph.neighbors)
         norms = torch.cat(_norms(tensors), dim=-1)
         features = network.linear(network.out_norm(norms))
         return network.final_layer.gated(features).reshape(-1)
 
-    def _embed(self, weights: Tensor, unit: Tensor) -> Tensor:
+    def _embed(self, weights: Sequence[Tensor], unit: Tensor) -> Tensor:
         """Sum weighted unit tensors of edges: `(atoms, 10, units)`."""
-        outer = torch.stack([unit[..., i] * unit[..., j] for i, j in _SYMMETRIC], dim=-1)
-        third = unit.square().sum(-1, keepdim=True) / 3
-        outer = torch.cat([outer[..., :3] - third, outer[..., 3:]], dim=-1)
+        axes = unit.unbind(-1)
+        outer = [axes[i] * axes[j] for i, j in _SYMMETRIC]
+        third = sum(outer[:3]) / 3
+        outer = torch.stack([part - third for part in outer[:3]] + outer[3:], dim=-1)
         tensors = torch.cat(
             [
-                weights[:, :, 0].sum(1)[:, None],
-                unit.transpose(1, 2) @ weights[:, :, 1],
-                outer.transpose(1, 2) @ weights[:, :, 2],
+                weights[0].sum(1)[:, None],
+                unit.transpose(1, 2) @ weights[1],
+                outer.transpose(1, 2) @ weights[2],
             ],
             dim=1,
         )
@@ -132,21 +129,20 @@ class FastTensorNet(nn.Module):
         return tensors * _spread(factors.permute(0, 2, 1))
 
 
-def _interact(layer: Any, tensors: Tensor, radial: Tensor, neighbors: Tensor) -> Tensor:
+def _interact(layer: Any, tensors: Tensor, radial: Sequence[Tensor], neighbors: Tensor) -> Tensor:
     """Run one of matgl's interaction blocks."""
     tensors = tensors / (_squared_norm(tensors)[:, None] + 1)
     own = _mix(layer.linears_tensor[:3], tensors)
-    far = own[neighbors]
+    far = own.index_select(0, neighbors.flatten()).unflatten(0, neighbors.shape)
     message = torch.cat(
         [
-            (radial[:, :, :1] * far[:, :, :1]).sum(1),
-            (radial[:, :, 1:2] * far[:, :, 1:4]).sum(1),
-            (radial[:, :, 2:] * far[:, :, 4:]).sum(1),
+            (factor[:, :, None] * part).sum(1)
+            for factor, part in zip(radial, far.split((1, 3, 6), dim=2), strict=True)
         ],
         dim=1,
     )
     left, right = _matrices(message), _matrices(own)
-    product = _multiply(left, right) + _multiply(right, left)
+    product = _sum(_multiply(left, right), _multiply(right, left))
     change = _components(product)
     change = change / (_squared_norm(change)[:, None] + 1)
     change = _mix(layer.linears_tensor[3:], change)
@@ -169,44 +165,45 @@ def _spread(factors: Tensor) -> Tensor:
 
 
 def _norms(tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    scalar, vector, symmetric = tensors.split((1, 3, 6), dim=1)
-    square = symmetric.square()
-    return (
-        3 * scalar[:, 0].square(),
-        2 * vector.square().sum(1),
-        square[:, :3].sum(1) + 2 * square[:, 3:].sum(1),
-    )
+    scalar, vector, diagonal, corners = tensors.square().split((1, 3, 3, 3), dim=1)
+    return 3 * scalar.sum(1), 2 * vector.sum(1), diagonal.sum(1) + 2 * corners.sum(1)
 
 
 def _squared_norm(tensors: Tensor) -> Tensor:
     return sum(_norms(tensors))
 
 
-def _matrices(tensors: Tensor) -> Tensor:
-    """Full matrices, `(atoms, 3, 3, units)`."""
-    scalar, vector, symmetric = tensors.split((1, 3, 6), dim=1)
-    x, y, z = vector.unbind(1)
-    zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).unflatten(1, (3, 3))
-    order = torch.tensor(_FULL, device=tensors.device)
-    eye = torch.eye(3, device=tensors.device, dtype=tensors.dtype)[None, :, :, None]
-    return skew + symmetric[:, order] + eye * scalar[:, None]
+Matrix = list[list[Tensor]]
+"""Nine components, each `(atoms, units)`: slices of one tensor would cost more, backwards."""
 
 
-def _components(matrices: Tensor) -> Tensor:
-    """Scalar, vector and symmetric traceless part of full matrices."""
-    third = (matrices[:, 0, 0] + matrices[:, 1, 1] + matrices[:, 2, 2]) / 3
-    vector = [
-        (matrices[:, 2, 1] - matrices[:, 1, 2]) / 2,
-        (matrices[:, 0, 2] - matrices[:, 2, 0]) / 2,
-        (matrices[:, 1, 0] - matrices[:, 0, 1]) / 2,
+def _matrices(tensors: Tensor) -> Matrix:
+    """Full matrices of scalar, vector and symmetric part."""
+    scalar, x, y, z, *symmetric = tensors.unbind(1)
+    skew = ((None, -z, y), (z, None, -x), (-y, x, None))
+    return [
+        [symmetric[_FULL[i][j]] + (scalar if i == j else skew[i][j]) for j in range(3)]
+        for i in range(3)
     ]
-    symmetric = [(matrices[:, i, j] + matrices[:, j, i]) / 2 for i, j in _SYMMETRIC]
+
+
+def _components(matrix: Matrix) -> Tensor:
+    """Scalar, vector and symmetric traceless part of full matrices."""
+    third = (matrix[0][0] + matrix[1][1] + matrix[2][2]) / 3
+    vector = [
+        (matrix[2][1] - matrix[1][2]) / 2,
+        (matrix[0][2] - matrix[2][0]) / 2,
+        (matrix[1][0] - matrix[0][1]) / 2,
+    ]
+    symmetric = [(matrix[i][j] + matrix[j][i]) / 2 for i, j in _SYMMETRIC]
     symmetric[:3] = [diagonal - third for diagonal in symmetric[:3]]
     return torch.stack([third, *vector, *symmetric], dim=1)
 
 
-def _multiply(left: Tensor, right: Tensor) -> Tensor:
+def _multiply(left: Matrix, right: Matrix) -> Matrix:
     """Matrix products, channel by channel."""
-    rows = [sum(left[:, i, k, None] * right[:, k] for k in range(3)) for i in range(3)]
-    return torch.stack(rows, dim=1)
+    return [[sum(left[i][k] * right[k][j] for k in range(3)) for j in range(3)] for i in range(3)]
+
+
+def _sum(left: Matrix, right: Matrix) -> Matrix:
+    return [[a + b for a, b in zip(*rows, strict=True)] for rows in zip(left, right, strict=True)]
