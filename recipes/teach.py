@@ -3,8 +3,8 @@
     python -m recipes.teach --data DATA --potentials POTENTIALS --out FOLDER
     python -m recipes.teach --data DATA --out FOLDER --merge recipes/data
 
-The first may be stopped and started again at any time, and run once a core (`--shard 0/4` ...): what
-is finished is in the folder, one line a pair, and nothing is made twice.
+The first may be stopped and started again at any time, and run once a core (`--shard 0/4` ...):
+what is finished is in the folder, one line a pair, and nothing is made twice.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from recipes.teaching.hosts import load_held_back, load_hosts
 from recipes.teaching.kinds import KINDS, teach_one
+from recipes.teaching.potentials import load_potentials
 from recipes.teaching.relaxing import Job, run_jobs
 from recipes.teaching.store import merge, read_done, to_line
 
@@ -32,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         msg = "--data and --potentials are needed to make pairs"
         raise SystemExit(msg)
     import torch
-
-    from recipes.teaching.potentials import load_potentials
 
     if options.device == "cpu":
         torch.set_num_threads(1)

@@ -9,6 +9,7 @@ from recipes.teaching.chemistry import (
     METALS,
     MOBILE,
     RARE,
+    UnusableError,
     elements,
     find_voids,
     least_distance,
@@ -21,7 +22,6 @@ from recipes.teaching.inputs import (
     LEAST_SHARE,
     Built,
     Input,
-    UnusableError,
     cube_like_supercell,
     disturb,
     relaxed_host,
@@ -73,7 +73,7 @@ def build_defect(hosts: Hosts, rng: np.random.Generator) -> Built:
         voids, room = find_voids(atoms)
         new = int(rng.choice(species)) if rng.random() < 0.5 else int(rng.choice(_DOPANTS))  # noqa: PLR2004
         chosen = int(rng.integers(min(3, len(voids))))
-        if room[chosen] < 0.65 * covalent_radii[new]:  # noqa: PLR2004
+        if room[chosen] < 0.65 * covalent_radii[new]:
             msg = "no void for an interstitial"
             raise UnusableError(msg)
         atoms += Atoms(numbers=[new], positions=voids[chosen : chosen + 1])
@@ -119,11 +119,8 @@ def _remove(hosts: Hosts, rng: np.random.Generator, with_u: bool) -> Input:
     for _ in range(400):
         host = hosts.draw(rng, largest=28, with_u=with_u)
         ions = sorted({int(z) for z in host.numbers} & MOBILE)
-        if (
-            ions
-            and len(set(host.numbers.tolist())) >= 3
-            and not set(host.numbers.tolist()) <= METALS
-        ):  # noqa: PLR2004
+        species = {int(z) for z in host.numbers}
+        if ions and len(species) >= 3 and not species <= METALS:  # noqa: PLR2004
             break
     else:
         msg = "no host with ions to take out"
@@ -133,7 +130,7 @@ def _remove(hosts: Hosts, rng: np.random.Generator, with_u: bool) -> Input:
     sites = np.flatnonzero(atoms.numbers == ion)
     share = 1.0 if rng.random() < 0.3 else rng.uniform(0.0, 1.0)  # noqa: PLR2004
     taken = rng.choice(sites, size=max(1, round(share * len(sites))), replace=False)
-    if len(taken) == len(atoms) or len(taken) > 0.6 * len(atoms):  # noqa: PLR2004
+    if len(taken) == len(atoms) or len(taken) > 0.6 * len(atoms):
         msg = "too little of the host is left"
         raise UnusableError(msg)
     del atoms[sorted(taken.tolist())]

@@ -30,6 +30,10 @@ for _group in _GROUPS:
         ALIKE.setdefault(_number, set()).update(_members - {_number})
 
 
+class UnusableError(Exception):
+    """Nothing sensible can be built here; the message says why."""
+
+
 def elements(names: str) -> frozenset[int]:
     """Atomic numbers of symbols."""
     return frozenset(atomic_numbers[name] for name in names.split())

@@ -11,21 +11,24 @@ from ase import Atoms
 from jaxtyping import Float, Int
 
 from deeprelax_ase.data.table import reduced_composition
-from recipes.teaching.chemistry import METALS, RADIOACTIVE, RARE, elements, needs_u
+from recipes.teaching.chemistry import METALS, RADIOACTIVE, RARE, UnusableError, elements, needs_u
 
 BULK_FILES = ("relaxed.parquet", "relaxed_more.parquet")
 SHEET_FILE = "relaxed_2d.parquet"
 _COMMON_GROUPS = frozenset(
     (225, 229, 194, 221, 227, 216, 186, 136, 166, 164, 62, 141, 167, 139, 123)
 )
+_ELEMENTS = 120
+_LARGEST_MISFIT = 0.5
+"""Of the logarithm of a crystal's volume to that of its elements."""
 _FIRST_MADE_UP = 60_000
 _CATEGORY_SHARES = {
-    "metal": 0.28,
-    "oxide": 0.25,
-    "chalcogenide": 0.16,
-    "pnictide": 0.12,
+    "metal": 0.30,
+    "oxide": 0.27,
+    "chalcogenide": 0.17,
+    "pnictide": 0.13,
     "halide": 0.08,
-    "other": 0.11,
+    "other": 0.05,
 }
 
 
@@ -83,16 +86,7 @@ class Hosts:
     @cached_property
     def volumes(self) -> Float[np.ndarray, " elements"]:
         """Volume of an atom of each element, Å^3, fitted to the bulk crystals."""
-        matrix = np.zeros((len(self.bulk), 120))
-        for row, host in enumerate(self.bulk):
-            np.add.at(matrix[row], host.numbers, 1 / len(host.numbers))
-        target = np.array([host.atoms.get_volume() / len(host.atoms) for host in self.bulk])
-        # A prior of 16 Å^3 for elements that are rare or absent.
-        ridge = np.eye(120) * np.sqrt(3.0)
-        fitted = np.linalg.lstsq(
-            np.vstack([matrix, ridge]), np.append(target, 16.0 * np.sqrt(3.0) * np.ones(120)), None
-        )[0]
-        return np.clip(fitted, 4.0, 80.0)
+        return _atomic_volumes(self.bulk)
 
     def draw(
         self,
@@ -120,7 +114,7 @@ class Hosts:
             if with_u is None or needs_u(host.numbers) == with_u:
                 return host
         msg = f"no host of at most {largest} atoms (category {category}, U {with_u})"
-        raise ValueError(msg)
+        raise UnusableError(msg)
 
     def draw_sheet(self, rng: np.random.Generator, largest: int = 12, mxenes: float = 0.1) -> Host:
         """Draw a sheet; those of the PBE file, all MXenes, with a probability of their own."""
@@ -144,7 +138,29 @@ def load_hosts(folder: Path) -> Hosts:
         folder: With the files of relaxed crystals and of pairs.
     """
     bulk = [host for name in BULK_FILES for host in _read(folder / name)]
-    return Hosts(tuple(bulk), tuple(_read(folder / SHEET_FILE)), load_held_back(folder))
+    return Hosts(tuple(_dense(bulk)), tuple(_read(folder / SHEET_FILE)), load_held_back(folder))
+
+
+def _atomic_volumes(hosts: Sequence[Host]) -> Float[np.ndarray, " elements"]:
+    """Least squares with a weak prior of 16 Å^3, for elements that are rare or absent."""
+    matrix = np.zeros((len(hosts), _ELEMENTS))
+    for row, host in enumerate(hosts):
+        np.add.at(matrix[row], host.numbers, 1 / len(host.numbers))
+    target = [host.atoms.get_volume() / len(host.atoms) for host in hosts]
+    prior = np.eye(_ELEMENTS) * 3.0**0.5
+    target = np.append(target, np.full(_ELEMENTS, 16.0 * 3.0**0.5))
+    fitted = np.linalg.lstsq(np.vstack([matrix, prior]), target, None)[0]
+    return np.clip(fitted, 4.0, 80.0)
+
+
+def _dense(hosts: Sequence[Host]) -> list[Host]:
+    """Leave out what is no crystal but has a hole in it: some entries are molecules in a box."""
+    volumes = _atomic_volumes(hosts)
+    return [
+        host
+        for host in hosts
+        if abs(np.log(host.atoms.get_volume() / volumes[host.numbers].sum())) < _LARGEST_MISFIT
+    ]
 
 
 def load_held_back(folder: Path) -> frozenset[str]:

@@ -10,7 +10,7 @@ from ase.build import make_supercell
 from ase.constraints import FixAtoms
 from jaxtyping import Bool, Float, Int
 
-from recipes.teaching.chemistry import needs_u
+from recipes.teaching.chemistry import UnusableError, needs_u
 from recipes.teaching.hosts import Host, Hosts
 from recipes.teaching.potentials import NEQUIX, TENSORNET
 from recipes.teaching.relaxing import Relaxed, Request
@@ -24,10 +24,6 @@ _SHAPES = tuple(itertools.product((0.85, 1.0, 1.2), repeat=3))
 FMAX_HELD = 0.05
 LEAST_SHARE = 0.55
 """Of the sum of two covalent radii: nearer atoms make no sensible input."""
-
-
-class UnusableError(Exception):
-    """Nothing sensible can be built here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +87,8 @@ def relaxed_host(
     if relaxed.trouble:
         msg = f"host: {relaxed.trouble}"
         raise UnusableError(msg)
-    if abs(np.log(relaxed.atoms.get_volume() / atoms.get_volume())) > 0.2:  # noqa: PLR2004
-        msg = "host: the potential changes its volume by over 20 %"
+    if abs(np.log(relaxed.atoms.get_volume() / atoms.get_volume())) > 0.1:  # noqa: PLR2004
+        msg = "host: the potential changes its volume by over 10 %"
         raise UnusableError(msg)
     return relaxed.atoms
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from recipes.teaching.bulk import build_decoration, build_defect, build_ions, build_oxide
+from recipes.teaching.chemistry import UnusableError
 from recipes.teaching.hosts import Hosts
-from recipes.teaching.inputs import Builder, UnusableError
+from recipes.teaching.inputs import Builder
 from recipes.teaching.pairs import make_row
 from recipes.teaching.random_crystals import build_random
 from recipes.teaching.relaxing import Job, Request

@@ -8,8 +8,8 @@ from scipy.linalg import polar
 
 from deeprelax_ase.data.rows import find_faults
 from deeprelax_ase.data.table import split_of
-from recipes.teaching.chemistry import count_pieces
-from recipes.teaching.inputs import Input, UnusableError
+from recipes.teaching.chemistry import UnusableError, count_pieces
+from recipes.teaching.inputs import Input
 
 LARGEST_MEAN_DISPLACEMENT = 2.0
 """Å."""

@@ -159,6 +159,21 @@ def load_dispersion() -> Potential:
     return evaluate
 
 
+def from_calculator(calculator: Any) -> Potential:
+    """A potential of an ASE calculator, one structure after the other."""
+
+    def evaluate(structures: Sequence[Atoms]) -> list[Response]:
+        responses = []
+        for given in structures:
+            atoms = Atoms(given.numbers, given.positions, cell=given.cell, pbc=True)
+            atoms.calc = calculator
+            forces, stress = atoms.get_forces(), atoms.get_stress(voigt=False)
+            responses.append(Response(atoms.get_potential_energy(), forces, stress))
+        return responses
+
+    return evaluate
+
+
 def add(first: Potential, second: Potential) -> Potential:
     """The sum of two potentials."""
 

@@ -1,13 +1,15 @@
 """Build random symmetric crystals, as generative models and random searches do."""
 
+from functools import cache
+
 import numpy as np
 import spglib
 from ase import Atoms
 from jaxtyping import Float
 
-from recipes.teaching.chemistry import elements, least_distance, wrap_alike
+from recipes.teaching.chemistry import UnusableError, elements, least_distance, wrap_alike
 from recipes.teaching.hosts import Hosts
-from recipes.teaching.inputs import FMAX_FREE, Built, Input, UnusableError, rattle, teacher_of
+from recipes.teaching.inputs import FMAX_FREE, Built, Input, rattle, teacher_of
 
 _GROUPS = (2, 5, 8, 9, 12, 15, 19, 33, 38, 44, 51, 59, 62, 63, 65, 71, 74, 87, 99, 113, 119, 123)
 _HIGH_GROUPS = (127, 129, 136, 139, 140, 141, 148, 156, 160, 164, 166, 167, 186, 187, 189, 191)
@@ -20,7 +22,7 @@ _LEAST_SHARE = 0.7
 
 
 def build_random(hosts: Hosts, rng: np.random.Generator) -> Built:
-    """Build a random crystal with the symmetry of a space group; its volume is off by up to 25 %."""
+    """Build a crystal at random in a space group, its volume off by up to 25 %."""
     yield from ()
     host = hosts.draw(rng, largest=20)
     species = [int(z) for z in np.unique(host.numbers)][:4]
@@ -69,6 +71,7 @@ def _random_crystal(
     return atoms
 
 
+@cache
 def _operations(group: int) -> tuple[np.ndarray, np.ndarray]:
     """Rotations and translations of the first (standard) setting of a space group."""
     for hall in range(1, 531):
@@ -89,7 +92,7 @@ def _orbit(
         near = np.abs(images - point).max(axis=1) < _MERGE
         point = images[near].mean(axis=0)
     images = (rotations @ point + translations) % 1.0
-    kept: list[Float[np.ndarray, "3"]] = []
+    kept: list[Float[np.ndarray, 3]] = []
     for image in images:
         apart = [np.abs(image - other - np.rint(image - other)).max() for other in kept]
         if not kept or min(apart) > 1e-4:  # noqa: PLR2004

@@ -145,56 +145,42 @@ class _Run:
 
 
 def run_jobs(
-    jobs: Iterable[tuple[int, Job]],
-    potentials: Mapping[str, Potential],
-    atoms_at_once: Mapping[str, int] | int,
+    jobs: Iterable[tuple[int, Job]], potentials: Mapping[str, Potential], atoms_at_once: int
 ) -> Iterator[tuple[int, Any]]:
     """Run jobs side by side; each one's number and what it returned, as they end.
 
     Args:
         jobs: Numbered. They are started as room is made.
         potentials: By name.
-        atoms_at_once: In a batch of one potential, at most (one structure may have more).
+        atoms_at_once: New jobs are started while fewer atoms are being relaxed.
     """
     waiting = iter(jobs)
     running: list[_Run] = []
-    exhausted = False
     while True:
-        room = atoms_at_once if isinstance(atoms_at_once, int) else sum(atoms_at_once.values())
-        while not exhausted and sum(len(run.atoms) for run in running) < room:
+        while sum(len(run.atoms) for run in running) < atoms_at_once:
             following = next(waiting, None)
             if following is None:
-                exhausted = True
                 break
-            number, job = following
-            outcome = _start(number, job, None)
-            if isinstance(outcome, _Run):
-                running.append(outcome)
-            else:
-                yield number, outcome[0]
+            yield from _go_on(running, *following, None)
         if not running:
-            if exhausted:
-                return
-            continue
+            return
         for name in sorted({run.request.potential for run in running}):
             group = [run for run in running if run.request.potential == name]
             responses = potentials[name]([run.atoms for run in group])
             for run, response in zip(group, responses, strict=True):
                 relaxed = run.advance(response)
-                if relaxed is None:
-                    continue
-                running.remove(run)
-                outcome = _start(run.number, run.job, relaxed)
-                if isinstance(outcome, _Run):
-                    running.append(outcome)
-                else:
-                    yield run.number, outcome[0]
+                if relaxed is not None:
+                    running.remove(run)
+                    yield from _go_on(running, run.number, run.job, relaxed)
 
 
-def _start(number: int, job: Job, relaxed: Relaxed | None) -> "_Run | tuple[Any]":
-    """Send a job what it waits for; its next run, or what it returned."""
+def _go_on(
+    running: list[_Run], number: int, job: Job, relaxed: Relaxed | None
+) -> Iterator[tuple[int, Any]]:
+    """Send a job what it waits for; run what it asks for next, or yield what it returned."""
     try:
         request = next(job) if relaxed is None else job.send(relaxed)
     except StopIteration as stop:
-        return (stop.value,)
-    return _Run(number, job, request)
+        yield number, stop.value
+    else:
+        running.append(_Run(number, job, request))

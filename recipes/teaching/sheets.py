@@ -6,7 +6,7 @@ from ase.data import covalent_radii
 from jaxtyping import Float
 from vesin import NeighborList
 
-from recipes.teaching.chemistry import METALS, elements, least_distance, wrap_alike
+from recipes.teaching.chemistry import METALS, UnusableError, elements, least_distance, wrap_alike
 from recipes.teaching.hosts import Host, Hosts
 from recipes.teaching.inputs import (
     FMAX_FREE,
@@ -14,7 +14,6 @@ from recipes.teaching.inputs import (
     LEAST_SHARE,
     Built,
     Input,
-    UnusableError,
     disturb,
     relaxed_host,
     right_handed,
@@ -236,10 +235,10 @@ def layer_normal(atoms: Atoms, factor: float = 1.25) -> Float[np.ndarray, "3"] |
     i, j = i.astype(int), j.astype(int)
     radii = covalent_radii[atoms.numbers]
     bonded = distances < factor * (radii[i] + radii[j])
-    links: dict[int, list[tuple[int, Float[np.ndarray, "3"]]]] = {}
+    links: dict[int, list[tuple[int, Float[np.ndarray, 3]]]] = {}
     for a, b, offset in zip(i[bonded], j[bonded], offsets[bonded], strict=True):
         links.setdefault(int(a), []).append((int(b), np.asarray(offset)))
-    seen: dict[int, Float[np.ndarray, "3"]] = {}
+    seen: dict[int, Float[np.ndarray, 3]] = {}
     planes = []
     for start in range(len(atoms)):
         if start in seen:

@@ -44,11 +44,14 @@ def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
     """Finished lines of all processes; one that was cut off is left out."""
     for path in sorted(folder.glob("pairs-*.jsonl")):
         with path.open(encoding="utf-8") as stream:
-            for line in stream:
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    continue
+            yield from filter(None, map(_read_line, stream))
+
+
+def _read_line(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
 
 
 def read_done(folder: Path) -> defaultdict[str, set[int]]:

@@ -10,13 +10,12 @@ from ase.data import atomic_numbers, covalent_radii
 from jaxtyping import Float, Int
 from scipy.spatial import Delaunay
 
-from recipes.teaching.chemistry import least_distance, needs_u
+from recipes.teaching.chemistry import UnusableError, least_distance, needs_u
 from recipes.teaching.hosts import Hosts
 from recipes.teaching.inputs import (
     LEAST_SHARE,
     Built,
     Input,
-    UnusableError,
     fixed_atoms,
     rattle,
     relaxed_host,
@@ -208,7 +207,7 @@ def adsorb(slab: Atoms, species: str, rng: np.random.Generator) -> tuple[Atoms, 
     images = np.array([[i, j, 0] for i in (-1, 0, 1) for j in (-1, 0, 1)]) @ slab.cell.array
     near = (slab.positions[:, None] + images).reshape(-1, 3)
     radii = np.repeat(covalent_radii[slab.numbers], len(images))
-    height = heights.max() - 1.0
+    height = heights.max() + 0.3  # lower ones would lie below the surface, hydrogen above all
     for _ in range(100):
         points = np.array([*plane, height]) + offsets
         distances = np.linalg.norm(near[None] - points[:, None], axis=2)
@@ -220,6 +219,9 @@ def adsorb(slab: Atoms, species: str, rng: np.random.Generator) -> tuple[Atoms, 
     added = Atoms(numbers=numbers, positions=np.array([*plane, height]) + offsets)
     fixed = fixed_atoms(slab)
     whole = slab + added
+    cell = slab.cell.array.copy()
+    cell[2, 2] += max(0.0, added.positions[:, 2].max() - heights.max())  # as much vacuum as before
+    whole.set_cell(cell)
     if fixed.any():
         whole.set_constraint(FixAtoms(mask=np.append(fixed, np.zeros(len(added), dtype=bool))))
     if least_distance(whole) < LEAST_SHARE:
