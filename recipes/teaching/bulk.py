@@ -33,6 +33,8 @@ from recipes.teaching.potentials import NEQUIX
 _DOPANTS = sorted(
     elements("Li Na Mg Ca Al Si B C N O F P S Ti V Cr Mn Fe Co Ni Cu Zn Ga Y Zr Nb Mo Sn La W")
 )
+_SUPERCELLS = (60, 80, 130)
+"""Atoms at most."""
 _ROOM = 0.55
 """Share of its covalent radius that an ion finds in a void."""
 
@@ -42,8 +44,14 @@ def build_defect(hosts: Hosts, rng: np.random.Generator) -> Built:
     host = hosts.draw(rng, largest=20, with_u=rng.random() < 0.08)  # noqa: PLR2004
     potential = teacher_of(host.numbers)
     bulk = yield from relaxed_host(host, potential)
-    most = int(rng.choice([60, 80, 130], p=[0.7, 0.22, 0.08]))
-    atoms = cube_like_supercell(bulk, 40, most, rng)
+    atoms = None
+    for most in _SUPERCELLS[int(rng.choice(len(_SUPERCELLS), p=[0.7, 0.22, 0.08])) :]:
+        atoms = cube_like_supercell(bulk, 40, most, rng)
+        if atoms is not None:
+            break
+    else:
+        msg = f"no square supercell of 40 to {_SUPERCELLS[-1]} atoms"
+        raise UnusableError(msg)
     species = np.unique(atoms.numbers)
     kinds = ["vacancy", "vacancy", "substitution", "interstitial", "divacancy"]
     if len(species) > 1:

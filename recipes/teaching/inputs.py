@@ -136,8 +136,10 @@ def random_strain(
     return axes @ ((components + components.T) / 2) @ axes
 
 
-def cube_like_supercell(atoms: Atoms, least: int, most: int, rng: np.random.Generator) -> Atoms:
-    """A supercell of `least` to `most` atoms whose vectors are as equal and square as possible."""
+def cube_like_supercell(
+    atoms: Atoms, least: int, most: int, rng: np.random.Generator
+) -> Atoms | None:
+    """A supercell with vectors as equal and square as possible; None where there is none."""
     inverse = np.linalg.inv(atoms.cell.array)
     best: dict[int, tuple[float, Int[np.ndarray, "3 3"]]] = {}
     for edge in np.arange(4.0, 18.0, 0.5):
@@ -153,8 +155,7 @@ def cube_like_supercell(atoms: Atoms, least: int, most: int, rng: np.random.Gene
                 best[count] = (badness, matrix)
     good = [(count, matrix) for count, (badness, matrix) in best.items() if badness < 1.45]  # noqa: PLR2004
     if not good:
-        msg = f"no square supercell of {least} to {most} atoms"
-        raise UnusableError(msg)
+        return None
     counts = np.array([count for count, _ in good], dtype=float)
     chosen = int(rng.choice(len(good), p=(1 / counts) / (1 / counts).sum()))
     supercell = make_supercell(atoms, good[chosen][1])

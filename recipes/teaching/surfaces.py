@@ -29,6 +29,7 @@ VACUUM = (15.0, 20.0)
 _LEAST_GAP = 0.5
 """Å between the planes that a cut separates."""
 _SHELLS = 5
+_ATTEMPTS = 6
 ADSORBATES: dict[str, tuple[tuple[str, tuple[float, float, float]], ...]] = {
     "H": (("H", (0, 0, 0)),),
     "O": (("O", (0, 0, 0)),),
@@ -47,7 +48,9 @@ def build_slab(hosts: Hosts, rng: np.random.Generator) -> Built:
     host = hosts.draw(rng, largest=16)
     potential = NEQUIX
     bulk = yield from relaxed_host(host, potential)
-    atoms, name = cut_slab(bulk, rng, most=int(rng.choice([20, 32, 48])), edge=2.5)
+    atoms, name = cut_slab(
+        bulk, rng, most=int(rng.choice([20, 32, 48])), edge=float(rng.choice([2.5, 2.5, 4.5]))
+    )
     variant = f"slab {name}"
     if rng.random() < 0.5:  # noqa: PLR2004
         fix_bottom(atoms, rng)
@@ -90,30 +93,12 @@ def cut_slab(bulk: Atoms, rng: np.random.Generator, most: int, edge: float) -> t
     Returns:
         The slab, normal to z in the middle of its vacuum, and its indices.
     """
-    indices = _draw_indices(bulk, rng)
-    reciprocal = indices @ np.linalg.inv(bulk.cell.array).T
-    spacing = 1 / np.linalg.norm(reciprocal)
-    heights = np.sort((bulk.positions @ reciprocal) % 1.0)
-    gaps = np.diff(np.append(heights, heights[0] + 1.0)) * spacing
-    order = np.argsort(-gaps, kind="stable")
-    usable = [int(k) for k in order if gaps[k] > max(_LEAST_GAP, 0.4 * gaps[order[0]])]
-    if not usable:
-        msg = "no gap between planes to cut along"
-        raise UnusableError(msg)
-    cut = int(rng.choice(usable[:3]))
-    height = heights[cut] + gaps[cut] / spacing / 2
-    shifted = bulk.copy()
-    shifted.positions -= height * spacing * reciprocal / np.linalg.norm(reciprocal)
-    wanted = rng.uniform(*THICKNESS)
-    layers = max(1, round((wanted + gaps[cut]) / spacing))
-    slab = None
-    for count in (layers, layers - 1, layers - 2):
-        extent = count * spacing - gaps[cut]
-        if count < 1 or not THICKNESS[0] <= extent <= THICKNESS[1] or count * len(bulk) > most:
-            continue
-        slab = surface(shifted, tuple(int(k) for k in indices), count, periodic=True)
-        break
-    if slab is None:
+    for _ in range(_ATTEMPTS):
+        indices = _draw_indices(bulk, rng)
+        slab = _cut_along(bulk, indices, rng, most)
+        if slab is not None:
+            break
+    else:
         msg = f"no slab of {THICKNESS[0]} to {THICKNESS[1]} Å with at most {most} atoms"
         raise UnusableError(msg)
     slab = _repeat_in_plane(slab, most, edge)
@@ -128,6 +113,30 @@ def cut_slab(bulk: Atoms, rng: np.random.Generator, most: int, edge: float) -> t
         msg = "slab: atoms on top of each other"
         raise UnusableError(msg)
     return slab, "(" + " ".join(str(int(k)) for k in indices) + ")"
+
+
+def _cut_along(
+    bulk: Atoms, indices: Int[np.ndarray, "3"], rng: np.random.Generator, most: int
+) -> Atoms | None:
+    """Stack layers between two cuts through wide gaps; None where no count of layers will do."""
+    reciprocal = indices @ np.linalg.inv(bulk.cell.array).T
+    spacing = 1 / np.linalg.norm(reciprocal)
+    heights = np.sort((bulk.positions @ reciprocal) % 1.0)
+    gaps = np.diff(np.append(heights, heights[0] + 1.0)) * spacing
+    order = np.argsort(-gaps, kind="stable")
+    usable = [int(k) for k in order if gaps[k] > max(_LEAST_GAP, 0.4 * gaps[order[0]])]
+    if not usable:
+        return None
+    cut = int(rng.choice(usable[:3]))
+    counts = np.arange(1, most // len(bulk) + 1)
+    extents = counts * spacing - gaps[cut]
+    counts = counts[(extents >= THICKNESS[0]) & (extents <= THICKNESS[1])]
+    if len(counts) == 0:
+        return None
+    height = heights[cut] + gaps[cut] / spacing / 2
+    shifted = bulk.copy()
+    shifted.positions -= height * spacing * reciprocal / np.linalg.norm(reciprocal)
+    return surface(shifted, tuple(int(k) for k in indices), int(rng.choice(counts)), periodic=True)
 
 
 def _draw_indices(bulk: Atoms, rng: np.random.Generator) -> Int[np.ndarray, "3"]:
