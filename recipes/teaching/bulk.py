@@ -10,11 +10,11 @@ from recipes.teaching.chemistry import (
     MOBILE,
     RARE,
     UnusableError,
+    draw_alike,
     elements,
     find_voids,
     least_distance,
     needs_u,
-    wrap_alike,
 )
 from recipes.teaching.hosts import Host, Hosts
 from recipes.teaching.inputs import (
@@ -22,11 +22,11 @@ from recipes.teaching.inputs import (
     LEAST_SHARE,
     Built,
     Input,
+    cheap_teacher_of,
     cube_like_supercell,
     disturb,
     relaxed_host,
     right_handed,
-    teacher_of,
 )
 from recipes.teaching.potentials import NEQUIX
 
@@ -42,55 +42,75 @@ _ROOM = 0.55
 def build_defect(hosts: Hosts, rng: np.random.Generator) -> Built:
     """Build a point defect in a supercell that is held."""
     host = hosts.draw(rng, largest=20, with_u=rng.random() < 0.08)  # noqa: PLR2004
-    potential = teacher_of(host.numbers)
+    potential = cheap_teacher_of(host.numbers)
     bulk = yield from relaxed_host(host, potential)
-    atoms = None
-    for most in _SUPERCELLS[int(rng.choice(len(_SUPERCELLS), p=[0.7, 0.22, 0.08])) :]:
-        atoms = cube_like_supercell(bulk, 40, most, rng)
-        if atoms is not None:
-            break
-    else:
+    sizes = _SUPERCELLS[int(rng.choice(len(_SUPERCELLS), p=[0.7, 0.22, 0.08])) :]
+    supercells = (cube_like_supercell(bulk, 40, most, rng) for most in sizes)
+    atoms = next((found for found in supercells if found is not None), None)
+    if atoms is None:
         msg = f"no square supercell of 40 to {_SUPERCELLS[-1]} atoms"
         raise UnusableError(msg)
-    species = np.unique(atoms.numbers)
-    kinds = ["vacancy", "vacancy", "substitution", "interstitial", "divacancy"]
-    if len(species) > 1:
-        kinds += ["antisite", "exchange"]
+    kinds = [*_DEFECTS, "vacancy"]
+    if len(np.unique(atoms.numbers)) == 1:
+        kinds = [kind for kind in kinds if kind not in ("antisite", "exchange")]
     kind = str(rng.choice(kinds))
-    site = int(rng.integers(len(atoms)))
-    if kind == "vacancy":
-        del atoms[site]
-    elif kind == "divacancy":
-        distances = atoms.get_distances(site, range(len(atoms)), mic=True)
-        del atoms[sorted({site, int(np.argsort(distances)[1 + int(rng.integers(3))])})]
-    elif kind == "antisite":
-        atoms.numbers[site] = rng.choice(species[species != atoms.numbers[site]])
-    elif kind == "exchange":
-        others = np.flatnonzero(atoms.numbers != atoms.numbers[site])
-        distances = atoms.get_distances(site, others, mic=True)
-        other = int(others[np.argsort(distances)[0]])
-        atoms.numbers[[site, other]] = atoms.numbers[[other, site]]
-    elif kind == "substitution":
-        number = int(atoms.numbers[site])
-        new = wrap_alike(number, rng) if rng.random() < 0.6 else int(rng.choice(_DOPANTS))  # noqa: PLR2004
-        if new == number:
-            msg = "no element to substitute"
-            raise UnusableError(msg)
-        atoms.numbers[site] = new
-    else:
-        voids, room = find_voids(atoms)
-        new = int(rng.choice(species)) if rng.random() < 0.5 else int(rng.choice(_DOPANTS))  # noqa: PLR2004
-        chosen = int(rng.integers(min(3, len(voids))))
-        if room[chosen] < 0.65 * covalent_radii[new]:
-            msg = "no void for an interstitial"
-            raise UnusableError(msg)
-        atoms += Atoms(numbers=[new], positions=voids[chosen : chosen + 1])
-    potential = teacher_of(atoms.numbers)
-    if potential == NEQUIX and not needs_u(host.numbers):
+    _DEFECTS[kind](atoms, int(rng.integers(len(atoms))), rng)
+    if cheap_teacher_of(atoms.numbers) != potential:
         msg = "the defect needs a Hubbard U and its host does not"
         raise UnusableError(msg)
     variant = f"{kind}, {disturb(atoms, 'held', rng)}"
     return Input(_checked(atoms), "held", potential, host, variant)
+
+
+def _remove_atom(atoms: Atoms, site: int, _: np.random.Generator) -> None:
+    del atoms[site]
+
+
+def _remove_two(atoms: Atoms, site: int, rng: np.random.Generator) -> None:
+    distances = atoms.get_distances(site, range(len(atoms)), mic=True)
+    del atoms[sorted({site, int(np.argsort(distances)[1 + int(rng.integers(3))])})]
+
+
+def _make_antisite(atoms: Atoms, site: int, rng: np.random.Generator) -> None:
+    species = np.unique(atoms.numbers)
+    atoms.numbers[site] = rng.choice(species[species != atoms.numbers[site]])
+
+
+def _exchange(atoms: Atoms, site: int, _: np.random.Generator) -> None:
+    """Exchange an atom with the nearest of another species."""
+    others = np.flatnonzero(atoms.numbers != atoms.numbers[site])
+    other = int(others[np.argmin(atoms.get_distances(site, others, mic=True))])
+    atoms.numbers[[site, other]] = atoms.numbers[[other, site]]
+
+
+def _substitute(atoms: Atoms, site: int, rng: np.random.Generator) -> None:
+    number = int(atoms.numbers[site])
+    alike = rng.random() < 0.6  # noqa: PLR2004
+    atoms.numbers[site] = draw_alike(number, rng) if alike else rng.choice(_DOPANTS)
+    if atoms.numbers[site] == number:
+        msg = "no element to substitute"
+        raise UnusableError(msg)
+
+
+def _add_interstitial(atoms: Atoms, _: int, rng: np.random.Generator) -> None:
+    voids, room = find_voids(atoms)
+    own = rng.random() < 0.5  # noqa: PLR2004
+    new = int(rng.choice(np.unique(atoms.numbers) if own else _DOPANTS))
+    chosen = int(rng.integers(min(3, len(voids))))
+    if room[chosen] < _ROOM * covalent_radii[new]:
+        msg = "no void for an interstitial"
+        raise UnusableError(msg)
+    atoms.extend(Atoms(numbers=[new], positions=voids[chosen : chosen + 1]))
+
+
+_DEFECTS = {
+    "vacancy": _remove_atom,
+    "divacancy": _remove_two,
+    "antisite": _make_antisite,
+    "exchange": _exchange,
+    "substitution": _substitute,
+    "interstitial": _add_interstitial,
+}
 
 
 def build_ions(hosts: Hosts, rng: np.random.Generator) -> Built:
@@ -120,7 +140,7 @@ def _insert(hosts: Hosts, rng: np.random.Generator, with_u: bool) -> Input:
         count += 1
         voids, room = find_voids(atoms)
     variant = f"{count} {_symbol(ion)} inserted, {disturb(atoms, 'free', rng)}"
-    return _free(atoms, teacher_of(atoms.numbers), host, variant)
+    return _free(atoms, host, variant)
 
 
 def _remove(hosts: Hosts, rng: np.random.Generator, with_u: bool) -> Input:
@@ -143,7 +163,7 @@ def _remove(hosts: Hosts, rng: np.random.Generator, with_u: bool) -> Input:
         raise UnusableError(msg)
     del atoms[sorted(taken.tolist())]
     variant = f"{len(taken)} of {len(sites)} {_symbol(ion)} removed, {disturb(atoms, 'free', rng)}"
-    return _free(atoms, teacher_of(atoms.numbers), host, variant)
+    return _free(atoms, host, variant)
 
 
 def build_decoration(hosts: Hosts, rng: np.random.Generator) -> Built:
@@ -185,8 +205,7 @@ def build_decoration(hosts: Hosts, rng: np.random.Generator) -> Built:
         atoms.set_cell(atoms.cell.array * ratio ** (1 / 3), scale_atoms=True)
         variant += ", volumes of its elements"
     variant += f", {disturb(atoms, 'free', rng)}"
-    potential = teacher_of(atoms.numbers)
-    return _free(atoms, potential, host, variant)
+    return _free(atoms, host, variant)
 
 
 def build_oxide(hosts: Hosts, rng: np.random.Generator) -> Built:
@@ -200,7 +219,7 @@ def build_oxide(hosts: Hosts, rng: np.random.Generator) -> Built:
     if rng.random() < 0.6:  # noqa: PLR2004
         species = [int(z) for z in np.unique(atoms.numbers) if z in METALS]
         old = int(rng.choice(species))
-        new = wrap_alike(old, rng, METALS)
+        new = draw_alike(old, rng, METALS)
         atoms.numbers[atoms.numbers == old] = new
         variant = f"{_symbol(old)} to {_symbol(new)}"
         if rng.random() < 0.5:  # noqa: PLR2004
@@ -213,7 +232,7 @@ def build_oxide(hosts: Hosts, rng: np.random.Generator) -> Built:
     if variant == "strained by more":
         scale = 1 + rng.uniform(-0.04, 0.06)
         atoms.set_cell(atoms.cell.array * scale, scale_atoms=True)
-    return _free(atoms, NEQUIX, host, f"{variant}, {said}")
+    return _free(atoms, host, f"{variant}, {said}")
 
 
 def _small_supercell(host: Host, rng: np.random.Generator, most: int, least: int = 8) -> Atoms:
@@ -237,8 +256,8 @@ def _near_in_size(number: int) -> list[int]:
     return [z for z in sorted(METALS - RARE) if abs(covalent_radii[z] / radius - 1) < 0.1]  # noqa: PLR2004
 
 
-def _free(atoms: Atoms, potential: str, host: Host, variant: str) -> Input:
-    return Input(_checked(atoms), "free", potential, host, variant, fmax=FMAX_FREE)
+def _free(atoms: Atoms, host: Host, variant: str) -> Input:
+    return Input(_checked(atoms), "free", NEQUIX, host, variant, fmax=FMAX_FREE)
 
 
 def _checked(atoms: Atoms) -> Atoms:

@@ -57,7 +57,7 @@ def needs_u(numbers: Int[np.ndarray, " atoms"]) -> bool:
     return bool(species & _WITH_U) and bool(species & {8, 9})
 
 
-def wrap_alike(number: int, rng: np.random.Generator, among: frozenset[int] | None = None) -> int:
+def draw_alike(number: int, rng: np.random.Generator, among: frozenset[int] | None = None) -> int:
     """Draw an element that takes the place of another."""
     choices = sorted(
         ALIKE.get(number, set()) - RARE if number not in RARE else ALIKE.get(number, set())

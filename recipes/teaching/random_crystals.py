@@ -7,9 +7,10 @@ import spglib
 from ase import Atoms
 from jaxtyping import Float
 
-from recipes.teaching.chemistry import UnusableError, elements, least_distance, wrap_alike
+from recipes.teaching.chemistry import UnusableError, draw_alike, elements, least_distance
 from recipes.teaching.hosts import Hosts
-from recipes.teaching.inputs import FMAX_FREE, Built, Input, rattle, teacher_of
+from recipes.teaching.inputs import FMAX_FREE, Built, Input, rattle
+from recipes.teaching.potentials import NEQUIX
 
 _GROUPS = (2, 5, 8, 9, 12, 15, 19, 33, 38, 44, 51, 59, 62, 63, 65, 71, 74, 87, 99, 113, 119, 123)
 _HIGH_GROUPS = (127, 129, 136, 139, 140, 141, 148, 156, 160, 164, 166, 167, 186, 187, 189, 191)
@@ -27,7 +28,7 @@ def build_random(hosts: Hosts, rng: np.random.Generator) -> Built:
     host = hosts.draw(rng, largest=20)
     species = [int(z) for z in np.unique(host.numbers)][:4]
     if rng.random() < 0.5:  # noqa: PLR2004
-        species = [wrap_alike(z, rng) for z in species]
+        species = [draw_alike(z, rng) for z in species]
     if set(species) <= _GASES:
         msg = "a random crystal of gases"
         raise UnusableError(msg)
@@ -43,7 +44,7 @@ def build_random(hosts: Hosts, rng: np.random.Generator) -> Built:
     if rng.random() < 0.3:  # noqa: PLR2004
         rattle(atoms, rng, rng.uniform(0.0, 0.1))
         variant += ", rattled"
-    return Input(atoms, "free", teacher_of(atoms.numbers), host, variant, fmax=FMAX_FREE)
+    return Input(atoms, "free", NEQUIX, host, variant, fmax=FMAX_FREE)
 
 
 def _random_crystal(

@@ -6,7 +6,7 @@ from ase.data import covalent_radii
 from jaxtyping import Float
 from vesin import NeighborList
 
-from recipes.teaching.chemistry import METALS, UnusableError, elements, least_distance, wrap_alike
+from recipes.teaching.chemistry import METALS, UnusableError, draw_alike, elements, least_distance
 from recipes.teaching.hosts import Host, Hosts
 from recipes.teaching.inputs import (
     FMAX_FREE,
@@ -17,9 +17,8 @@ from recipes.teaching.inputs import (
     disturb,
     relaxed_host,
     right_handed,
-    teacher_of,
 )
-from recipes.teaching.potentials import NEQUIX_D3
+from recipes.teaching.potentials import NEQUIX, NEQUIX_D3
 from recipes.teaching.surfaces import adsorb
 
 VACUUM = 16.0
@@ -39,6 +38,7 @@ def build_sheet(hosts: Hosts, rng: np.random.Generator) -> Built:
     )
     if kind == "pristine":
         host = hosts.draw_sheet(rng, largest=20, mxenes=0.05)
+        yield from relaxed_host(_as_host(host), NEQUIX, "in_plane")
         atoms = _upright(host.atoms)
         said = disturb(atoms, "in_plane", rng)
         return _made(atoms, "in_plane", host, f"pristine, {said}")
@@ -52,7 +52,7 @@ def build_sheet(hosts: Hosts, rng: np.random.Generator) -> Built:
         _mix_species(atoms, rng)
         return _made(atoms, "in_plane", host, f"mixed, {disturb(atoms, 'in_plane', rng)}")
     cell = "held" if rng.random() < 0.6 else "in_plane"  # noqa: PLR2004
-    relaxed = yield from relaxed_host(_as_host(host), teacher_of(host.numbers), "in_plane")
+    relaxed = yield from relaxed_host(_as_host(host), NEQUIX, "in_plane")
     atoms = _supercell(relaxed, int(rng.choice([36, 50])))
     if kind == "adatom":
         metal = rng.random() < 0.4  # noqa: PLR2004
@@ -69,7 +69,7 @@ def build_sheet(hosts: Hosts, rng: np.random.Generator) -> Built:
         name = "vacancy"
     else:
         number = int(atoms.numbers[site_index])
-        atoms.numbers[site_index] = wrap_alike(number, rng)
+        atoms.numbers[site_index] = draw_alike(number, rng)
         name = "substitution"
         if atoms.numbers[site_index] == number:
             msg = "no element to substitute"
@@ -120,9 +120,7 @@ def _made(atoms: Atoms, cell: str, host: Host, variant: str, adsorbed: int = 0) 
     if least_distance(atoms) < LEAST_SHARE:
         msg = "input: atoms on top of each other"
         raise UnusableError(msg)
-    return Input(
-        atoms, cell, teacher_of(atoms.numbers), host, variant, adsorbed=adsorbed, fmax=_fmax(cell)
-    )
+    return Input(atoms, cell, NEQUIX, host, variant, adsorbed=adsorbed, fmax=_fmax(cell))
 
 
 def _fmax(cell: str) -> float:
@@ -190,7 +188,7 @@ def _make_janus(atoms: Atoms, rng: np.random.Generator) -> None:
         msg = "a flat sheet has no two sides"
         raise UnusableError(msg)
     old = int(atoms.numbers[top[0]])
-    new = wrap_alike(old, rng)
+    new = draw_alike(old, rng)
     if new == old:
         msg = "no element for the other side"
         raise UnusableError(msg)
@@ -200,7 +198,7 @@ def _make_janus(atoms: Atoms, rng: np.random.Generator) -> None:
 def _mix_species(atoms: Atoms, rng: np.random.Generator) -> None:
     species = np.unique(atoms.numbers)
     old = int(rng.choice(species))
-    new = wrap_alike(old, rng)
+    new = draw_alike(old, rng)
     sites = np.flatnonzero(atoms.numbers == old)
     if new == old:
         msg = "no element to mix in"

@@ -10,17 +10,18 @@ from ase.data import atomic_numbers, covalent_radii
 from jaxtyping import Float, Int
 from scipy.spatial import Delaunay
 
-from recipes.teaching.chemistry import UnusableError, least_distance, needs_u
+from recipes.teaching.chemistry import UnusableError, least_distance
 from recipes.teaching.hosts import Hosts
 from recipes.teaching.inputs import (
     LEAST_SHARE,
     Built,
     Input,
+    cheap_teacher_of,
     fixed_atoms,
     rattle,
     relaxed_host,
 )
-from recipes.teaching.potentials import NEQUIX, TENSORNET
+from recipes.teaching.potentials import NEQUIX
 
 THICKNESS = (6.0, 14.0)
 """Å, of a slab's atoms."""
@@ -65,7 +66,7 @@ def build_adsorbate(hosts: Hosts, rng: np.random.Generator) -> Built:
     """Build a slab with one atom or molecule on it, the bottom fixed in most."""
     with_u = rng.random() < 0.08  # noqa: PLR2004
     host = hosts.draw(rng, largest=12, with_u=with_u)
-    potential = NEQUIX if needs_u(host.numbers) else TENSORNET
+    potential = cheap_teacher_of(host.numbers)
     bulk = yield from relaxed_host(host, potential)
     atoms, name = cut_slab(bulk, rng, most=int(rng.choice([32, 40, 60])), edge=5.0)
     if rng.random() < 0.8:  # noqa: PLR2004
