@@ -126,7 +126,7 @@ def _insert(hosts: Hosts, rng: np.random.Generator, with_u: bool) -> Input:
     host = hosts.draw(rng, largest=24, with_u=with_u)
     while set(host.numbers.tolist()) <= METALS:
         host = hosts.draw(rng, largest=24, with_u=with_u)
-    atoms = _small_supercell(host, rng, most=48)
+    atoms = _small_supercell(host, rng, most=32)
     voids, room = find_voids(atoms)
     fitting = [z for z in sorted(MOBILE) if room[0] > _ROOM * covalent_radii[z]]
     if not fitting:
@@ -153,7 +153,7 @@ def _remove(hosts: Hosts, rng: np.random.Generator, with_u: bool) -> Input:
     else:
         msg = "no host with ions to take out"
         raise UnusableError(msg)
-    atoms = _small_supercell(host, rng, most=48)
+    atoms = _small_supercell(host, rng, most=32)
     ion = int(rng.choice(ions))
     sites = np.flatnonzero(atoms.numbers == ion)
     share = 1.0 if rng.random() < 0.3 else rng.uniform(0.0, 1.0)  # noqa: PLR2004

@@ -48,12 +48,12 @@ def build_sheet(hosts: Hosts, rng: np.random.Generator) -> Built:
         _make_janus(atoms, rng)
         return _made(atoms, "in_plane", host, f"Janus, {disturb(atoms, 'in_plane', rng)}")
     if kind == "mixed":
-        atoms = _small_supercell(_upright(host.atoms), rng, 36)
+        atoms = _small_supercell(_upright(host.atoms), rng, 24)
         _mix_species(atoms, rng)
         return _made(atoms, "in_plane", host, f"mixed, {disturb(atoms, 'in_plane', rng)}")
     cell = "held" if rng.random() < 0.6 else "in_plane"  # noqa: PLR2004
     relaxed = yield from relaxed_host(_as_host(host), NEQUIX, "in_plane")
-    atoms = _supercell(relaxed, int(rng.choice([36, 50])))
+    atoms = _supercell(relaxed, int(rng.choice([24, 36])))
     if kind == "adatom":
         metal = rng.random() < 0.4  # noqa: PLR2004
         name = (
