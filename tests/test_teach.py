@@ -5,18 +5,22 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, mx2
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
+from e3nn import o3
 
 from deeprelax_ase.data.dataset import PairFile
 from deeprelax_ase.data.rows import find_faults
 from deeprelax_ase.data.table import reduced_composition, split_of
 from recipes import teach
+from recipes.teaching import nequix
 from recipes.teaching.chemistry import UnusableError, count_pieces, find_voids, needs_u
+from recipes.teaching.graphs import build_graph
 from recipes.teaching.hosts import Host, Hosts
 from recipes.teaching.inputs import Input, cube_like_supercell, fixed_atoms
 from recipes.teaching.kinds import KINDS, teach_one
@@ -389,6 +393,72 @@ def test_a_line_keeps_single_precision():
     values = np.random.default_rng(0).normal(size=20).astype(np.float32)
     line = json.loads(to_line("slabs", 1, {"cell": values}))
     assert np.array_equal(np.asarray(line["cell"], dtype=np.float32), values)
+
+
+@pytest.fixture
+def product():
+    """A tensor product as in Nequix, and a sort that changes nothing."""
+    inputs = o3.Irreps("4x0e + 3x1o + 2x2e")
+    harmonics = o3.Irreps.spherical_harmonics(2)
+    outputs, instructions = [], []
+    for i, (mul, first) in enumerate(inputs):
+        for j, (_, second) in enumerate(harmonics):
+            for third in first * second:
+                if third in inputs:
+                    instructions.append((i, j, len(outputs), "uvu", True))
+                    outputs.append((mul, third))
+    outputs = o3.Irreps(outputs)
+    whole = o3.TensorProduct(
+        inputs, harmonics, outputs, instructions, shared_weights=False, internal_weights=False
+    )
+
+    class Sort:
+        slices_sorted = outputs.slices()
+
+    return whole, nequix._Product(whole, Sort, 2)
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_sums_over_neighbors_are_those_of_e3nn(product, is_compiled, monkeypatch):
+    whole, ours = product
+    if is_compiled and nequix._compiled() is None:
+        pytest.skip("no compiler")
+    if not is_compiled:
+        monkeypatch.setattr(nequix, "_compiled", lambda: None)
+    torch.manual_seed(0)
+    structures = [
+        bulk("Cu", cubic=True),
+        bulk("NaCl", "rocksalt", a=5.6),
+        fcc111("Cu", (1, 1, 3), 8),
+    ]
+    graph = build_graph(structures, 4.0, "cpu")
+    vectors = torch.randn(len(graph.centers), 3)
+    directed = torch.cat([vectors, -vectors])
+    centers = torch.cat([graph.centers, graph.ends])
+    ends = torch.cat([graph.ends, graph.centers])
+    features = torch.randn(len(graph.neighbors), whole.irreps_in1.dim)
+    weights = torch.randn(len(vectors), whole.weight_numel)
+    direction = torch.randn(len(features), whole.irreps_out.dim)
+
+    def harmonics(of):
+        return o3.spherical_harmonics([0, 1, 2], of, normalize=True)
+
+    def expected(f, w, v):
+        both = torch.cat([v, -v])
+        messages = whole(f[ends], harmonics(both), torch.cat([w, w]))
+        return torch.zeros_like(direction).index_add(0, centers, messages)
+
+    def found(f, w, v):
+        return ours(f, w, harmonics(v), graph)
+
+    assert len(directed) == (graph.pairs < len(vectors)).sum()
+    results = []
+    for function in (expected, found):
+        given = [values.clone().requires_grad_() for values in (features, weights, vectors)]
+        summed = function(*given)
+        results.append([summed, *torch.autograd.grad((summed * direction).sum(), given)])
+    for mine, theirs in zip(*results, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_forces_without_bounds_end_a_relaxation():

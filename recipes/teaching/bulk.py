@@ -41,7 +41,7 @@ _ROOM = 0.55
 
 def build_defect(hosts: Hosts, rng: np.random.Generator) -> Built:
     """Build a point defect in a supercell that is held."""
-    host = hosts.draw(rng, largest=20, with_u=rng.random() < 0.08)  # noqa: PLR2004
+    host = hosts.draw(rng, largest=20, with_u=rng.random() < 0.08)
     potential = cheap_teacher_of(host.numbers)
     bulk = yield from relaxed_host(host, potential)
     sizes = _SUPERCELLS[int(rng.choice(len(_SUPERCELLS), p=[0.7, 0.22, 0.08])) :]
@@ -85,7 +85,7 @@ def _exchange(atoms: Atoms, site: int, _: np.random.Generator) -> None:
 
 def _substitute(atoms: Atoms, site: int, rng: np.random.Generator) -> None:
     number = int(atoms.numbers[site])
-    alike = rng.random() < 0.6  # noqa: PLR2004
+    alike = rng.random() < 0.6
     atoms.numbers[site] = draw_alike(number, rng) if alike else rng.choice(_DOPANTS)
     if atoms.numbers[site] == number:
         msg = "no element to substitute"
@@ -94,7 +94,7 @@ def _substitute(atoms: Atoms, site: int, rng: np.random.Generator) -> None:
 
 def _add_interstitial(atoms: Atoms, _: int, rng: np.random.Generator) -> None:
     voids, room = find_voids(atoms)
-    own = rng.random() < 0.5  # noqa: PLR2004
+    own = rng.random() < 0.5
     new = int(rng.choice(np.unique(atoms.numbers) if own else _DOPANTS))
     chosen = int(rng.integers(min(3, len(voids))))
     if room[chosen] < _ROOM * covalent_radii[new]:
@@ -116,8 +116,8 @@ _DEFECTS = {
 def build_ions(hosts: Hosts, rng: np.random.Generator) -> Built:
     """Put ions into the largest voids of a host, or take ions out; the cell is free."""
     yield from ()
-    with_u = rng.random() < 0.3  # noqa: PLR2004
-    if rng.random() < 0.5:  # noqa: PLR2004
+    with_u = rng.random() < 0.3
+    if rng.random() < 0.5:
         return _insert(hosts, rng, with_u)
     return _remove(hosts, rng, with_u)
 
@@ -148,7 +148,7 @@ def _remove(hosts: Hosts, rng: np.random.Generator, with_u: bool) -> Input:
         host = hosts.draw(rng, largest=28, with_u=with_u)
         ions = sorted({int(z) for z in host.numbers} & MOBILE)
         species = {int(z) for z in host.numbers}
-        if ions and len(species) >= 3 and not species <= METALS:  # noqa: PLR2004
+        if ions and len(species) >= 3 and not species <= METALS:
             break
     else:
         msg = "no host with ions to take out"
@@ -156,7 +156,7 @@ def _remove(hosts: Hosts, rng: np.random.Generator, with_u: bool) -> Input:
     atoms = _small_supercell(host, rng, most=32)
     ion = int(rng.choice(ions))
     sites = np.flatnonzero(atoms.numbers == ion)
-    share = 1.0 if rng.random() < 0.3 else rng.uniform(0.0, 1.0)  # noqa: PLR2004
+    share = 1.0 if rng.random() < 0.3 else rng.uniform(0.0, 1.0)
     taken = rng.choice(sites, size=max(1, round(share * len(sites))), replace=False)
     if len(taken) == len(atoms) or len(taken) > 0.6 * len(atoms):
         msg = "too little of the host is left"
@@ -197,10 +197,10 @@ def build_decoration(hosts: Hosts, rng: np.random.Generator) -> Built:
     others = rng.choice(alike, size=count, replace=False)
     new = np.append(others, original)
     atoms.numbers[sites] = rng.choice(new, size=len(sites))
-    if len(np.unique(atoms.numbers[sites])) < 2 and len(sites) > 1:  # noqa: PLR2004
+    if len(np.unique(atoms.numbers[sites])) < 2 and len(sites) > 1:
         atoms.numbers[sites[0]], atoms.numbers[sites[-1]] = new[0], new[-1]
     variant = f"decorated {category}"
-    if rng.random() < 0.5:  # noqa: PLR2004
+    if rng.random() < 0.5:
         ratio = np.clip(_expected_volume(atoms, hosts) / before, 0.6, 1.7)
         atoms.set_cell(atoms.cell.array * ratio ** (1 / 3), scale_atoms=True)
         variant += ", volumes of its elements"
@@ -211,18 +211,18 @@ def build_decoration(hosts: Hosts, rng: np.random.Generator) -> Built:
 def build_oxide(hosts: Hosts, rng: np.random.Generator) -> Built:
     """Disturb or substitute an oxide or fluoride of a transition metal; the cell is free."""
     yield from ()
-    category = "halide" if rng.random() < 0.25 else "oxide"  # noqa: PLR2004
+    category = "halide" if rng.random() < 0.25 else "oxide"
     host = hosts.draw(rng, largest=16, with_u=True, category=category)
     atoms = right_handed(host.atoms)
     before = _expected_volume(atoms, hosts)
     variant = "strained by more"
-    if rng.random() < 0.6:  # noqa: PLR2004
+    if rng.random() < 0.6:
         species = [int(z) for z in np.unique(atoms.numbers) if z in METALS]
         old = int(rng.choice(species))
         new = draw_alike(old, rng, METALS)
         atoms.numbers[atoms.numbers == old] = new
         variant = f"{_symbol(old)} to {_symbol(new)}"
-        if rng.random() < 0.5:  # noqa: PLR2004
+        if rng.random() < 0.5:
             ratio = np.clip(_expected_volume(atoms, hosts) / before, 0.6, 1.7)
             atoms.set_cell(atoms.cell.array * ratio ** (1 / 3), scale_atoms=True)
     if not needs_u(atoms.numbers):
@@ -238,7 +238,7 @@ def build_oxide(hosts: Hosts, rng: np.random.Generator) -> Built:
 def _small_supercell(host: Host, rng: np.random.Generator, most: int, least: int = 8) -> Atoms:
     """The host's cell, or a supercell where there is room for one."""
     atoms = right_handed(host.atoms)
-    while len(atoms) < least or (2 * len(atoms) <= most and rng.random() < 0.4):  # noqa: PLR2004
+    while len(atoms) < least or (2 * len(atoms) <= most and rng.random() < 0.4):
         axis = int(np.argmin(atoms.cell.lengths()))
         if 2 * len(atoms) > most:
             break
@@ -253,7 +253,7 @@ def _expected_volume(atoms: Atoms, hosts: Hosts) -> float:
 def _near_in_size(number: int) -> list[int]:
     """Metals whose radius differs by less than 10 %."""
     radius = covalent_radii[number]
-    return [z for z in sorted(METALS - RARE) if abs(covalent_radii[z] / radius - 1) < 0.1]  # noqa: PLR2004
+    return [z for z in sorted(METALS - RARE) if abs(covalent_radii[z] / radius - 1) < 0.1]
 
 
 def _free(atoms: Atoms, host: Host, variant: str) -> Input:

@@ -134,11 +134,11 @@ def find_voids(
     order = np.argsort(-room, kind="stable")[:2000]
     chosen: list[int] = []
     for index in order:
-        if len(chosen) == 12:  # noqa: PLR2004 - more are never asked for
+        if len(chosen) == 12:
             break
         others = points[chosen] - points[index]
         scaled = others @ np.linalg.inv(atoms.cell.array)
         near = np.linalg.norm((scaled - np.rint(scaled)) @ atoms.cell.array, axis=-1)
-        if len(chosen) == 0 or near.min() > 1.5:  # noqa: PLR2004 - Å between two voids
+        if len(chosen) == 0 or near.min() > 1.5:
             chosen.append(int(index))
     return points[chosen], room[chosen]

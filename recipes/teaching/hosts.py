@@ -203,7 +203,7 @@ def _category(numbers: Int[np.ndarray, " atoms"]) -> str:
     species = {int(z) for z in numbers}
     if species <= METALS:
         return "metal"
-    if 8 in species:  # noqa: PLR2004 - oxygen
+    if 8 in species:
         return "oxide"
     if species & elements("S Se Te"):
         return "chalcogenide"
@@ -221,7 +221,7 @@ def _weight(host: Host) -> float:
     weight *= 0.25 ** len(species & RARE)
     weight *= 0.05 ** len(species & RADIOACTIVE)
     weight *= 2.0 if host.group in _COMMON_GROUPS else 1.0
-    weight *= 4.0 if len(species) == 1 else (1.5 if len(species) == 2 else 1.0)  # noqa: PLR2004
+    weight *= 4.0 if len(species) == 1 else (1.5 if len(species) == 2 else 1.0)
     weight *= 5.0 if _is_from_experiment(host.id) else 1.0
     return min(weight, 40.0) / 40.0
 

@@ -124,7 +124,7 @@ def disturb(atoms: Atoms, cell: str, rng: np.random.Generator) -> str:
         return f"rattled {amplitude:.3f}"
     strain = random_strain(rng, LARGEST_STRAIN, in_plane=cell == "in_plane")
     atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
-    if rng.random() < 0.5:  # noqa: PLR2004
+    if rng.random() < 0.5:
         rattle(atoms, rng, amplitude)
         return f"strained and rattled {amplitude:.3f}"
     return "strained"
@@ -135,7 +135,7 @@ def random_strain(
 ) -> Float[np.ndarray, "3 3"]:
     """A symmetric strain: half of the time the same along all axes."""
     axes = np.diag([1.0, 1.0, 0.0 if in_plane else 1.0])
-    if rng.random() < 0.5:  # noqa: PLR2004
+    if rng.random() < 0.5:
         return rng.uniform(-largest, largest) * axes
     components = rng.uniform(-largest, largest, size=(3, 3))
     return axes @ ((components + components.T) / 2) @ axes
@@ -158,7 +158,7 @@ def cube_like_supercell(
             badness = lengths.max() / abs(np.linalg.det(cell)) ** (1 / 3)
             if count not in best or badness < best[count][0]:
                 best[count] = (badness, matrix)
-    good = [(count, matrix) for count, (badness, matrix) in best.items() if badness < 1.45]  # noqa: PLR2004
+    good = [(count, matrix) for count, (badness, matrix) in best.items() if badness < 1.45]
     if not good:
         return None
     counts = np.array([count for count, _ in good], dtype=float)

@@ -182,7 +182,7 @@ class _Where:
     size: int
 
     def call(self, name: str, *arrays: Tensor) -> None:
-        """Call a function of the library; the first three arrays are features, weights, matrices."""
+        """Call a function of the library with features, weights, matrices and what it writes to."""
         graph = self.graph
         numbers = [*graph.neighbors.shape, len(arrays[1])]
         tables = [graph.neighbors, graph.pairs, graph.reverse]

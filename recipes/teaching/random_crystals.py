@@ -27,7 +27,7 @@ def build_random(hosts: Hosts, rng: np.random.Generator) -> Built:
     yield from ()
     host = hosts.draw(rng, largest=20)
     species = [int(z) for z in np.unique(host.numbers)][:4]
-    if rng.random() < 0.5:  # noqa: PLR2004
+    if rng.random() < 0.5:
         species = [draw_alike(z, rng) for z in species]
     if set(species) <= _GASES:
         msg = "a random crystal of gases"
@@ -41,7 +41,7 @@ def build_random(hosts: Hosts, rng: np.random.Generator) -> Built:
         msg = "no random crystal without close atoms"
         raise UnusableError(msg)
     variant = f"random in space group {number}"
-    if rng.random() < 0.3:  # noqa: PLR2004
+    if rng.random() < 0.3:
         rattle(atoms, rng, rng.uniform(0.0, 0.1))
         variant += ", rattled"
     return Input(atoms, "free", NEQUIX, host, variant, fmax=FMAX_FREE)
@@ -62,7 +62,7 @@ def _random_crystal(
     if len(numbers) > 4 * _MOST:
         return None
     primitive = spglib.find_primitive((cell, np.concatenate(sites), numbers), symprec=1e-3)
-    if primitive is None or not 2 <= len(primitive[2]) <= _MOST:  # noqa: PLR2004
+    if primitive is None or not 2 <= len(primitive[2]) <= _MOST:
         return None
     atoms = Atoms(numbers=primitive[2], cell=primitive[0], scaled_positions=primitive[1], pbc=True)
     if not set(species) <= set(atoms.numbers.tolist()):
@@ -96,7 +96,7 @@ def _orbit(
     kept: list[Float[np.ndarray, 3]] = []
     for image in images:
         apart = [np.abs(image - other - np.rint(image - other)).max() for other in kept]
-        if not kept or min(apart) > 1e-4:  # noqa: PLR2004
+        if not kept or min(apart) > 1e-4:
             kept.append(image)
     return np.array(kept)
 
@@ -105,15 +105,15 @@ def _random_cell(group: int, rng: np.random.Generator) -> Float[np.ndarray, "3 3
     """Vectors of the conventional cell of a group's crystal system, of about volume one."""
     a, b, c = np.exp(rng.uniform(-0.45, 0.45, size=3))
     alpha = beta = gamma = 90.0
-    if group <= 2:  # noqa: PLR2004 - triclinic
+    if group <= 2:
         alpha, beta, gamma = rng.uniform(65, 115, size=3)
-    elif group <= 15:  # noqa: PLR2004 - monoclinic
+    elif group <= 15:
         beta = rng.uniform(90, 120)
-    elif 75 <= group <= 142:  # noqa: PLR2004 - tetragonal
+    elif 75 <= group <= 142:
         b = a
-    elif 143 <= group <= 194:  # noqa: PLR2004 - trigonal, hexagonal
+    elif 143 <= group <= 194:
         b, gamma = a, 120.0
-    elif group >= 195:  # noqa: PLR2004 - cubic
+    elif group >= 195:
         b = c = a
     from ase.geometry import cellpar_to_cell
 

@@ -51,11 +51,11 @@ def build_sheet(hosts: Hosts, rng: np.random.Generator) -> Built:
         atoms = _small_supercell(_upright(host.atoms), rng, 24)
         _mix_species(atoms, rng)
         return _made(atoms, "in_plane", host, f"mixed, {disturb(atoms, 'in_plane', rng)}")
-    cell = "held" if rng.random() < 0.6 else "in_plane"  # noqa: PLR2004
+    cell = "held" if rng.random() < 0.6 else "in_plane"
     relaxed = yield from relaxed_host(_as_host(host), NEQUIX, "in_plane")
     atoms = _supercell(relaxed, int(rng.choice([24, 36])))
     if kind == "adatom":
-        metal = rng.random() < 0.4  # noqa: PLR2004
+        metal = rng.random() < 0.4
         name = (
             _symbol(int(rng.choice(sorted(_METAL_ADATOMS)))) if metal else str(rng.choice(_ADATOMS))
         )
@@ -64,7 +64,7 @@ def build_sheet(hosts: Hosts, rng: np.random.Generator) -> Built:
             atoms, cell, host, f"{name} on {site}, {disturb(atoms, cell, rng)}", adsorbed=1
         )
     site_index = int(rng.integers(len(atoms)))
-    if rng.random() < 0.5:  # noqa: PLR2004
+    if rng.random() < 0.5:
         del atoms[site_index]
         name = "vacancy"
     else:
@@ -84,7 +84,7 @@ def build_layered(hosts: Hosts, rng: np.random.Generator) -> Built:
     if kind == "crystal":
         host, normal = _draw_layered(hosts, rng)
         atoms = right_handed(host.atoms)
-        if rng.random() < 0.5:  # noqa: PLR2004
+        if rng.random() < 0.5:
             stretch = rng.uniform(-0.04, 0.15)
             atoms.set_cell(
                 atoms.cell.array @ (np.eye(3) + stretch * np.outer(normal, normal)),
@@ -104,10 +104,10 @@ def build_layered(hosts: Hosts, rng: np.random.Generator) -> Built:
         cell[2] = np.array([*shift, 0.0]) @ cell
         cell[2, 2] = thickness + gap
         atoms = Atoms(sheet.numbers, sheet.positions, cell=cell, pbc=True)
-        atoms = atoms.repeat((1, 1, 2)) if rng.random() < 0.3 else atoms  # noqa: PLR2004
+        atoms = atoms.repeat((1, 1, 2)) if rng.random() < 0.3 else atoms
         return _with_d3(atoms, "free", host, f"stacked sheets, {disturb(atoms, 'free', rng)}")
     second = sheet.copy()
-    if rng.random() < 0.5:  # noqa: PLR2004
+    if rng.random() < 0.5:
         second.positions = -second.positions
         second.positions[:, 2] += 2 * sheet.positions[:, 2].mean()
     second.positions += np.array([*shift, 0.0]) @ sheet.cell.array
@@ -138,7 +138,7 @@ def _upright(sheet: Atoms) -> Atoms:
     """The sheet in the middle of its vacuum, the third vector along z."""
     atoms = right_handed(sheet)
     cell = atoms.cell.array.copy()
-    if np.abs(cell[:2, 2]).max() > 1e-4 or np.abs(cell[2, :2]).max() > 1e-4:  # noqa: PLR2004
+    if np.abs(cell[:2, 2]).max() > 1e-4 or np.abs(cell[2, :2]).max() > 1e-4:
         msg = "sheet: its vectors do not lie in the plane"
         raise UnusableError(msg)
     cell[:2, 2] = cell[2, :2] = 0.0
@@ -175,7 +175,7 @@ def _supercell(sheet: Atoms, most: int) -> Atoms:
 
 
 def _small_supercell(sheet: Atoms, rng: np.random.Generator, most: int) -> Atoms:
-    if rng.random() < 0.3 or 2 * len(sheet) > most:  # noqa: PLR2004
+    if rng.random() < 0.3 or 2 * len(sheet) > most:
         return sheet
     return _supercell(sheet, int(rng.integers(2 * len(sheet), most + 1)))
 
@@ -184,7 +184,7 @@ def _make_janus(atoms: Atoms, rng: np.random.Generator) -> None:
     """Exchange the outermost atoms of one side for an element of the same group."""
     heights = atoms.positions[:, 2]
     top = np.flatnonzero(heights > heights.max() - 0.4)
-    if np.ptp(heights) < 0.8:  # noqa: PLR2004
+    if np.ptp(heights) < 0.8:
         msg = "a flat sheet has no two sides"
         raise UnusableError(msg)
     old = int(atoms.numbers[top[0]])
@@ -210,7 +210,7 @@ def _mix_species(atoms: Atoms, rng: np.random.Generator) -> None:
 def _draw_layered(hosts: Hosts, rng: np.random.Generator) -> tuple[Host, Float[np.ndarray, "3"]]:
     """Draw a bulk crystal that is made of layers, and their normal."""
     for _ in range(600):
-        host = hosts.draw(rng, largest=16, with_u=None if rng.random() < 0.1 else False)  # noqa: PLR2004
+        host = hosts.draw(rng, largest=16, with_u=None if rng.random() < 0.1 else False)
         if set(host.numbers.tolist()) <= METALS:
             continue
         normal = layer_normal(host.atoms)
