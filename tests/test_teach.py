@@ -429,7 +429,7 @@ def test_sums_over_neighbors_are_those_of_e3nn(product, is_compiled, monkeypatch
     structures = [
         bulk("Cu", cubic=True),
         bulk("NaCl", "rocksalt", a=5.6),
-        fcc111("Cu", (1, 1, 3), 8),
+        fcc111("Cu", (1, 1, 3), vacuum=8),
     ]
     graph = build_graph(structures, 4.0, "cpu")
     vectors = torch.randn(len(graph.centers), 3)

@@ -42,6 +42,7 @@ def elements(names: str) -> frozenset[int]:
 NONMETALS = elements("H C N O F P S Cl Se Br I B Si Ge As Te")
 NOT_METALS = elements("H He B C N O F Ne Si P S Cl Ar Ge As Se Br Kr Te I Xe Rn At")
 METALS = frozenset(range(3, 84)) - NOT_METALS
+GASES = elements("H N O F Cl Br I He Ne Ar Kr Xe")
 RARE = elements(
     "He Ne Ar Kr Xe Rn Tc Pm Po At Fr Ra Ac Th Pa U Np Pu Tb Dy Ho Er Tm Lu Pr Nd Sm Eu Gd Yb"
 )

@@ -11,7 +11,15 @@ from ase import Atoms
 from jaxtyping import Float, Int
 
 from deeprelax_ase.data.table import reduced_composition
-from recipes.teaching.chemistry import METALS, RADIOACTIVE, RARE, UnusableError, elements, needs_u
+from recipes.teaching.chemistry import (
+    GASES,
+    METALS,
+    RADIOACTIVE,
+    RARE,
+    UnusableError,
+    elements,
+    needs_u,
+)
 
 BULK_FILES = ("relaxed.parquet", "relaxed_more.parquet")
 SHEET_FILE = "relaxed_2d.parquet"
@@ -124,6 +132,8 @@ class Hosts:
         while True:
             host = self.sheets[int(rng.integers(len(self.sheets)))]
             if len(host.atoms) > largest or (host.functional == "PBE") != wants_mxene:
+                continue
+            if set(host.numbers.tolist()) <= GASES:
                 continue
             if rng.random() < (5 * _weight(host)) ** 0.5 * (0.4 if _MADE_UP in host.id else 1.0):
                 return host

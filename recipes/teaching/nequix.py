@@ -102,7 +102,7 @@ class _Product(nn.Module):
             weights += mul
             matrices += block.shape[1]
         self.register_buffer("couplings", torch.cat(columns, dim=1).float())
-        self.register_buffer("paths", torch.tensor(paths))
+        self.paths = torch.tensor(paths)  # read on the CPU, wherever the rest is
         self.register_buffer("inward", _channels_last(inputs))
         outward = torch.argsort(_channels_last(outputs))
         order = torch.arange(outputs.dim)

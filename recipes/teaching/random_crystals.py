@@ -7,7 +7,7 @@ import spglib
 from ase import Atoms
 from jaxtyping import Float
 
-from recipes.teaching.chemistry import UnusableError, draw_alike, elements, least_distance
+from recipes.teaching.chemistry import GASES, UnusableError, draw_alike, least_distance
 from recipes.teaching.hosts import Hosts
 from recipes.teaching.inputs import FMAX_FREE, Built, Input, rattle
 from recipes.teaching.potentials import NEQUIX
@@ -15,7 +15,6 @@ from recipes.teaching.potentials import NEQUIX
 _GROUPS = (2, 5, 8, 9, 12, 15, 19, 33, 38, 44, 51, 59, 62, 63, 65, 71, 74, 87, 99, 113, 119, 123)
 _HIGH_GROUPS = (127, 129, 136, 139, 140, 141, 148, 156, 160, 164, 166, 167, 186, 187, 189, 191)
 _CUBIC_GROUPS = (193, 194, 198, 205, 215, 216, 217, 221, 223, 225, 227, 229)
-_GASES = elements("H N O F Cl Br I He Ne Ar Kr Xe")
 _MOST = 16
 _MERGE = 0.13
 """Images of a site nearer than this share of the cell's edge merge into one special site."""
@@ -29,7 +28,7 @@ def build_random(hosts: Hosts, rng: np.random.Generator) -> Built:
     species = [int(z) for z in np.unique(host.numbers)][:4]
     if rng.random() < 0.5:
         species = [draw_alike(z, rng) for z in species]
-    if set(species) <= _GASES:
+    if set(species) <= GASES:
         msg = "a random crystal of gases"
         raise UnusableError(msg)
     for _ in range(120):

@@ -104,6 +104,7 @@ def build_layered(hosts: Hosts, rng: np.random.Generator) -> Built:
         cell[2] = np.array([*shift, 0.0]) @ cell
         cell[2, 2] = thickness + gap
         atoms = Atoms(sheet.numbers, sheet.positions, cell=cell, pbc=True)
+        atoms.positions[:, 2] -= atoms.positions[:, 2].min()
         atoms = atoms.repeat((1, 1, 2)) if rng.random() < 0.3 else atoms
         return _with_d3(atoms, "free", host, f"stacked sheets, {disturb(atoms, 'free', rng)}")
     second = sheet.copy()
