@@ -1,0 +1,1 @@
+"""Recipes: from files of crystals to the pairs and weights that are shipped."""

@@ -1,0 +1,1 @@
+"""Making pairs by relaxing built inputs with universal potentials."""
