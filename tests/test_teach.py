@@ -14,9 +14,9 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 from e3nn import o3
 
-from deeprelax_ase.data.dataset import PairFile
-from deeprelax_ase.data.rows import find_faults
-from deeprelax_ase.data.table import reduced_composition, split_of
+from deeprelax_ase.datasets.pair_file import PairFile
+from deeprelax_ase.datasets.validate_rows import find_faults
+from deeprelax_ase.datasets.write_pairs import reduced_composition, split_of
 from recipes import teach
 from recipes.teaching import nequix
 from recipes.teaching.chemistry import UnusableError, count_pieces, find_voids, needs_u

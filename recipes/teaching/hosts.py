@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from ase import Atoms
 from jaxtyping import Float, Int
 
-from deeprelax_ase.data.table import reduced_composition
+from deeprelax_ase.datasets.write_pairs import reduced_composition
 from recipes.teaching.chemistry import (
     GASES,
     METALS,

@@ -6,8 +6,8 @@ import numpy as np
 from ase import Atoms
 from scipy.linalg import polar
 
-from deeprelax_ase.data.rows import find_faults
-from deeprelax_ase.data.table import split_of
+from deeprelax_ase.datasets.validate_rows import find_faults
+from deeprelax_ase.datasets.write_pairs import split_of
 from recipes.teaching.chemistry import UnusableError, count_pieces
 from recipes.teaching.inputs import Input
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deeprelax_ase.data.rows import find_faults
-from deeprelax_ase.data.table import reduced_composition
+from deeprelax_ase.datasets.validate_rows import find_faults
+from deeprelax_ase.datasets.write_pairs import reduced_composition
 
 _FLOATS = pa.list_(pa.float32())
 SCHEMA = pa.schema(
