@@ -87,8 +87,7 @@ class ScreenInput:
             digest.update(repr(self._how).encode())
         count = 0
         for label, path in self._files():
-            status = path.stat() if path.exists() else None  # a link may lead nowhere
-            facts = (status.st_size, status.st_mtime_ns) if status else ()
+            facts = [_facts(one) for one in (path, *_calculation_files(path))]
             digest.update(repr((label, *facts)).encode())
             count += self._count(label, path)
         if not count:
@@ -158,6 +157,20 @@ class ScreenInput:
         if self._how.file_format or _obstacle(path) or split_suffix(path) not in _READERS:
             return 1
         return _rows(path) or sum(1 for _ in self._items(label, path))
+
+
+def _facts(path: Path) -> tuple[int, ...]:
+    """Size and time of change of a file; nothing of one that is not there."""
+    status = path.stat() if path.exists() else None  # a link may lead nowhere
+    return (status.st_size, status.st_mtime_ns) if status else ()
+
+
+def _calculation_files(path: Path) -> tuple[Path, ...]:
+    """Files that may say how the structure of another is relaxed."""
+    if path.name.upper().startswith(("POSCAR", "CONTCAR")):
+        folder = path.absolute().parent
+        return folder / "INCAR", folder.parent / "INCAR"
+    return (path.with_suffix(".param"),) if path.suffix == ".cell" else ()
 
 
 def _matches(pattern: str) -> Iterator[str]:
