@@ -430,7 +430,7 @@ def test_parts_of_nothing(tmp_path):
 
 
 def test_another_incar_is_another_input(tmp_path):
-    """What an INCAR holds decides on the result: work that began with another is not gone on with."""
+    """What an INCAR holds decides on the result: work of another one is not gone on with."""
     (tmp_path / "POSCAR").write_text("a structure")
     (tmp_path / "INCAR").write_text("NSW = 9\n")
     before = ScreenInput([str(tmp_path / "POSCAR")]).survey().digest
