@@ -224,3 +224,15 @@ def test_a_database_of_ase_in_json_stays_one(tmp_path):
     write(tmp_path / "ase.json", [ATOMS, ATOMS])
     source = read_structures(tmp_path / "ase.json")
     assert (source.format, len(source.structures)) == ("json", 2)
+
+
+def test_a_run_in_an_archive_is_not_relaxed_without_its_incar(tmp_path):
+    path = tmp_path / "runs.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("run/POSCAR", POSCAR)
+        archive.writestr("run/INCAR", "NSW = 9\nIBRION = 2\nISIF = 2\n")
+        archive.writestr("alone/POSCAR", POSCAR)
+    items = {item.id: item for item in ScreenInput([str(path)])}
+    assert len(items["runs.zip/alone/POSCAR"].read()) == 1
+    with pytest.raises(StructureError, match="belongs to an INCAR in the archive: unpack it"):
+        items["runs.zip/run/POSCAR"].read()

@@ -3,7 +3,7 @@
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -44,9 +44,10 @@ def items_of_zip(label: str, path: Path, read: Read) -> Iterator[Item]:
             f"{MAX_UNPACKED >> 20} MiB: unpack it, and give the folder"
         )
         raise StructureError(msg)
+    names = {info.filename for info in members}
     for info in members:
         name = f"{label}/{info.filename}"
-        problem = _problem(info)
+        problem = _problem(info) or _of_a_run(PurePosixPath(info.filename), names)
         if problem:
             yield Item(name, partial(cannot_be_read, f"{path}/{info.filename} {problem}"))
         else:
@@ -70,6 +71,15 @@ def _problem(info: zipfile.ZipInfo) -> str:
         return f"unpacks to more than {MAX_RATIO} times its size: it looks like a zip bomb"
     if split_suffix(Path(info.filename)) in (".zip", ".csv", ".parquet", ".db"):
         return "is a file of many structures in an archive: unpack it, and give that file"
+    return ""
+
+
+def _of_a_run(member: PurePosixPath, names: Collection[str]) -> str:
+    """Why a POSCAR of a run is not read from an archive: its INCAR says how to relax it."""
+    folders = (member.parent, member.parent.parent)
+    is_poscar = member.name.upper().startswith(("POSCAR", "CONTCAR"))
+    if is_poscar and any(str(folder / "INCAR") in names for folder in folders):
+        return "belongs to an INCAR in the archive: unpack it, and give the folder"
     return ""
 
 
