@@ -19,7 +19,7 @@ from deeprelax_ase.datasets.pair_file import collate, open_pairs
 from deeprelax_ase.evaluation.metrics import MEASURED, Errors, compute_errors
 from deeprelax_ase.evaluation.structure_match import matches
 from deeprelax_ase.screening.inputs import ScreenInput, one_line
-from deeprelax_ase.structures.read_structure import atoms_of, plain_crystal
+from deeprelax_ase.structures.read_structure import atoms_of, plain_crystal, plain_structure
 from deeprelax_ase.structures.validation import check_input
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ def find_cases(
     cases = []
     for item in ScreenInput(inputs):
         try:
-            cases += [_without_target(name, structure) for name, structure in item.read()]
+            cases += [_without_target(name, plain_structure(one)) for name, one in item.read()]
         except Exception as error:  # noqa: BLE001, PERF203 - the parsers raise all kinds
             print(f"left out: {item.id}: {one_line(error)}", file=sys.stderr)
     fitting = [case for case in cases if sizes[0] <= len(case.atoms) <= sizes[1]]

@@ -147,3 +147,12 @@ def test_large_and_asymmetric_crystals_have_none(rng):
         rattled, positions=rattled.positions + rng.normal(scale=0.1, size=rattled.positions.shape)
     )
     assert find_space_group(rattled) is None
+
+
+def test_what_spglib_does_not_find_is_no_error(monkeypatch):
+    """ASE can make spglib raise where it used to answer nothing."""
+    monkeypatch.setattr(spglib.error, "OLD_ERROR_HANDLING", False)
+    crowded = np.zeros((50, 3))
+    crowded[:, 0] = np.linspace(0, 1e-5, 50)
+    crystal = Crystal(np.full(50, 6), crowded, 3 * np.eye(3), np.ones(3, dtype=bool))
+    assert find_space_group(crystal) is None

@@ -55,7 +55,8 @@ def test_other_weights_under_the_same_name_are_noticed(transformation, perovskit
 
 
 def test_a_pickle_knows_its_weights_and_those_of_sheets(perovskite):
-    stored = pickle.loads(pickle.dumps(DeepRelaxTransformation()))  # noqa: S301 - our own
+    of_sheets = DeepRelaxTransformation(functional="optB88-vdW")
+    stored = pickle.loads(pickle.dumps(of_sheets))  # noqa: S301 - our own
     assert len(stored.sha256) == len(stored.sheets_sha256) == 64
     assert perovskite.apply(stored)
     sheet = Structure(

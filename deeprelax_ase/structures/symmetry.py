@@ -7,11 +7,14 @@ here, because spglib takes 20 ms for any face-centred crystal (2.5 to 2.8, media
 times the rest of a relaxation. The tests compare both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import spglib
+import spglib.error
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
@@ -101,7 +104,7 @@ def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup |
     crystal = _with_vacuum(crystal)
     if len(crystal) > _SMALL:
         return _ask_spglib(crystal, symprec)
-    basis = spglib.niggli_reduce(crystal.cell)
+    basis = _or_none(spglib.niggli_reduce, crystal.cell)
     basis = crystal.cell if basis is None else basis
     inverse = np.linalg.inv(basis)
     for _ in range(_HALVINGS):
@@ -161,10 +164,19 @@ def _average(
     return mean
 
 
+def _or_none(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What spglib answers; None where it finds nothing, which ASE can make it raise."""
+    try:
+        return ask(*arguments, **options)
+    except spglib.error.SpglibError:
+        return None
+
+
 def _ask_spglib(crystal: Crystal, symprec: float) -> SpaceGroup | None:
     """Operations by spglib, and the atoms they permute by a search for the nearest."""
     scaled = crystal.positions @ np.linalg.inv(crystal.cell)
-    dataset = spglib.get_symmetry_dataset((crystal.cell, scaled, crystal.numbers), symprec=symprec)
+    cell = (crystal.cell, scaled, crystal.numbers)
+    dataset = _or_none(spglib.get_symmetry_dataset, cell, symprec=symprec)
     if dataset is None or len(dataset.rotations) == 1:
         return None
     rotations = dataset.rotations.astype(float)

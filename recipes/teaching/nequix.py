@@ -200,9 +200,16 @@ def _compiled() -> ctypes.CDLL | None:
     source = Path(__file__).with_name("coupling.cpp")
     with tempfile.TemporaryDirectory() as scratch:
         library = Path(scratch) / "coupling.so"
-        flags = ["-std=c++17", "-O3", "-march=native", "-ffast-math", "-shared", "-fPIC"]
+        compiled = library.with_suffix(".o")
+        flags = ["-std=c++17", "-O3", "-march=native", "-ffast-math", "-fPIC", "-c"]
+        # Linked with -ffast-math, it would set small numbers to zero in the whole process.
+        commands = (
+            ["c++", *flags, "-o", str(compiled), str(source)],
+            ["c++", "-shared", "-o", str(library), str(compiled)],
+        )
         try:
-            subprocess.run(["c++", *flags, "-o", str(library), str(source)], check=True)  # noqa: S603, S607
+            for command in commands:
+                subprocess.run(command, check=True)  # noqa: S603
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"no compiled loop for Nequix, it runs some times slower: {error}", flush=True)
             return None

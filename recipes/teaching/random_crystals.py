@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import spglib
+import spglib.error
 from ase import Atoms
 from jaxtyping import Float
 
@@ -60,7 +61,10 @@ def _random_crystal(
         numbers += [number] * len(orbit)
     if len(numbers) > 4 * _MOST:
         return None
-    primitive = spglib.find_primitive((cell, np.concatenate(sites), numbers), symprec=1e-3)
+    try:
+        primitive = spglib.find_primitive((cell, np.concatenate(sites), numbers), symprec=1e-3)
+    except spglib.error.SpglibError:  # raised or not, by a switch of the process
+        primitive = None
     if primitive is None or not 2 <= len(primitive[2]) <= _MOST:
         return None
     atoms = Atoms(numbers=primitive[2], cell=primitive[0], scaled_positions=primitive[1], pbc=True)
