@@ -21,7 +21,8 @@ from deeprelax_ase.structures.held import strain_freedom
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.pymatgen_adapter import copied_structure, relaxed_structure
 from deeprelax_ase.structures.pymatgen_adapter import stale_in as stale_in_structure
-from deeprelax_ase.structures.symmetry import SpaceGroup, find_space_group, symmetrise
+from deeprelax_ase.structures.symmetry import find_space_group, symmetrise
+from deeprelax_ase.structures.symmetry_search import SpaceGroup
 
 _SAME_METRIC = 1e-3
 """Products of cell vectors (Å^2) that differ by less are those of an input that is symmetric to so

@@ -41,8 +41,7 @@ from deeprelax_ase.training.validation import (
     through_the_solve,
 )
 
-_OWN = 7
-"""Tells the random numbers of own outputs from those of the batches."""
+_OWN = 7  # tells the random numbers of own outputs from those of the batches
 _HOPELESS = 10
 """Steps in a row that were lost, because their gradients were not finite, and a run with them."""
 
