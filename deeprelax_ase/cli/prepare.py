@@ -263,10 +263,11 @@ def _from_cif(path: Path, way: _Way) -> str:
     from deeprelax_ase.interfaces.dft_inputs.vasp import write_vasp_inputs
     from deeprelax_ase.structures.calculation import Calculation
     from deeprelax_ase.structures.files import read_structures
+    from deeprelax_ase.structures.poscar_text import poscar_ending
     from deeprelax_ase.structures.write_files import as_structure
 
     folder = path.with_suffix("")
-    if path.name.upper().startswith(("POSCAR", "CONTCAR")):
+    if poscar_ending(path.name) is not None:
         msg = f"{path} is a file of a run: name its folder, {path.parent}"
         raise ValueError(msg)
     if folder.exists():

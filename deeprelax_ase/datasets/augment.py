@@ -45,12 +45,7 @@ def move_input(
         displacements: Of the input, Å, in its frame.
         deformation: Symmetric; what the input is deformed by after that.
     """
-    crystal = pair.crystal
-    moved = replace(
-        crystal,
-        positions=(crystal.positions + displacements) @ deformation,
-        cell=crystal.cell @ deformation,
-    )
+    moved = replace(pair, displacements=displacements, deformation=deformation).relaxed
     # Back by the inverse, then on to the target.
     _, symmetric = polar(np.linalg.solve(deformation, pair.deformation), side="left")
     moves = (pair.displacements - displacements) @ deformation

@@ -7,7 +7,7 @@ expects a larger error after it than before.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from scipy.linalg import polar
 from deeprelax_ase.relaxation.calibration import crystal_signs
 from deeprelax_ase.relaxation.inference import CrystalPrediction, Predictor
 from deeprelax_ase.relaxation.sanity_checks import reason_to_refuse
-from deeprelax_ase.structures.crystal import Crystal, relaxed_lengths
+from deeprelax_ase.structures.crystal import relaxed_lengths
 from deeprelax_ase.structures.structure_input import StructureInput
 
 _NOTHING = 1e-4
@@ -83,7 +83,10 @@ def run_passes(
     for number in range(passes):
         if not active:
             break
-        crystals = [_moved(inputs[k].crystal, results[k]) for k in active]
+        crystals = [
+            inputs[k].crystal if before is None else inputs[k].crystal.moved(*before.move)
+            for k, before in ((k, results[k]) for k in active)
+        ]
         predictions = predictor.predict(crystals, [functionals[k] for k in active])
         going_on = []
         for k, prediction in zip(active, predictions, strict=True):
@@ -96,16 +99,6 @@ def run_passes(
                 going_on.append(k)
         active = going_on
     return [result for result in results if result is not None]
-
-
-def _moved(crystal: Crystal, result: Relaxation | None) -> Crystal:
-    """The crystal where the passes so far put it."""
-    if result is None:
-        return crystal
-    cell = crystal.cell.copy()
-    cell[crystal.pbc] = cell[crystal.pbc] @ result.move.deformation
-    positions = (crystal.positions + result.move.displacements) @ result.move.deformation
-    return replace(crystal, positions=positions, cell=cell)
 
 
 def _add_pass(

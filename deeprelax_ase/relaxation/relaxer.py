@@ -133,12 +133,9 @@ class Relaxer:
             ValueError: It cannot be read as a crystal, or holds elements the weights never saw.
         """
         if held is None:
-            options = self.options if relax_cell is None else self._with_cell(relax_cell)
-            held = options.held
+            changes = {} if relax_cell is None else {"relax_cell": relax_cell}
+            held = self.options.changed(**changes).held
         return self._relax_batch([self._read(structure, held)])[0]
-
-    def _with_cell(self, relax_cell: bool) -> RelaxOptions:
-        return self.options.changed(relax_cell=relax_cell)
 
     def relax_many(self, structures: Iterable[S]) -> Iterator[RelaxResult[S]]:
         """Relax any number of structures, lazily, in order, in batches packed by edge count.

@@ -1,7 +1,5 @@
 """Check that a predicted structure can be believed, and say in one sentence why not."""
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float
 
@@ -42,9 +40,6 @@ def reason_to_refuse(
         return f"input kept: the volume would change by a factor of {np.exp(log_volume):.2f}"
     if stretches[0] * (nearest - 2 * furthest) > LEAST_DISTANCE:
         return None
-    cell = crystal.cell.copy()
-    cell[crystal.pbc] = cell[crystal.pbc] @ deformation
-    moved = replace(crystal, positions=(crystal.positions + displacement) @ deformation, cell=cell)
-    if nearest_pair(moved, LEAST_DISTANCE) is not None:
+    if nearest_pair(crystal.moved(displacement, deformation), LEAST_DISTANCE) is not None:
         return f"input kept: {SolveStatus.ATOMS_OVERLAP.sentence}"
     return None

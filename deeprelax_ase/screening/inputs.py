@@ -15,6 +15,7 @@ from pathlib import Path
 
 from deeprelax_ase.structures.containers import items_of_xyz
 from deeprelax_ase.structures.files import COMPRESSED, items_of_table, split_suffix
+from deeprelax_ase.structures.poscar_text import poscar_ending
 from deeprelax_ase.structures.records import Item, Named, cannot_be_read, one_line
 from deeprelax_ase.structures.surroundings import ReadOptions, read_for_relaxation
 from deeprelax_ase.structures.tables import count_rows, items_of_database
@@ -167,7 +168,7 @@ def _facts(path: Path) -> tuple[int, ...]:
 
 def _calculation_files(path: Path) -> tuple[Path, ...]:
     """Files that may say how the structure of another is relaxed."""
-    if path.name.upper().startswith(("POSCAR", "CONTCAR")):
+    if poscar_ending(path.name) is not None:
         folder = path.absolute().parent
         return folder / "INCAR", folder.parent / "INCAR"
     return (path.with_suffix(".param"),) if path.suffix == ".cell" else ()

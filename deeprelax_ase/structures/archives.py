@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deeprelax_ase.structures.file_text import MAX_UNPACKED, split_suffix
+from deeprelax_ase.structures.poscar_text import poscar_ending
 from deeprelax_ase.structures.records import Item, Named, cannot_be_read
 from deeprelax_ase.structures.validation import StructureError
 
@@ -77,7 +78,7 @@ def _problem(info: zipfile.ZipInfo) -> str:
 def _of_a_run(member: PurePosixPath, names: Collection[str]) -> str:
     """Why a POSCAR of a run is not read from an archive: its INCAR says how to relax it."""
     folders = (member.parent, member.parent.parent)
-    is_poscar = member.name.upper().startswith(("POSCAR", "CONTCAR"))
+    is_poscar = poscar_ending(member.name) is not None
     if is_poscar and any(str(folder / "INCAR") in names for folder in folders):
         return "belongs to an INCAR in the archive: unpack it, and give the folder"
     return ""

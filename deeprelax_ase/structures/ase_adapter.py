@@ -15,10 +15,9 @@ from jaxtyping import Bool, Float, Int
 
 from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
-from deeprelax_ase.structures.validation import StructureError, disordered
+from deeprelax_ase.structures.validation import FULL, StructureError, disordered
 
 _LARGEST_STRAIN_STEP = 0.1
-_FULL = 1e-3
 _SAME_LENGTH = 1e-6
 HELD = 1e-8
 """What is fixed may be so far (Å) from where it was: rounding."""
@@ -35,7 +34,7 @@ def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     occupancy = atoms.info.get("occupancy")
     if isinstance(occupancy, dict):
         for site in occupancy.values():
-            if len(site) > 1 or any(abs(value - 1) > _FULL for value in site.values()):
+            if len(site) > 1 or any(abs(value - 1) > FULL for value in site.values()):
                 raise disordered(site)
     try:
         free = _free_coordinates(atoms)
@@ -107,9 +106,7 @@ def broken_constraint(before: Atoms, after: Atoms) -> str | None:
         if moved.max() > (HELD if isinstance(constraint, _EXACT) else _SAME_LENGTH):
             atom, name = int(moved.argmax()), type(constraint).__name__
             return f"{name} would move atom {atom} by another {moved[atom]:.2g} Å"
-    for constraint in start.constraints:
-        if not isinstance(constraint, FixBondLengths):
-            continue
+    for constraint in _rigid_bonds(start):
         for k, (i, j) in enumerate(constraint.pairs):
             given = constraint.bondlengths
             old = before.get_distance(i, j, mic=True) if given is None else given[k]

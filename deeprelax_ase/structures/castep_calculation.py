@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from deeprelax_ase.structures.calculation import Calculation, refused
-from deeprelax_ase.structures.file_text import decode, read_bytes, split_name
+from deeprelax_ase.structures.file_text import decode, fortran_float, read_bytes, split_name
 from deeprelax_ase.structures.held import Held, held_lengths_and_angles
 from deeprelax_ase.structures.validation import StructureError
 
@@ -104,7 +104,7 @@ def _blocks(text: str) -> Mapping[str, str]:
 def _number(word: str) -> float:
     """A number; 0 for the name of a unit."""
     try:
-        return float(re.sub("[dD]", "e", word))
+        return fortran_float(word)
     except ValueError:
         return 0.0
 

@@ -14,6 +14,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from ase.geometry import cellpar_to_cell
 from jaxtyping import Float
 
+from deeprelax_ase.structures.file_text import fortran_float
 from deeprelax_ase.structures.validation import StructureError
 
 _UNITS = {"ang": 1.0, "bohr": 0.529177210903, "a0": 0.529177210903, "nm": 10.0, "pm": 0.01}
@@ -159,7 +160,7 @@ def _element(label: str) -> str:
 
 
 def _numbers(words: Sequence[str]) -> list[float]:
-    values = [float(re.sub("[dD]", "e", word)) for word in words]
+    values = [fortran_float(word) for word in words]
     if len(values) != 3:  # noqa: PLR2004 - x, y and z
         msg = f"{' '.join(words)!r} are no three numbers"
         raise ValueError(msg)

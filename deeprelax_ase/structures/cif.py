@@ -23,8 +23,7 @@ from deeprelax_ase.structures.cif_checks import (
 )
 from deeprelax_ase.structures.cif_symmetry import CifSymmetry, Operation, cif_symmetry, text_of
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE
-from deeprelax_ase.structures.pymatgen_adapter import FULL
-from deeprelax_ase.structures.validation import StructureError
+from deeprelax_ase.structures.validation import FULL, StructureError
 
 _ATOMS = ("_atom_site_fract_x", "_atom_site_label", "_atom_site_type_symbol")
 _LENGTHS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")

@@ -3,7 +3,7 @@
 Nothing here knows ASE, pymatgen or torch; `structure.py` converts to and from those two.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +74,19 @@ class Crystal:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def moved(
+        self, displacements: Float[np.ndarray, "atoms 3"], deformation: Float[np.ndarray, "3 3"]
+    ) -> "Crystal":
+        """The crystal elsewhere.
+
+        Args:
+            displacements: Å, in the frame of the cell.
+            deformation: Acts after them, and on the vectors along which the crystal repeats.
+        """
+        cell = self.cell.copy()
+        cell[self.pbc] = cell[self.pbc] @ deformation
+        return replace(self, positions=(self.positions + displacements) @ deformation, cell=cell)
 
     def strain_freedom(self) -> Float[np.ndarray, "9 9"]:
         """Projector of flat matrices onto the strains that the crystal may have."""

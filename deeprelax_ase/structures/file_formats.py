@@ -17,7 +17,7 @@ from deeprelax_ase.structures.file_text import (
     read_bytes,
     split_suffix,
 )
-from deeprelax_ase.structures.poscar_text import read_poscar_text
+from deeprelax_ase.structures.poscar_text import poscar_ending, read_poscar_text
 from deeprelax_ase.structures.pw_text import is_pw_text
 from deeprelax_ase.structures.records import CIF_SIGN
 from deeprelax_ase.structures.validation import StructureError
@@ -115,7 +115,7 @@ def format_of_name(path: Path) -> str | None:
     if any(fnmatch(name, pattern) for pattern in _VOLUMETRIC_NAMES):
         return VOLUMETRIC
     # POSCAR.start is one, CONTCAR.xyz is not.
-    is_named = name.upper().startswith(("POSCAR", "CONTCAR"))
+    is_named = poscar_ending(name) is not None
     if is_named and suffix.removeprefix(".") not in {*_ase_suffixes(), "json"}:
         return POSCAR
     for own, (_, patterns) in PYMATGEN.items():

@@ -7,6 +7,7 @@ import bz2
 import codecs
 import gzip
 import lzma
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +51,15 @@ def open_unpacked(path: Path) -> IO[bytes]:
     """Open a file for reading bytes, unpacked if its name says that it is compressed."""
     opened: IO[bytes] = _OPENERS.get(path.suffix.lower(), open)(path, "rb")
     return opened
+
+
+def fortran_float(word: str) -> float:
+    """Read a number as Fortran writes it: `0.44D+01` is 4.4.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return float(re.sub("[dD]", "e", word))
 
 
 def read_bytes(path: Path) -> bytes:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from pymatgen.core import Element, IStructure, Structure
 
+from deeprelax_ase.structures.file_text import fortran_float
 from deeprelax_ase.structures.validation import StructureError
 
 _NUMBER = re.compile(r"[-+]?(?:nan|inf|(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?)")
@@ -120,6 +121,12 @@ class PoscarText:
         """Vectors as they stand there, and the factors of x, y and z."""
         lattice = np.array([_three(line) for line in self.lines[2:_HEAD]])
         return lattice, _scale(self.lines[1], lattice)
+
+
+def poscar_ending(name: str) -> str | None:
+    """Ending of a file's name that begins as those of VASP's structures do; None for others."""
+    found = re.match("POSCAR|CONTCAR", name, flags=re.IGNORECASE)
+    return name[found.end() :] if found else None
 
 
 def read_poscar_text(text: str) -> PoscarText:
@@ -259,7 +266,7 @@ def _plain(line: str) -> list[str]:
 def _floats(line: str) -> list[float]:
     """Numbers at the beginning of a line, as Fortran reads them."""
     words = takewhile(_NUMBER.fullmatch, _plain(line)[:3])
-    found = [float(re.sub("[dD]", "e", word)) for word in words]
+    found = [fortran_float(word) for word in words]
     if not found:
         msg = f"{line!r} begins with no number"
         raise ValueError(msg)

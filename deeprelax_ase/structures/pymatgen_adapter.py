@@ -10,10 +10,7 @@ from pymatgen.core import IStructure, Lattice
 
 from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
-from deeprelax_ase.structures.validation import StructureError, disordered
-
-FULL = 1e-3
-"""Occupancies that differ from 1 by no more are full, but for rounding."""
+from deeprelax_ase.structures.validation import FULL, StructureError, disordered
 
 
 def read_sites(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:

@@ -1,6 +1,5 @@
 """Read structure files together with the calculation around them."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from deeprelax_ase.structures.castep_calculation import read_castep_calculation,
 from deeprelax_ase.structures.file_formats import CASTEP, POSCAR, PW
 from deeprelax_ase.structures.file_text import decode, inner_name, read_bytes
 from deeprelax_ase.structures.files import StructureFile, read_structures
+from deeprelax_ase.structures.poscar_text import poscar_ending
 from deeprelax_ase.structures.pw_calculation import read_pw_calculation
 from deeprelax_ase.structures.read_structure import HeldStructure, plain_crystal
 from deeprelax_ase.structures.validation import StructureError
@@ -57,9 +57,9 @@ def read_for_relaxation(
 def _calculation_around(source: StructureFile) -> Calculation:
     """The calculation that a file is an input of; one that holds nothing for all others."""
     path = source.path
-    of_vasp = re.match("POSCAR|CONTCAR", path.name, flags=re.IGNORECASE)
-    if source.format == POSCAR and of_vasp:
-        return read_vasp_calculation(path.parent, inner_name(path)[of_vasp.end() :])
+    ending = poscar_ending(inner_name(path))
+    if source.format == POSCAR and ending is not None:
+        return read_vasp_calculation(path.parent, ending)
     if source.format not in (PW, CASTEP):
         return Calculation()
     text, cell = decode(read_bytes(path)), plain_crystal(source.structures[0]).cell

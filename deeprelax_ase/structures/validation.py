@@ -19,6 +19,8 @@ LONGEST_VECTOR = 1000.0
 """A longer cell vector (Å) is taken for a mistake of units."""
 LARGEST_COORDINATE = 1e5
 """A coordinate larger than this (Å) is taken for a mistake."""
+FULL = 1e-3
+"""Occupancies that differ from 1 by no more are full, but for rounding."""
 _FLAT = 1e-4
 
 

@@ -15,7 +15,7 @@ from monty.io import zopen
 from monty.os.path import zpath
 
 from deeprelax_ase.structures.calculation import Calculation, refused
-from deeprelax_ase.structures.file_text import decode, is_binary
+from deeprelax_ase.structures.file_text import decode, fortran_float, is_binary
 from deeprelax_ase.structures.held import Held, held_strain
 from deeprelax_ase.structures.validation import StructureError
 
@@ -202,7 +202,7 @@ def _number(incar: Path, tags: Mapping[str, str], name: str, default: float) -> 
     if not _NUMBER.fullmatch(words[0]) or (len(words) > 1 and _NUMBER.fullmatch(words[1])):
         msg = f"{incar}: {name} = {tags[name]} has to be one number"
         raise StructureError(msg)
-    return float(re.sub("[dD]", "e", words[0]))
+    return fortran_float(words[0])
 
 
 def _constraints(incar: Path, tags: Mapping[str, str]) -> list[bool]:

@@ -22,7 +22,7 @@ from deeprelax_ase.structures import file_formats as formats
 from deeprelax_ase.structures.atomic_write import written_beside
 from deeprelax_ase.structures.file_text import split_name
 from deeprelax_ase.structures.parse_file import StructureFile
-from deeprelax_ase.structures.poscar_text import new_poscar_text, right_handed
+from deeprelax_ase.structures.poscar_text import new_poscar_text, poscar_ending, right_handed
 from deeprelax_ase.structures.records import reason_of
 from deeprelax_ase.structures.validation import StructureError
 
@@ -104,7 +104,7 @@ def output_path(
         return path.with_name(f"{stem}_relaxed{_suffix_of(output_format)}")
     if output is not None:
         return path
-    if path.name.upper().startswith(("POSCAR", "CONTCAR")) and source.format == formats.POSCAR:
+    if poscar_ending(path.name) is not None and source.format == formats.POSCAR:
         stem, suffix = f"{stem}{suffix}", ""
     return path.with_name(f"{stem}_relaxed{suffix}{compression}")
 
