@@ -18,7 +18,7 @@ from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import TrainConfig
 from deeprelax_ase.training.trainer import Trainer
 
-_BASE = Path(__file__).parent / "stages" / "first-1.json"
+_BASE = Path(__file__).with_suffix(".json")
 """The first stage of the first generation, which started from random weights."""
 _RESULTS = Path(__file__).parent / "results" / "ablation.json"
 _BUDGET = {"steps": 4000, "edges_per_batch": 6000, "validate_every": 4000, "augmentation": None}

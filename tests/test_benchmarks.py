@@ -1,22 +1,16 @@
 """The parts of the benchmarks that can be wrong without anybody seeing it in a table."""
 
 import csv
-from dataclasses import fields, replace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import typer
 from conftest import SMALL
-from datasets import write_pairs, write_relaxed
+from datasets import write_pairs
 
-from benchmarks import ablation, average, baselines, distill, scales, transfer
+from benchmarks import ablation, baselines, transfer
 from deeprelax_ase.datasets.pair_file import PairFile, collate
-from deeprelax_ase.datasets.write_pairs import reduced_composition
-from deeprelax_ase.network.checkpoint import load_weights, save_weights
-from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import LossConfig
 
 _NOT_OF_CONFIGURATION = {"is_told_functional": True, "denoises_first": False}
@@ -104,54 +98,6 @@ def test_table_is_the_mean_of_the_seeds(tmp_path):
     )
 
 
-def test_average_is_the_mean_of_the_weights(tmp_path, random_weights):
-    torch.manual_seed(3)
-    other = tmp_path / "other.safetensors"
-    first = load_weights(random_weights)
-    save_weights(other, PaEGNN(first.network.config), {"elements": [8]})
-    average.average(tmp_path / "mean.safetensors", [str(random_weights), str(other)])
-    mean = load_weights(tmp_path / "mean.safetensors")
-    second = load_weights(other)
-    for key, value in mean.network.state_dict().items():
-        expected = (first.network.state_dict()[key] + second.network.state_dict()[key]) / 2
-        torch.testing.assert_close(value, expected)
-    assert mean.provenance["average_of"] == [first.sha256, second.sha256]
-    assert mean.provenance["elements"] == [8]
-
-
-def test_average_of_different_networks_is_refused(tmp_path, random_weights, capsys):
-    with pytest.raises(typer.Exit):
-        average.average(tmp_path / "mean.safetensors", [str(random_weights), "default"])
-    assert "are not of one configuration" in capsys.readouterr().err
-    assert not (tmp_path / "mean.safetensors").exists()
-
-
-def test_scales_are_fitted_and_predictions_stay(tmp_path, random_weights, batch):
-    path = write_pairs(tmp_path / "pairs.parquet")
-    out = tmp_path / "scaled.safetensors"
-    scales.scales(out, str(random_weights), [path], steps=60)
-    known = (load_weights(random_weights), load_weights(out))
-    assert known[1].provenance["scales_of"] == ["pairs.parquet (train)"]
-    graph = batch[0].to(torch.float32)
-    with torch.no_grad():
-        before, after = (weights.network(graph) for weights in known)
-    for field in fields(before):
-        is_equal = torch.equal(getattr(before, field.name), getattr(after, field.name))
-        assert is_equal != field.name.endswith("log_scales"), field.name
-    batches = list(scales.encoded(known[0].network, path, "train", 100))
-    first, last = scales.fit_scales(known[0].network, batches, 60)
-    assert last < first - 0.1
-
-
-def test_scales_for_no_pairs_are_refused(tmp_path, random_weights, capsys):
-    with pytest.raises(typer.Exit):
-        scales.scales(
-            tmp_path / "out.safetensors", str(random_weights), [tmp_path / "none.parquet"]
-        )
-    assert "none.parquet" in capsys.readouterr().err
-    assert not (tmp_path / "out.safetensors").exists()
-
-
 def test_hydrides_are_split_by_formula_and_defects_held_out(tmp_path):
     pairs = pq.read_table(write_pairs(tmp_path / "pairs.parquet")).to_pylist()[:1]
     numbers = pairs[0]["numbers"]
@@ -176,79 +122,3 @@ def test_hydrides_are_split_by_formula_and_defects_held_out(tmp_path):
         (kept,) = pq.read_table(files[label]).to_pylist()
         assert kept["split"] == "val"
         assert label in kept["source"]
-
-
-def test_distilled_targets_are_the_mean_of_the_teachers(tmp_path, random_weights):
-    first = load_weights(random_weights).network
-    torch.manual_seed(5)
-    second = PaEGNN(first.config).eval()
-    table = pq.read_table(write_relaxed(tmp_path / "relaxed.parquet")).to_pylist()
-    for row in table[::2]:
-        row["numbers"] = [20 if z == 12 else z for z in row["numbers"]]  # calcium is like magnesium
-    pq.write_table(pa.Table.from_pylist(table), tmp_path / "relaxed.parquet")
-    file = PairFile(tmp_path / "relaxed.parquet", "train")
-    rng = np.random.default_rng(0)
-    held_back = {reduced_composition(file[0].crystal.numbers)}
-    inputs = list(distill.swaps_of(file, 3, 0.5, held_back, rng))
-    assert inputs
-    for entry in inputs:
-        assert reduced_composition(entry.pair.crystal.numbers) not in held_back
-    one, other, both = (
-        {row.id: row.pair for row in distill.label(inputs, networks)}
-        for networks in ([first], [second], [first, second])
-    )
-    assert one.keys() == other.keys() == both.keys()
-    for name, pair in both.items():
-        mean = (one[name].displacements + other[name].displacements) / 2
-        np.testing.assert_allclose(pair.displacements, mean, atol=1e-12)
-        volumes = [np.linalg.det(p.deformation) for p in (one[name], other[name], pair)]
-        assert volumes[2] == pytest.approx(np.sqrt(volumes[0] * volumes[1]))
-
-
-@pytest.mark.parametrize("functional", ["PBE", "PBEsol"])
-def test_a_functional_is_reached_by_way_of_another(functional, tmp_path, random_weights):
-    network = load_weights(random_weights).network
-    file = PairFile(write_relaxed(tmp_path / "relaxed.parquet"), "train")
-    (entry, *_) = distill.swaps_of(file, 1, 0.0, set(), np.random.default_rng(0))
-
-    def end_of(crystal, functional, through=None):
-        pair = replace(entry.pair, crystal=crystal, functional=functional)
-        (row,) = distill.label([replace(entry, pair=pair)], [network], through)
-        return row.pair
-
-    start = entry.pair.crystal
-    whole = end_of(start, functional, through="PBE")
-    expected = end_of(start, "PBE")
-    if functional == "PBEsol":
-        expected = end_of(expected.relaxed, "PBEsol")
-        assert np.abs(end_of(start, "PBEsol").deformation - whole.deformation).max() > 1e-3
-    assert whole.functional == functional
-    assert whole.crystal is start
-    np.testing.assert_allclose(  # all that a rotation keeps
-        whole.relaxed.pairs_within(4.0).lengths,
-        expected.relaxed.pairs_within(4.0).lengths,
-    )
-    np.testing.assert_allclose(whole.deformation, whole.deformation.T, atol=1e-12)
-
-
-def test_nothing_is_exchanged_for_what_is_there_or_not_like_it():
-    similar = distill.similar_elements({3, 11, 19, 22, 23, 8, 16})
-    assert set(similar[3]) == {3, 11, 19}
-    assert set(similar[22]) == {22, 23}
-    assert set(similar[8]) == {8, 16}
-    assert similar[11][19] > similar[3][19]
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        swapped = distill._swapped(np.array([3, 3, 11, 8]), 0.9, similar, rng)
-        assert swapped[0] == swapped[1]
-        assert len({swapped[0], swapped[2], swapped[3]}) == 3
-
-
-def test_compositions_held_back_are_of_all_but_training(tmp_path):
-    path = write_pairs(tmp_path / "pairs.parquet")
-    expected = {
-        reduced_composition(PairFile(path, split)[row].crystal.numbers)
-        for split in ("val", "test")
-        for row in range(len(PairFile(path, split)))
-    }
-    assert distill.compositions_held_back([path]) == expected

@@ -383,7 +383,9 @@ def test_qe_leaves_what_is_no_relaxation(call, tmp_path, name):
         ("Mg.pbe.UPF", "O.pbe.UPF", ", input_dft = 'PBEsol'", "PBEsol"),
         ("Mg.pbe.UPF", "O.pbe.UPF", ", input_dft = 'vdw-df-ob88'", "optB88-vdW"),
         ("Mg.pbe.UPF", "O.pbe.UPF", ", input_dft = 'B3LYP'", "unknown"),
-        ("Mg.pbe.UPF", "O.pbe.UPF", ", vdw_corr = 'grimme-d3'", "unknown"),
+        ("Mg.pbe.UPF", "O.pbe.UPF", ", vdw_corr = 'grimme-d3'", "PBE-D3"),
+        ("Mg.pbe.UPF", "O.pbe.UPF", ", vdw_corr = 'DFT-D3', input_dft = 'PBEsol'", "unknown"),
+        ("Mg.pbe.UPF", "O.pbe.UPF", ", vdw_corr = 'ts-vdw'", "unknown"),
     ],
 )
 def test_qe_functional(mg, o, system, functional):

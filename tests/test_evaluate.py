@@ -18,6 +18,7 @@ from deeprelax_ase.network.checkpoint import load_weights, save_weights
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.structures.crystal import log_symmetric
+from deeprelax_ase.structures.read_structure import plain_structure
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ class Oracle(Relaxer):
     file = None
 
     def relax_many(self, structures):
-        for structure in structures:
+        for structure in map(plain_structure, structures):
             result = self.relax(structure)
             found = (self.file[row] for row in range(len(self.file)))
             pair = next(

@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111, mx2
+from ase.build import graphene as ase_graphene
+from ase.cell import Cell
 from ase.neighborlist import neighbor_list
 from conftest import SMALL
 from hypothesis import given
 from strategies import crystals
 
+from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.graph import build_graph, canonical_offsets
 from deeprelax_ase.structures.crystal import Crystal, complete_cell
+from deeprelax_ase.structures.read_structure import plain_crystal
 
 ALL = SMALL.model_copy(update={"max_neighbors": 10_000})
 
@@ -129,3 +133,63 @@ def test_offsets_of_a_reduced_cell_are_its_own():
     assert sorted(map(tuple, np.abs(canonical))) == sorted(
         map(tuple, np.abs(graph.offsets.numpy()))
     )
+
+
+def graphite(spacing=3.35):
+    cell = Cell.new([2.467, 2.467, 2 * spacing, 90, 90, 120])
+    places = [[0, 0, 0.25], [1 / 3, 2 / 3, 0.25], [0, 0, 0.75], [2 / 3, 1 / 3, 0.75]]
+    return Atoms("C4", scaled_positions=places, cell=cell, pbc=True)
+
+
+def joins(atoms, limit=12):
+    """Neighbours asked for, and whether the graph's pairs join two cells along each period."""
+    crystal = plain_crystal(atoms)
+    graph = build_graph([crystal], ["PBE"], NetworkConfig(max_neighbors=limit))
+    repeats = np.where(crystal.pbc, 3, 1)
+    cells = np.array(list(np.ndindex(*repeats)))
+    nodes = {(atom, *cell): 0 for atom in range(len(atoms)) for cell in cells.tolist()}
+    parents = {node: node for node in nodes}
+
+    def root(node):
+        while parents[node] != node:
+            node = parents[node]
+        return node
+
+    for (i, j), offset in zip(graph.edge_index.T.tolist(), graph.offsets.tolist(), strict=True):
+        for cell in cells:
+            ends = (i, *cell.tolist()), (j, *((cell + offset) % repeats).tolist())
+            one, other = map(root, ends)
+            parents[one] = other
+    return int(graph.neighbors[0]), len({root(node) for node in nodes}) == 1
+
+
+@pytest.mark.parametrize(
+    ("atoms", "asked"),
+    [
+        (graphite(), 24),
+        (graphite(5.9), 48),
+        (bulk("NaCl", "rocksalt", a=5.6), 12),
+        (bulk("Cu"), 12),
+        (mx2("MoS2", vacuum=8.0), 12),
+        (ase_graphene(vacuum=8.0), 12),
+        (graphite() * (2, 1, 1), 24),
+        (fcc111("Cu", (1, 1, 3), vacuum=8.0), 12),
+    ],
+    ids=str,
+)
+def test_a_graph_holds_its_crystal_together(atoms, asked):
+    assert joins(atoms) == (asked, True)
+
+
+def test_layers_out_of_reach_stay_apart():
+    assert not joins(graphite(8.0))[1]
+
+
+def test_crystals_of_a_batch_ask_as_they_do_alone():
+    atoms = [graphite(), bulk("Cu"), graphite(5.9), mx2("MoS2", vacuum=8.0), graphite() * (3, 3, 1)]
+    crystals = [plain_crystal(each) for each in atoms]
+    whole = build_graph(crystals, ["PBE"] * 5, NetworkConfig())
+    alone = [build_graph([crystal], ["PBE"], NetworkConfig()) for crystal in crystals]
+    assert whole.neighbors.tolist() == [int(graph.neighbors[0]) for graph in alone]
+    counts = torch.bincount(whole.edge_batch)
+    assert counts.tolist() == [len(graph.edge_lengths) for graph in alone]

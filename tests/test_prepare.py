@@ -434,7 +434,8 @@ def test_what_a_folder_says_of_its_job(call, folder):
         ("LHFCALC = T", "no ISIF in INCAR (ISIF = 0): the cell is kept"),
         ("ISIF = 3", ""),
         ("ISIF = 3\nMETAGGA = SCAN", "a functional that the weights do not know"),
-        ("ISIF = 3\nGGA = PE\nIVDW = 11", "a functional that the weights do not know"),
+        ("ISIF = 3\nGGA = PE\nIVDW = 20", "a functional that the weights do not know"),
+        ("ISIF = 3\nGGA = PS\nIVDW = 12", "a functional that the weights do not know"),
         ("ISIF = 3\nGGA = PE\nLHFCALC = T", "a functional that the weights do not know"),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk, graphene, make_supercell, mx2
+from ase.build import bulk, make_supercell, mx2
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.mep import NEB
@@ -434,25 +434,11 @@ def test_intervals_widen_with_their_coverage(random_weights):
     assert (middle < wide).all()
 
 
-def test_default_takes_the_specialist_for_sheets(random_weights, tmp_path, monkeypatch):
-    weights_like(random_weights, tmp_path, "default", calibration={"distance": 0.001})
-    weights_like(random_weights, tmp_path, "sheets", seed=9)
-    monkeypatch.setattr("deeprelax_ase.network.weights_registry._INSTALLED", tmp_path)
-    relaxer = Relaxer(functional="optB88-vdW", allow_unseen=True)
-    sheet = mx2("MoS2", a=3.2, vacuum=8.0)
-    mixed = [rattled(), sheet, rattled(), sheet]
-    results = list(relaxer.relax_many(mixed))
-    assert [r.weights.name for r in results] == ["default", "sheets", "default", "sheets"]
-    special = Relaxer("sheets", "optB88-vdW", allow_unseen=True).relax(sheet)
-    np.testing.assert_allclose(results[1].displacement, special.displacement, atol=1e-6)
-    general = Relaxer(tmp_path / "default.safetensors", allow_unseen=True)
-    assert general.relax(sheet).weights.name.endswith("default.safetensors")
-    # With PBE the specialist knows MXenes alone.
-    assert Relaxer(allow_unseen=True).relax(sheet).weights.name == "default"
-
-
-def test_a_functional_that_was_never_seen_is_told():
-    relaxer = Relaxer(functional="PBEsol")
-    assert not relaxer.relax(bulk("MgO", "rocksalt", a=4.6)).message
-    message = Relaxer("sheets", "PBEsol").relax(graphene(vacuum=10)).message
-    assert "the weights 'sheets' never saw PBEsol, but unknown, PBE, optB88-vdW" in message
+def test_a_functional_that_was_never_seen_is_told(random_weights, tmp_path):
+    weights = load_weights(random_weights)
+    path = tmp_path / "mine.safetensors"
+    save_weights(path, weights.network, {"functionals": ["unknown", "PBE"]})
+    crystal = bulk("MgO", "rocksalt", a=4.6)
+    assert "never saw" not in Relaxer(path, "PBE").relax(crystal).message
+    message = Relaxer(path, "PBEsol").relax(crystal).message
+    assert f"the weights {str(path)!r} never saw PBEsol, but unknown, PBE" in message

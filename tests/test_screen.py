@@ -327,7 +327,7 @@ def test_ranks_trust_and_duplicates(tmp_path, random_weights):
     errors = [row["expected_error"] for row in found]
     assert [row["rank"] for row in found] == (np.argsort(np.argsort(errors)) + 1).tolist()
     assert [row["trusted"] for row in found] == [error <= limit for error in errors]
-    assert summary.trusted == 3
+    assert summary.trusted == sum(error <= limit for error in errors) >= 3
     groups = [row["group"] for row in found]
     assert groups[4] == groups[1]
     assert summary.groups == len(set(groups))

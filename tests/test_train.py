@@ -209,10 +209,10 @@ def test_resumes_exactly(config, tmp_path, changes):
     trainer = Trainer(config, tmp_path / "parts")
     update = trainer._update
 
-    def interrupted(batch):
+    def interrupted(*given):
         if trainer.step == 7:
             raise KeyboardInterrupt
-        return update(batch)
+        return update(*given)
 
     trainer._update = interrupted
     with pytest.raises(KeyboardInterrupt):
@@ -233,13 +233,13 @@ def test_what_a_killed_run_noted_too_much_is_dropped(config, tmp_path):
     trainer = Trainer(config.model_copy(update=changes), folder)
     update = trainer._update
 
-    def killed(batch):
+    def killed(*given):
         if trainer.step == 7:
             trainer.save()
         if trainer.step == 11:
             trainer.save = lambda: None
             raise KeyboardInterrupt
-        return update(batch)
+        return update(*given)
 
     trainer._update = killed
     with pytest.raises(KeyboardInterrupt):
@@ -278,10 +278,10 @@ def test_control_c_ends_the_step_and_saves(config, tmp_path):
     trainer = Trainer(config, tmp_path / "run")
     update = trainer._update
 
-    def pressed(batch):
+    def pressed(*given):
         if trainer.step == 5:
             signal.raise_signal(signal.SIGINT)
-        return update(batch)
+        return update(*given)
 
     trainer._update = pressed
     with pytest.raises(KeyboardInterrupt):
@@ -449,4 +449,3 @@ def test_what_nothing_changes_does_not_decide():
 
 def test_what_is_left_to_its_defaults_goes_on_from_the_shipped_weights():
     assert load_weights("default").network.config == NetworkConfig()
-    assert load_weights("sheets").network.config == NetworkConfig()

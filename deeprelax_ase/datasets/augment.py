@@ -19,7 +19,7 @@ class Pair:
     Attributes:
         crystal: The input.
         functional: Name of the functional of the target.
-        displacements: Å, mean zero.
+        displacements: Å, `Crystal.settled`.
         deformation: Symmetric; `relaxed_cell = cell @ deformation`.
     """
 
@@ -72,9 +72,8 @@ def disturb(pair: Pair, noise: NoiseConfig, rng: np.random.Generator) -> Pair:
     shares = np.exp(rng.uniform(np.log(_SMALLEST_SHARE), 0.0, size=3))
     components = rng.uniform(-1.0, 1.0, size=(3, 3)) * noise.max_strain * shares[0]
     log_volume = rng.uniform(-1.0, 1.0) * noise.max_log_volume * shares[1]
-    projector = crystal.strain_projector()
     strain = (components + components.T) / 2 + log_volume / 3 * np.eye(3)
     rattle = rng.normal(size=crystal.positions.shape)
     rattle *= noise.max_rattle * shares[2] / np.sqrt(3.0)
-    rattle -= rattle.mean(axis=0)
-    return move_input(pair, rattle, exp_symmetric(projector @ strain @ projector))
+    strain = (crystal.strain_freedom() @ strain.ravel()).reshape(3, 3)
+    return move_input(pair, crystal.settled(rattle), exp_symmetric(strain))

@@ -1,8 +1,9 @@
 """Parquet files of pairs, and their graphs with the targets.
 
 The schema: `id, source, functional, split, numbers (n), cell (9), positions (3n)`, and for pairs
-`relaxed_cell (9), relaxed_positions (3n)`; optionally `pbc (3)`. Å, Cartesian, row vectors,
-sites in the same order on both sides. Rows that cannot be used are skipped with a warning.
+`relaxed_cell (9), relaxed_positions (3n)`; optionally `pbc (3)`, `fixed (n)` for atoms that were
+held and `cell_free` for whether the cell was relaxed too. Å, Cartesian, row vectors, sites in the
+same order on both sides. Rows that cannot be used are skipped with a warning.
 """
 
 import warnings
@@ -30,12 +31,20 @@ _OPTIONAL_COLUMNS = (
     "id",
     "source",
     "pbc",
+    "fixed",
+    "cell_free",
     "relaxed_cell",
     "relaxed_positions",
     "relaxed_numbers",
 )
 _TEXTS = ("id", "source", "functional", "split")
-_KINDS: dict[str, Any] = {"numbers": np.int64, "relaxed_numbers": np.int64, "pbc": np.bool_}
+_KINDS: dict[str, Any] = {
+    "numbers": np.int64,
+    "relaxed_numbers": np.int64,
+    "pbc": np.bool_,
+    "fixed": np.bool_,
+    "cell_free": np.bool_,
+}
 
 
 @dataclass(frozen=True)
@@ -180,11 +189,15 @@ class PairFile:
 
     def __getitem__(self, row: int) -> Pair:
         columns = self._columns
+        fixed = columns["fixed"][row] if "fixed" in columns else np.zeros(0, dtype=bool)
+        is_held = "cell_free" in columns and not columns["cell_free"][row].all()
         crystal = Crystal(
             numbers=columns["numbers"][row],
             positions=columns["positions"][row].reshape(-1, 3),
             cell=columns["cell"][row].reshape(3, 3),
             pbc=columns["pbc"][row] if "pbc" in columns else np.array([True] * 3),
+            held_strain=np.eye(9) if is_held else np.zeros((0, 9)),
+            fixed=fixed if fixed.any() else None,
         )
         functional = columns["functional"][row]
         if not self.is_pairs:
@@ -194,8 +207,7 @@ class PairFile:
         deformation = (deformation + deformation.T) / 2
         relaxed = columns["relaxed_positions"][row].reshape(-1, 3)
         displacements = relaxed @ np.linalg.inv(deformation) - crystal.positions
-        displacements -= displacements.mean(axis=0)
-        return Pair(crystal, functional, displacements, deformation)
+        return Pair(crystal, functional, crystal.settled(displacements), deformation)
 
 
 def open_pairs(path: Path, split: str, *, strict: bool = False) -> PairFile:
@@ -225,9 +237,12 @@ def _rows(name: str, chunked: Any) -> list[Any]:
     return [values[a:b] for a, b in pairwise(offsets)]
 
 
-def collate(pairs: Sequence[Pair], config: NetworkConfig) -> tuple[CrystalGraph, Targets]:
-    """Graph and targets of several pairs, in double precision."""
-    graph = build_graph([p.crystal for p in pairs], [p.functional for p in pairs], config)
+def collate(
+    pairs: Sequence[Pair], config: NetworkConfig, further: float = 0.0
+) -> tuple[CrystalGraph, Targets]:
+    """Graph (see `build_graph`) and targets of several pairs, in double precision."""
+    functionals = [pair.functional for pair in pairs]
+    graph = build_graph([pair.crystal for pair in pairs], functionals, config, further)
     deformations = np.stack([p.deformation for p in pairs])
     displacements = torch.from_numpy(np.concatenate([p.displacements for p in pairs]))
     matrices = torch.from_numpy(deformations)

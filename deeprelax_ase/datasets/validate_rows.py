@@ -13,6 +13,8 @@ LARGEST_MEAN_DISPLACEMENT = 3.0
 `cleanup` takes for a relaxation, for those who measure moves in another frame."""
 _LEAST_VOLUME = 1e-3
 _TOO_NEAR = f"has two atoms less than {LEAST_DISTANCE} Å apart"
+_HELD = 1e-2
+"""Å and strain by which something held differs at most."""
 _SIZES = {"cell": 9, "relaxed_cell": 9, "positions": None, "relaxed_positions": None, "pbc": 3}
 """Values in a row; None: three an atom."""
 _LARGEST_SHEAR = 1e-3
@@ -50,6 +52,9 @@ def find_faults(columns: Mapping[str, Sequence[Any]]) -> dict[int, str]:
             np.array([not np.array_equal(a, b) for a, b in pairs]),
             "the atoms stand in another order after relaxation",
         )
+    if "fixed" in columns:
+        sizes = _lengths(columns["fixed"])
+        report((sizes != counts) & (sizes != 0), "fixed has the wrong count of values")
     sound = np.setdiff1d(np.arange(len(counts)), list(faults))
     if len(sound):
         kept = {name: [column[row] for row in sound] for name, column in columns.items()}
@@ -89,7 +94,16 @@ def _geometry_faults(
     relaxed = np.concatenate(columns["relaxed_positions"]).reshape(-1, 3)
     near = _have_near_atoms(relaxed_cells, relaxed, counts, relaxed_flat)
     yield near, f"relaxed_positions {_TOO_NEAR}"
+    if "cell_free" in columns:
+        is_held = ~_all(columns["cell_free"], np.asarray)
+        strain = np.abs(deformations - np.eye(3)).max(axis=(1, 2))
+        yield is_held & (strain > _HELD), "relaxed_cell differs from cell, and cell_free is false"
     moves = (relaxed[:, None, :] @ back)[:, 0] - positions
+    if "fixed" in columns:
+        fixed = _of_atoms(columns["fixed"], counts)
+        sizes = np.linalg.norm(moves, axis=1) * fixed
+        moved = np.maximum.reduceat(sizes, np.cumsum(counts) - counts) > _HELD
+        yield moved, "an atom moves that is fixed"
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     means = np.add.reduceat(moves, starts) / counts[:, None]
     lengths = np.linalg.norm(moves - np.repeat(means, counts, axis=0), axis=1)
@@ -129,6 +143,14 @@ def _have_near_atoms(
             squares = np.einsum("rpx,rpx->rp", vectors, vectors)
             wrong[rows] = squares.min(axis=1) < LEAST_DISTANCE**2
     return wrong
+
+
+def _of_atoms(
+    column: Sequence[np.ndarray], counts: Int[np.ndarray, " rows"]
+) -> Bool[np.ndarray, " atoms"]:
+    """A column with a value an atom, or none in a row, as one array."""
+    rows = zip(column, counts, strict=True)
+    return np.concatenate([row if len(row) else np.zeros(n, dtype=bool) for row, n in rows])
 
 
 def _lengths(column: Sequence[Any]) -> np.ndarray:

@@ -25,7 +25,8 @@ from deeprelax_ase.relaxation.calibration import COVERAGES
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.result import Bonds, RelaxResult
 from deeprelax_ase.structures.crystal import log_symmetric, relaxed_lengths
-from deeprelax_ase.structures.read_structure import atoms_of
+from deeprelax_ase.structures.held import Held
+from deeprelax_ase.structures.read_structure import HeldStructure, atoms_of
 
 _CHUNK = 64
 
@@ -149,7 +150,12 @@ def evaluate(
 def _compare(
     relaxer: Relaxer, pairs: Sequence[Pair], sources: tuple[str, ...], *, match: bool
 ) -> Evaluation:
-    results = list(relaxer.relax_many(atoms_of(pair.crystal) for pair in pairs))
+    results = list(
+        relaxer.relax_many(
+            HeldStructure(atoms_of(pair.crystal), Held(rows=pair.crystal.held_strain))
+            for pair in pairs
+        )
+    )
     graph, targets = collate(pairs, MEASURED)
     moves = [_moves(result, pair) for result, pair in zip(results, pairs, strict=True)]
     displacements = torch.from_numpy(np.concatenate(moves))

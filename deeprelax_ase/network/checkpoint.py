@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.config import FUNCTIONALS, NetworkConfig
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.network.weights_registry import weights_path, weights_sha256
 from deeprelax_ase.structures.atomic_write import written_beside
 
 FORMAT = "deeprelax-ase/1"
+_FIRST_FUNCTIONALS = ("unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW")
+"""Of weights that do not name theirs."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,18 @@ def save_weights(
     save_tensors(path, network.state_dict(), metadata)
 
 
+def _extend(tensors: dict[str, Tensor], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of functionals with those that the weights do not name.
+
+    A new one starts as what it adds dispersion to, or else as an unknown one.
+    """
+    known = dict(zip(names, tensors["functionals.weight"], strict=True))
+    new = tuple(name for name in FUNCTIONALS if name not in known)
+    rows = [known.get(name.removesuffix("-D3"), known["unknown"]) for name in new]
+    tensors["functionals.weight"] = torch.stack([*known.values(), *rows])
+    return names + new
+
+
 def load_weights(name: str | Path) -> Weights:
     """Load named weights, or those of a path.
 
@@ -112,9 +127,13 @@ def load_weights(name: str | Path) -> Weights:
         )
         raise ValueError(msg)
     try:
-        network = PaEGNN(NetworkConfig(**metadata["network"]))
+        entries = {"functionals": _FIRST_FUNCTIONALS, **metadata["network"]}
+        entries["functionals"] = _extend(tensors, tuple(entries["functionals"]))
+        network = PaEGNN(NetworkConfig(**entries))
+        # Weights that were never told what is held.
+        tensors.setdefault("held.weight", network.held.weight)
         network.load_state_dict(tensors)
-    except (ValidationError, RuntimeError, KeyError, TypeError) as error:
+    except (ValidationError, RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         msg = f"{str(path)!r} is of another architecture than this version reads: {reason}"
         raise ValueError(msg) from error

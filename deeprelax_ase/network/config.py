@@ -3,10 +3,10 @@
 Frozen and validated; the `NetworkConfig` travels with the weights.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-FUNCTIONALS = ("unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW")
-"""Exchange-correlation functionals a network can be told to relax to; the index is its token."""
+FUNCTIONALS = ("unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW", "PBE-D3")
+"""Exchange-correlation functionals that files of pairs and users may name."""
 
 SOLVER_METHODS = ("joint", "bed")
 """How predicted distances become a structure, see `solver.solve`."""
@@ -36,6 +36,17 @@ class NetworkConfig(FrozenModel):
     edge_features: int = Field(default=64, ge=4, description="width of the edge head")
     ucoe: bool = Field(default=False, description="unit cell offset encoding, Eq. 2-3")
     solver_steps: int = Field(default=1, ge=0, description="Gauss-Newton steps; 0: heads only")
+    functionals: tuple[str, ...] = Field(
+        default=FUNCTIONALS, description="that it can be told to relax to; the place is the token"
+    )
+
+    @field_validator("functionals")
+    @classmethod
+    def _has_unknown_first(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if names[:1] != ("unknown",) or len({*names}) < len(names):
+            msg = "functionals start with 'unknown' and hold every name once"
+            raise ValueError(msg)
+        return names
 
     @property
     def reach(self) -> float:

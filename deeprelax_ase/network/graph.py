@@ -8,23 +8,31 @@ Conventions, stated here once:
 * A relaxation moves an atom by `displacement` in the frame of the input cell and then deforms
   space: `relaxed_positions = (positions + displacement) @ deformation` and
   `relaxed_cell = cell @ deformation`, with `deformation = expm(strain)` symmetric. So
-  displacements are differences of fractional coordinates; their mean over a crystal is zero.
+  displacements are differences of fractional coordinates; their mean over a crystal is zero,
+  unless atoms are fixed: then theirs are.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 import spglib
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from deeprelax_ase.network.config import FUNCTIONALS, NetworkConfig
+from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.structures.crystal import Crystal
 
-_SHELL_GAP = 0.01
+SHELL_GAP = 0.01
 """Neighbours closer than this (Å) in distance belong to one shell."""
+_COPIES = np.array([[k >> 2, k >> 1 & 1, k & 1] for k in range(8)])
+_PLACES = np.array([4, 2, 1])
+_FEW = 320
+"""Nodes of which a dense matrix is faster than a sparse one."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,13 @@ class CrystalGraph:
         cells: Å, row vectors.
         strain_projectors: `Crystal.strain_freedom` of each crystal: of flat matrices, onto the
             strains it may have.
-        functionals: Index into `FUNCTIONALS` of the functional to relax to.
+        functionals: Index into `config.functionals` of the functional to relax to.
+        holds: Of each atom, whether it is fixed (1 or 0), and the share of its crystal's strains
+            that is held.
+        anchored: Whether an atom of the crystal is fixed (1 or 0).
         num_atoms: Atoms of each crystal.
+        sizes: The same, on the processor wherever the graph is.
+        neighbors: How many the atoms of each crystal ask for.
         batch: Crystal that each atom belongs to.
         edge_index: Atoms i (row 0) and j (row 1) of each pair.
         offsets: Cells between i and j.
@@ -53,7 +66,11 @@ class CrystalGraph:
     cells: Float[Tensor, "crystals 3 3"]
     strain_projectors: Float[Tensor, "crystals 9 9"]
     functionals: Int[Tensor, " crystals"]
+    holds: Float[Tensor, "atoms 2"]
+    anchored: Float[Tensor, " crystals"]
     num_atoms: Int[Tensor, " crystals"]
+    sizes: Int[Tensor, " crystals"]
+    neighbors: Int[Tensor, " crystals"]
     batch: Int[Tensor, " atoms"]
     edge_index: Int[Tensor, "2 pairs"]
     offsets: Int[Tensor, "pairs 3"]
@@ -75,8 +92,14 @@ class CrystalGraph:
         for field in fields(self):
             tensor = getattr(self, field.name)
             wanted = dtype if tensor.is_floating_point() else tensor.dtype
-            moved[field.name] = tensor.to(device=device, dtype=wanted)
+            place = "cpu" if field.name == "sizes" else device
+            moved[field.name] = tensor.to(place, wanted, non_blocking=True)
         return replace(self, **moved)
+
+    def settled(self, moves: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms 3"]:
+        """Moves without those of fixed atoms; in crystals that have none, of mean zero."""
+        shifts = self.mean(moves) * (1.0 - self.anchored).unsqueeze(1)
+        return (moves - shifts.index_select(0, self.batch)) * (1.0 - self.holds[:, :1])
 
     def mean(self, values: Float[Tensor, "atoms ..."]) -> Float[Tensor, "crystals ..."]:
         """Mean over the atoms of each crystal."""
@@ -87,32 +110,48 @@ class CrystalGraph:
 
 
 def build_graph(
-    crystals: Sequence[Crystal], functionals: Sequence[str], config: NetworkConfig
+    crystals: Sequence[Crystal],
+    functionals: Sequence[str],
+    config: NetworkConfig,
+    further: float = 0.0,
 ) -> CrystalGraph:
     """Build the batched graph of several crystals.
 
     Each atom is joined to its `config.max_neighbors` nearest neighbours within `config.cutoff`
     and to all that are tied with the last of them, so that no symmetry is broken. A pair is kept
-    if either of its ends asks for it.
+    if either of its ends asks for it. Where that does not hold a crystal together, such as the
+    layers of graphite, its atoms ask for twice as many, until it does.
 
     Args:
         crystals: At least one.
-        functionals: The functional to relax each to; names from `FUNCTIONALS`.
+        functionals: The functional to relax each to; names from `config.functionals`.
         config: Cutoff and neighbours; whether offsets in the canonical cell are needed.
+        further: Keep all pairs up to so far (Å) beyond the cutoff.
 
     Returns:
         The graph, floats in double precision.
     """
-    pair_lists = [crystal.pairs_within(config.reach) for crystal in crystals]
+    pair_lists = [crystal.pairs_within(config.reach + further) for crystal in crystals]
     num_atoms = np.array([len(crystal) for crystal in crystals])
     starts = np.cumsum(num_atoms) - num_atoms
     first, second, offsets, vectors, lengths = (
         np.concatenate(parts) for parts in zip(*pair_lists, strict=True)
     )
     pairs_per_crystal = np.array([len(pair_list[0]) for pair_list in pair_lists])
+    of_pair = np.repeat(np.arange(len(crystals)), pairs_per_crystal)
     shift = np.repeat(starts, pairs_per_crystal)
-    keep = _nearest_shells(first + shift, second + shift, lengths, config.max_neighbors)
+    first, second = first + shift, second + shift
+    pbc = np.stack([crystal.pbc for crystal in crystals])
+    pairs = _Pairs(first, second, offsets, lengths, of_pair, lengths < config.reach)
+    neighbors, keep = _enough_neighbors(pairs, num_atoms, pbc, config.max_neighbors)
+    if further:
+        keep = np.arange(len(lengths))
 
+    fixed = np.zeros(num_atoms.sum())
+    for crystal, start in zip(crystals, starts, strict=True):
+        if crystal.fixed is not None:
+            fixed[start : start + len(crystal)] = crystal.fixed
+    held = np.repeat([crystal.held_share() for crystal in crystals], num_atoms)
     encoded = np.zeros_like(offsets)
     if config.ucoe:
         encoded = np.concatenate(
@@ -126,16 +165,109 @@ def build_graph(
         positions=torch.from_numpy(np.concatenate([c.positions for c in crystals])),
         cells=torch.from_numpy(np.stack([c.cell for c in crystals])),
         strain_projectors=torch.from_numpy(np.stack([c.strain_freedom() for c in crystals])),
-        functionals=torch.tensor([FUNCTIONALS.index(name) for name in functionals]),
+        functionals=torch.tensor([config.functionals.index(name) for name in functionals]),
+        holds=torch.from_numpy(np.stack([fixed, held], axis=1)),
+        anchored=torch.tensor([float(c.fixed is not None) for c in crystals], dtype=torch.float64),
         num_atoms=torch.from_numpy(num_atoms),
+        sizes=torch.from_numpy(num_atoms),
+        neighbors=torch.from_numpy(neighbors),
         batch=torch.from_numpy(np.repeat(np.arange(len(crystals)), num_atoms)),
-        edge_index=torch.from_numpy(np.stack([first + shift, second + shift])[:, keep]),
+        edge_index=torch.from_numpy(np.stack([first, second])[:, keep]),
         offsets=torch.from_numpy(offsets[keep]),
-        edge_batch=torch.from_numpy(np.repeat(np.arange(len(crystals)), pairs_per_crystal)[keep]),
+        edge_batch=torch.from_numpy(of_pair[keep]),
         edge_vectors=torch.from_numpy(vectors[keep]),
         edge_lengths=torch.from_numpy(lengths[keep]),
         encoded_offsets=torch.from_numpy(encoded[keep]),
     )
+
+
+class _Pairs(NamedTuple):
+    """Pairs of several crystals, atoms counted through."""
+
+    first: Int[np.ndarray, " pairs"]
+    second: Int[np.ndarray, " pairs"]
+    offsets: Int[np.ndarray, "pairs 3"]
+    lengths: Float[np.ndarray, " pairs"]
+    crystals: Int[np.ndarray, " pairs"]
+    is_near: Bool[np.ndarray, " pairs"]  # within the cutoff
+
+    def of(self, chosen: np.ndarray) -> "_Pairs":
+        return _Pairs(*(part[chosen] for part in self))
+
+
+def _enough_neighbors(
+    pairs: _Pairs,
+    num_atoms: Int[np.ndarray, " crystals"],
+    pbc: Bool[np.ndarray, "crystals 3"],
+    max_neighbors: int,
+) -> tuple[Int[np.ndarray, " crystals"], Int[np.ndarray, " kept"]]:
+    """How many neighbours the atoms of each crystal ask for, and the pairs that come of it."""
+    neighbors = np.full(len(num_atoms), max_neighbors)
+    near = np.flatnonzero(pairs.is_near)
+    inside = pairs.of(near)
+    chosen = _nearest_shells(inside.first, inside.second, inside.lengths, max_neighbors)
+    is_loose = ~_hold_together(inside.of(chosen), num_atoms, pbc)
+    if not is_loose.any():
+        return neighbors, near[chosen]
+    kept = np.zeros(len(near), dtype=bool)
+    kept[chosen] = True
+    while is_loose.any():
+        own = np.flatnonzero(is_loose[inside.crystals])
+        more = inside.of(own)
+        neighbors[is_loose] *= 2
+        count = int(neighbors[is_loose].max())
+        kept[own] = False
+        kept[own[_nearest_shells(more.first, more.second, more.lengths, count)]] = True
+        most = np.bincount(more.crystals, minlength=len(num_atoms))
+        has_all = np.bincount(inside.crystals[kept], minlength=len(num_atoms)) >= most
+        is_loose &= ~has_all & ~_hold_together(inside.of(kept), num_atoms, pbc)
+    return neighbors, near[kept]
+
+
+def _hold_together(
+    pairs: _Pairs, num_atoms: Int[np.ndarray, " crystals"], pbc: Bool[np.ndarray, "crystals 3"]
+) -> Bool[np.ndarray, " crystals"]:
+    """Whether pairs join all atoms of a crystal, and these to their images along every period.
+
+    Of two cells along each period, all atoms have to be joined. Networks that go through each
+    other may be taken for loose ones, which does no harm.
+    """
+    exists = (pbc[:, None, :] >= _COPIES).all(axis=2)
+    ends = (_COPIES + pairs.offsets[:, None, :] % 2) % 2  # the copy that a pair leads to
+    sources = 8 * pairs.first[:, None] + np.arange(8)
+    targets = 8 * pairs.second[:, None] + ends @ _PLACES
+    find = _joined_to_the_first if 8 * num_atoms.sum() <= _FEW and len(pbc) == 1 else _components
+    labels = find(sources.ravel(), targets.ravel(), 8 * int(num_atoms.sum()))
+    # All copies have the label of the first one of their crystal, along what repeats.
+    starts = np.cumsum(num_atoms) - num_atoms
+    is_same = labels.reshape(-1, 8) == np.repeat(labels[8 * starts], num_atoms)[:, None]
+    is_fine = is_same | ~np.repeat(exists, num_atoms, axis=0)
+    together: np.ndarray = np.logical_and.reduceat(is_fine.all(axis=1), starts)
+    return together
+
+
+def _components(
+    sources: Int[np.ndarray, " edges"], targets: Int[np.ndarray, " edges"], count: int
+) -> Int[np.ndarray, " nodes"]:
+    """A label for each node, the same for all that are joined."""
+    ones = np.ones(len(sources), dtype=np.int8)
+    joined = scipy.sparse.coo_array((ones, (sources, targets)), shape=(count, count))
+    labels: np.ndarray = connected_components(joined, directed=False)[1]
+    return labels
+
+
+def _joined_to_the_first(
+    sources: Int[np.ndarray, " edges"], targets: Int[np.ndarray, " edges"], count: int
+) -> Int[np.ndarray, " nodes"]:
+    """1 for nodes that are joined to the first one, by matrices that are faster while small."""
+    joined = np.eye(count, dtype=np.float32)
+    joined[sources, targets] = joined[targets, sources] = 1.0
+    reached = joined[0]
+    while True:
+        further = np.minimum(reached @ joined, 1.0)
+        if (further == reached).all():
+            return reached.astype(np.int64)
+        reached = further
 
 
 def _nearest_shells(
@@ -144,7 +276,7 @@ def _nearest_shells(
     lengths: Float[np.ndarray, " pairs"],
     max_neighbors: int,
 ) -> Int[np.ndarray, " kept"]:
-    """Pairs among the nearest whole shells of either end, sorted by length within an atom."""
+    """Pairs among the nearest whole shells of either end."""
     centers = np.concatenate([first, second])
     distances = np.concatenate([lengths, lengths])
     order = np.lexsort((distances, centers))
@@ -154,10 +286,11 @@ def _nearest_shells(
     start = np.maximum.accumulate(np.where(is_first, position, 0))
     rank = position - start
     # A shell ends where the next neighbour is further by a gap; after the cap, the first end cuts.
-    ends_shell = (rank >= max_neighbors) & (np.diff(distances, prepend=0.0) > _SHELL_GAP)
+    ends_shell = (rank >= max_neighbors) & (np.diff(distances, prepend=0.0) > SHELL_GAP)
     ended = np.cumsum(ends_shell)
-    kept = order[ended == ended[start]]
-    return np.unique(np.where(kept < len(lengths), kept, kept - len(lengths)))
+    kept = np.zeros(len(lengths), dtype=bool)
+    kept[order[ended == ended[start]] % len(lengths)] = True
+    return kept.nonzero()[0]
 
 
 def canonical_offsets(

@@ -7,7 +7,7 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from deeprelax_ase.network.config import FUNCTIONALS, NetworkConfig
+from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.heads import DisplacementHead, EdgeHead, StrainHead
 from deeprelax_ase.network.message_passing import Edges, Message, TensorUpdate, Update, portions
@@ -54,7 +54,9 @@ class PaEGNN(nn.Module):
         self.irreps_out = o3.Irreps(f"{features}x0e + {features}x1o + {config.num_tensors}x2e")
         num_elements = MAX_ATOMIC_NUMBER + 1
         self.elements = nn.Embedding(num_elements, features)
-        self.functionals = nn.Embedding(len(FUNCTIONALS), features)
+        self.functionals = nn.Embedding(len(config.functionals), features)
+        self.held = nn.Linear(2, features, bias=False)
+        nn.init.zeros_(self.held.weight)
         self.radial = RadialBasis(
             config.num_radial,
             config.num_relative,
@@ -92,6 +94,7 @@ class PaEGNN(nn.Module):
 
         functionals = graph.functionals.index_select(0, graph.batch)
         scalars = self.elements(graph.numbers) + self.functionals(functionals)
+        scalars = scalars + self.held(graph.holds)
         vectors = tensors = None
         edges = self._portions(graph, directions, codes, envelope)
         for message, update, tensor_update in zip(
@@ -115,12 +118,11 @@ class PaEGNN(nn.Module):
         moves = self.displacement_head(scalars, vectors)
         pulls = pairs.values[:, 1] * envelope / _MEAN_PAIRS_PER_ATOM
         strain = self.strain_head(graph, scalars, tensors, pulls, directions)
-        mean_moves = graph.mean(moves.values)
         return Prediction(
             distances=graph.edge_lengths * pairs.values[:, 0].clamp(-1.0, 1.0).exp(),
             distance_log_scales=log_scale(pairs.raw_scales),
             distance_weights=certainty(pairs.raw_weights, -3.0) * envelope,
-            displacements=moves.values - mean_moves.index_select(0, graph.batch),
+            displacements=graph.settled(moves.values),
             displacement_log_scales=log_scale(moves.raw_scales),
             displacement_weights=certainty(moves.raw_weights, 0.5),
             strains=strain.values,

@@ -33,7 +33,7 @@ class Prediction:
         distances: Relaxed length of every pair of the graph, Å (Eq. 8).
         distance_log_scales: Log of their Laplace scales, Å (Eq. 10).
         distance_weights: Certainty of each length in the solve.
-        displacements: Of every atom, Å, mean zero in each crystal.
+        displacements: Of every atom, Å; mean zero in each crystal, or zero where atoms are fixed.
         displacement_log_scales: Log of the scale of their norm's error, Å.
         displacement_weights: Certainty of each displacement in the solve.
         strains: Symmetric; `relaxed_cell = cell @ expm(strain)`.

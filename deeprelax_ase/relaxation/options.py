@@ -13,7 +13,7 @@ from deeprelax_ase.structures.vacuum import VACUUMS
 MOST_PASSES = 20
 """More passes than this are a mistake: nothing moves any more after a few."""
 if TYPE_CHECKING:
-    Functional = Literal["unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW"]
+    Functional = Literal["unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW", "PBE-D3"]
     Vacuum = Literal["auto", "none"]
     Method = Literal["joint", "bed"]
     Hold = str | None

@@ -75,7 +75,7 @@ def fit_bounds(
         return _mean_each(graph, graph.edge_batch, bonds) + _mean_each(graph, of_old, moves)
 
     displacements = _adam(loss, torch.zeros_like(graph.positions))
-    displacements = displacements - graph.mean(displacements).index_select(0, graph.batch)
+    displacements = graph.settled(displacements)
     state = (displacements, deformations)
     status = check(graph, state, pair_lengths(graph, state))
     state = choose(graph, status == SolveStatus.SOLVED, state, unmoved(graph))

@@ -29,16 +29,16 @@ def solve_normal_equations(
     """
     blocks = assemble(equations)
     # One crystal alone, of which a trace is taken too, needs no padding and no sorting.
-    if len(equations.num_atoms) == 1 and len(equations.batch) <= _LARGEST_DENSE:
+    if len(equations.sizes) == 1 and len(equations.batch) <= _LARGEST_DENSE:
         return _solve_one(equations, blocks)
-    sizes = equations.num_atoms.tolist()
+    sizes = equations.sizes.tolist()
     sparse = set()
     if not blocks.atom.requires_grad:
         sparse = {crystal for crystal, size in enumerate(sizes) if size > _LARGEST_DENSE}
     atoms = torch.zeros_like(blocks.atom_right)
     corners = torch.zeros_like(blocks.corner_right)
     groups = _group_by_size([c for c in range(len(sizes)) if c not in sparse], sizes)
-    starts = equations.num_atoms.cumsum(0) - equations.num_atoms
+    starts = (equations.sizes.cumsum(0) - equations.sizes).to(blocks.atom.device)
     if groups:
         atoms, corners = _solve_dense(equations, blocks, groups, starts)
     for crystal in sparse:
@@ -108,7 +108,7 @@ def _solve_dense(
     equations: NormalEquations, blocks: Blocks, groups: list[list[int]], starts: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Scatter the blocks into one padded matrix for each crystal and solve them in groups."""
-    layout = _lay_out(groups, equations.num_atoms.tolist(), starts.device)
+    layout = _lay_out(groups, equations.sizes.tolist(), starts.device)
     local = torch.arange(len(equations.batch), device=starts.device) - starts[equations.batch]
     is_grouped = layout.width > 0
     places = layout.first_place[equations.batch] + local

@@ -151,8 +151,9 @@ def gauss_newton_step(
         NormalEquations(
             pairs=graph.edge_index,
             crystals=crystals,
-            num_atoms=graph.num_atoms,
+            sizes=graph.sizes,
             batch=graph.batch,
+            free=1.0 - graph.holds[:, 0],
             by_displacement=by_displacement,
             by_deformation=by_deformation,
             weights=prediction.distance_weights,
@@ -164,8 +165,7 @@ def gauss_newton_step(
             strain_projectors=to_components @ graph.strain_projectors @ to_components.mT,
         )
     )
-    moved = displacements + change
-    moved = moved - graph.mean(moved).index_select(0, graph.batch)
+    moved = graph.settled(displacements + change)
     strains = graph.strain_projectors @ _symmetric(components).view(-1, 9, 1)
     return moved, deformations + strains.view(-1, 3, 3)
 

@@ -14,8 +14,9 @@ class NormalEquations:
     Attributes:
         pairs: Atoms i and j of each pair.
         crystals: Crystal of each pair.
-        num_atoms: Atoms of each crystal.
+        sizes: Atoms of each crystal, on the processor.
         batch: Crystal of each atom.
+        free: Whether each atom may move, 1 or 0.
         by_displacement: Derivative of a pair's length by the displacement of its j.
         by_deformation: Derivative of a pair's length by the components of the deformation, Å.
         weights: Of the pairs.
@@ -29,8 +30,9 @@ class NormalEquations:
 
     pairs: Int[Tensor, "2 pairs"]
     crystals: Int[Tensor, " pairs"]
-    num_atoms: Int[Tensor, " crystals"]
+    sizes: Int[Tensor, " crystals"]
     batch: Int[Tensor, " atoms"]
+    free: Float[Tensor, " atoms"]
     by_displacement: Float[Tensor, "pairs 3"]
     by_deformation: Float[Tensor, "pairs 6"]
     weights: Float[Tensor, " pairs"]
@@ -71,18 +73,28 @@ def assemble(equations: NormalEquations) -> Blocks:
     atom = atom.index_add(0, i, -2.0 * square * image)
     both = torch.cat([j, i])
     border = a.new_zeros(num_atoms, 3, 6).index_add(0, both, torch.cat([mixed, -mixed]))
-    free = equations.strain_projectors
-    border = border @ free.index_select(0, equations.batch)
+    strains = equations.strain_projectors
+    border = border @ strains.index_select(0, equations.batch)
     atom_right = equations.atom_weights.unsqueeze(1) * equations.atom_residuals
     atom_right = atom_right.index_add(0, both, torch.cat([right, -right]))
     weighted_h = equations.weights.unsqueeze(1) * h
     own = equations.crystal_weights.view(-1, 1, 1) * torch.eye(6).to(a)
     corner = torch.zeros_like(own)
     corner = corner.index_add(0, equations.crystals, weighted_h.unsqueeze(2) * h.unsqueeze(1))
-    corner = own + free @ corner @ free
+    corner = own + strains @ corner @ strains
     corner_right = equations.crystal_weights.unsqueeze(1) * equations.crystal_residuals
     corner_right = corner_right.index_add(
         0, equations.crystals, weighted_h * equations.residuals.unsqueeze(1)
     )
-    corner_right = (free @ corner_right.unsqueeze(2)).squeeze(2)
-    return Blocks(atom, -square * (1.0 - image), border, corner, atom_right, corner_right)
+    corner_right = (strains @ corner_right.unsqueeze(2)).squeeze(2)
+    # A fixed atom's row says that it does not move, and no other row knows of it.
+    free = equations.free.unsqueeze(1)
+    both_free = (free.index_select(0, i) * free.index_select(0, j)).unsqueeze(2)
+    return Blocks(
+        atom=atom * free.unsqueeze(2) + (1.0 - free).unsqueeze(2) * identity,
+        pair=-square * (1.0 - image) * both_free,
+        border=border * free.unsqueeze(2),
+        corner=corner,
+        atom_right=atom_right * free,
+        corner_right=corner_right,
+    )

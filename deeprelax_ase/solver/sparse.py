@@ -18,7 +18,7 @@ def solve_sparse(
     corners: Tensor,
 ) -> None:
     """Solve one large crystal by conjugate gradients and a Schur complement; fill it in."""
-    first, count = int(starts[crystal]), int(equations.num_atoms[crystal])
+    first, count = int(starts[crystal]), int(equations.sizes[crystal])
     inside = slice(first, first + count)
     mask = (equations.crystals == crystal).cpu()
     i, j = (equations.pairs.cpu()[:, mask] - first).numpy()

@@ -42,7 +42,7 @@ class Solution:
     """What a solve found, for each crystal of a batch.
 
     Attributes:
-        displacements: Å, mean zero in each crystal.
+        displacements: Å; mean zero in each crystal, or zero where atoms are fixed.
         deformations: Symmetric; `relaxed_cell = cell @ deformation`.
         residuals: Root mean square of solved less predicted distance, Å, by certainty.
         steps: Steps that were taken.

@@ -46,6 +46,8 @@ class Crystal:
         cell: Row vectors, Å; never singular, see `complete_cell`.
         pbc: Which rows of the cell the crystal repeats along. An axis of vacuum does not count.
         held_strain: Constraints on the strain, see `held.py`; none by default.
+        fixed: Which atoms keep their fractional coordinates; None where none does. They say where
+            the crystal as a whole stands, so that no displacement is shifted.
     """
 
     numbers: Int[np.ndarray, " atoms"]
@@ -55,6 +57,7 @@ class Crystal:
     held_strain: Float[np.ndarray, "rows 9"] = field(
         default_factory=lambda: np.zeros((0, 9)), repr=False
     )
+    fixed: Bool[np.ndarray, " atoms"] | None = None
     _known: dict[float, Pairs] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def pairs_within(self, cutoff: float) -> Pairs:
@@ -91,6 +94,19 @@ class Crystal:
     def strain_freedom(self) -> Float[np.ndarray, "9 9"]:
         """Projector of flat matrices onto the strains that the crystal may have."""
         return strain_freedom(self.held_strain, self.cell, self.pbc)
+
+    def held_share(self) -> float:
+        """Share of the strains along its periodic axes that are held: 0 if none, 1 if all."""
+        periods = int(self.pbc.sum())
+        if not periods or not len(self.held_strain):
+            return 0.0
+        return float(1.0 - np.trace(self.strain_freedom()) / (periods * (periods + 1) / 2))
+
+    def settled(self, moves: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
+        """Moves without those of fixed atoms; where no atom is fixed, of mean zero."""
+        if self.fixed is None:
+            return moves - moves.mean(axis=0)
+        return np.where(self.fixed[:, None], 0.0, moves)
 
     def strain_projector(self) -> Float[np.ndarray, "3 3"]:
         """Projector onto the space the periodic axes span: all of it, a plane, a line or nothing.

@@ -32,6 +32,7 @@ _DFT = {
     "r2scan": "r2SCAN",
     "vdw-df-ob88": "optB88-vdW",
 }
+_D3 = ("grimme-d3", "dft-d3")
 _OF_PSEUDOPOTENTIAL = (
     (r"pbesol", "PBEsol"),
     (r"r2scan", "r2SCAN"),
@@ -127,8 +128,10 @@ def _number(entries: Mapping[str, str], name: str, default: float) -> float:
 
 def _functional(system: Mapping[str, str], text: str) -> str | None:
     """Functional that `input_dft` names, or else the files of the pseudopotentials."""
-    if system.get("vdw_corr", "none").lower() not in ("", "none"):
-        return "unknown"
+    dispersion = system.get("vdw_corr", "none").lower()
+    if dispersion not in ("", "none"):
+        plain = _functional({k: v for k, v in system.items() if k != "vdw_corr"}, text)
+        return "PBE-D3" if plain == "PBE" and dispersion in _D3 else "unknown"
     if "input_dft" in system:
         return _DFT.get(system["input_dft"].lower(), "unknown")
     species = read_card(text, "ATOMIC_SPECIES")[1] if has_card(text, "ATOMIC_SPECIES") else []

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 from jaxtyping import Bool
 from pymatgen.core import IStructure
 
@@ -13,10 +14,9 @@ from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.pymatgen_adapter import read_sites
 from deeprelax_ase.structures.structure_input import StructureInput
-from deeprelax_ase.structures.vacuum import SHEET_GAP, check_vacuum, find_vacuum, given_axes
+from deeprelax_ase.structures.vacuum import check_vacuum, find_vacuum, given_axes
 from deeprelax_ase.structures.validation import StructureError, check_distances, check_input
 
-_AXES_OF_A_SHEET = 2
 _NOTHING = Held()
 
 
@@ -95,12 +95,10 @@ def read_structure(
             "pbc to True for a crystal"
         )
         notes.append(Note("molecule_in_cell", text))
-    alone = ~pbc | (axes.gaps > SHEET_GAP)
-    is_sheet = bool(periodic.sum() == _AXES_OF_A_SHEET and alone[~periodic].all())
     if not periodic.any() and len(numbers) == 1:
         notes.append(Note("single_atom", "a single atom: nothing to relax"))
     shifted = positions + axes.shifts @ cell
-    crystal = Crystal(numbers, shifted, cell, periodic, np.concatenate(rows))
+    crystal = Crystal(numbers, shifted, cell, periodic, np.concatenate(rows), _fixed(free))
     check_distances(crystal, search)
     return StructureInput(
         structure,
@@ -111,9 +109,14 @@ def read_structure(
         axes.rotations,
         free,
         tuple(notes),
-        is_sheet,
         functional,
     )
+
+
+def _fixed(free: Bool[np.ndarray, "atoms 3"]) -> Bool[np.ndarray, " atoms"] | None:
+    """Which atoms cannot move at all; a single one says only where the crystal stands."""
+    fixed = np.array(~free.any(axis=1), dtype=bool)
+    return fixed if fixed.sum() > 1 or fixed.all() else None
 
 
 def plain_crystal(structure: Any) -> Crystal:
@@ -126,8 +129,11 @@ def plain_crystal(structure: Any) -> Crystal:
 
 
 def atoms_of(crystal: Crystal) -> Atoms:
-    """A crystal as ASE Atoms."""
-    return Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=crystal.pbc)
+    """A crystal as ASE Atoms, with a constraint on those that are fixed."""
+    atoms = Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=crystal.pbc)
+    if crystal.fixed is not None:
+        atoms.set_constraint(FixAtoms(mask=crystal.fixed))
+    return atoms
 
 
 def _as_it_stands(structure: Any) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:

@@ -17,7 +17,7 @@ import spglib.error
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER, Crystal
 from deeprelax_ase.structures.symmetry_search import SpaceGroup, find_operations, is_closed
 
 SYMPREC = 1e-3
@@ -37,6 +37,9 @@ def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup |
     """
     if len(crystal) > _MOST_ATOMS:
         return None
+    if crystal.fixed is not None:  # no operation takes a fixed atom to a free one
+        numbers = crystal.numbers + MAX_ATOMIC_NUMBER * crystal.fixed
+        crystal = replace(crystal, numbers=numbers)
     crystal = _with_vacuum(crystal)
     if len(crystal) > _SMALL:
         return _ask_spglib(crystal, symprec)

@@ -19,6 +19,8 @@ from deeprelax_ase.structures.file_text import decode, fortran_float, is_binary
 from deeprelax_ase.structures.held import Held, held_strain
 from deeprelax_ase.structures.validation import StructureError
 
+_D3 = ("11", "12")
+"""IVDW of DFT-D3, with zero and with Becke-Johnson damping."""
 _FUNCTIONALS = {"": "PBE", "--": "PBE", "PE": "PBE", "PS": "PBEsol", "BO": "optB88-vdW"}
 _NOT_RELAXED = {
     -1: "a static calculation: no atom moves",
@@ -129,12 +131,16 @@ def _refusal_of_cell(incar: Path, tags: Mapping[str, str]) -> str:
 
 def functional_of(tags: Mapping[str, Any]) -> str:
     """Functional that tags of an INCAR name, where POTCAR is of PBE: `unknown` for all others."""
-    if tags.get("LHFCALC") or str(tags.get("IVDW") or "0").strip() != "0":
+    dispersion = str(tags.get("IVDW") or "0").strip()
+    if tags.get("LHFCALC") or dispersion not in ("0", *_D3):
         return "unknown"
     meta = str(tags.get("METAGGA", "")).strip().upper()
     if meta not in ("", "NONE", "--"):
-        return "r2SCAN" if meta == "R2SCAN" else "unknown"
-    return _FUNCTIONALS.get(str(tags.get("GGA", "")).strip().upper(), "unknown")
+        return "r2SCAN" if meta == "R2SCAN" and dispersion == "0" else "unknown"
+    known = _FUNCTIONALS.get(str(tags.get("GGA", "")).strip().upper(), "unknown")
+    if dispersion == "0":
+        return known
+    return "PBE-D3" if known == "PBE" else "unknown"
 
 
 def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:

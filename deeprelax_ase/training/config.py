@@ -50,6 +50,9 @@ class TrainConfig(FrozenModel):
         description="share of steps after which what the averaged network makes of the batch is "
         "trained on too, as inputs of the same targets",
     )
+    unknown_functional: float = Field(
+        default=0.0, ge=0, le=1, description="share of pairs whose functional is not told"
+    )
     own_passes: int = Field(default=2, ge=1, description="at most so many passes ahead")
     steps: int = Field(default=20_000, ge=1)
     edges_per_batch: int = Field(default=9_000, ge=100, description="both directions counted")

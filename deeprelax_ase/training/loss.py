@@ -55,19 +55,20 @@ def compute_loss(
     likelihoods = likelihood(distance_errors, prediction.distance_log_scales, config.beta)
     terms = {
         "distance": _mean_over_pairs(graph, likelihoods),
-        "head_displacement": graph.mean(
+        "head_displacement": _mean_over_free(
+            graph,
             likelihood(
                 _norm(prediction.displacements - targets.displacements),
                 prediction.displacement_log_scales,
                 config.beta,
-            )
-        ).mean(),
+            ),
+        ),
         "head_strain": likelihood(
             _norm((prediction.strains - targets.strains).flatten(1)),
             prediction.strain_log_scales,
             config.beta,
         ).mean(),
-        "displacement": graph.mean(_norm(displacements - targets.displacements)).mean(),
+        "displacement": _mean_over_free(graph, _norm(displacements - targets.displacements)),
         "strain": _norm((deformations - targets.deformations).flatten(1)).mean(),
         "volume": (solved_volume - true_volume).abs().mean(),
     }
@@ -90,6 +91,15 @@ def _mean_over_pairs(graph: CrystalGraph, values: Float[Tensor, " pairs"]) -> Te
     )
     total = values.new_zeros(graph.num_crystals).index_add(0, graph.edge_batch, values)
     return (total / pairs.clamp_min(1)).mean()
+
+
+def _mean_over_free(graph: CrystalGraph, values: Float[Tensor, " atoms"]) -> Tensor:
+    """Mean over the crystals of the mean over the atoms of each that are not fixed."""
+    free = 1.0 - graph.holds[:, 0]
+    counts, totals = values.new_zeros(2, graph.num_crystals)
+    counts = counts.index_add(0, graph.batch, free)
+    totals = totals.index_add(0, graph.batch, values * free)
+    return (totals / counts.clamp_min(1.0)).mean()
 
 
 def _norm(vectors: Float[Tensor, "items n"]) -> Float[Tensor, " items"]:

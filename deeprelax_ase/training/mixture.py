@@ -1,18 +1,22 @@
 """Several files of pairs as one stream of batches to train on."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from deeprelax_ase.datasets.augment import Pair, disturb
 from deeprelax_ase.datasets.config import SourceConfig
 from deeprelax_ase.datasets.pair_file import PairFile, Targets, collate
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.training.config import TrainConfig
+from deeprelax_ase.training.own_outputs import FURTHER, nearest
 
 _POOL = 2048
+_OWN = 7  # tells the random numbers of own outputs from those of the pairs
 
 Reference = tuple[int, int]
 """Number of a file in the mixture, and a row of it."""
@@ -27,14 +31,30 @@ class Batch:
         targets: What they relax to.
         num_crystals: Of the step, on all processes together.
         is_filler: The step has fewer crystals than processes, and this is a copy of one.
-        pairs: What the graph and the targets were made of.
+        own_passes: So many passes of the network are made first, and what comes of them is
+            trained on too.
+        wide: For these, the crystals with further pairs, and what they relax to.
     """
 
     graph: CrystalGraph
     targets: Targets
     num_crystals: int
     is_filler: bool = False
-    pairs: tuple[Pair, ...] = ()
+    own_passes: int = 0
+    wide: tuple[CrystalGraph, Targets] | None = None
+
+    def to(self, device: str) -> "Batch":
+        """The batch on a device; to the memory of one without waiting for it."""
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The batch in memory that a device can read by itself; torch asks for it by this name."""
+        return self._changed(lambda tensor: tensor.pin_memory())
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        wide = self.wide and tuple(_changed(part, change) for part in self.wide)
+        graph, targets = _changed(self.graph, change), _changed(self.targets, change)
+        return replace(self, graph=graph, targets=targets, wide=wide)
 
     @property
     def share(self) -> float:
@@ -93,19 +113,35 @@ class Mixture(torch.utils.data.Dataset[Batch]):
         references = self._batches[number]
         own = range(self.rank, len(references), self.processes)
         pairs = [self._pair(number, place) for place in own or (0,)]
-        graph, targets = collate(pairs, self.config.network)
-        kept = tuple(pairs) if self.config.own_outputs else ()
-        return Batch(graph, targets, len(references), is_filler=not own, pairs=kept)
+        config = self.config
+        rng = np.random.default_rng((config.seed, self.epoch, number, _OWN))
+        passes = int(rng.integers(1, config.own_passes + 1))
+        passes = passes if rng.random() < config.own_outputs else 0
+        wide = None
+        if passes:
+            wide = collate(pairs, config.network, FURTHER)
+            graph, targets = nearest(*wide, config.network)
+            wide = _single(*wide)
+        else:
+            graph, targets = collate(pairs, config.network)
+        return Batch(
+            *_single(graph, targets),
+            num_crystals=len(references),
+            is_filler=not own,
+            own_passes=passes,
+            wide=wide,
+        )
 
     def _pair(self, number: int, place: int) -> Pair:
         """One pair of a batch, disturbed the same way on whatever process it is."""
         file_number, row = self._batches[number][place]
         file = self.files[file_number]
         noise = self.config.augmentation if file.is_pairs else self.config.denoising
-        if noise is None:
-            return file[row]
         rng = np.random.default_rng((self.config.seed, self.epoch, number, place))
-        return disturb(file[row], noise, rng)
+        pair = file[row] if noise is None else disturb(file[row], noise, rng)
+        if rng.random() < self.config.unknown_functional:
+            pair = replace(pair, functional="unknown")
+        return pair
 
     def _pack(self, pool: list[Reference]) -> list[list[Reference]]:
         """Cut a sorted pool into batches of about as many edges as allowed."""
@@ -122,6 +158,17 @@ class Mixture(torch.utils.data.Dataset[Batch]):
 
     def _num_atoms(self, reference: Reference) -> int:
         return int(self.files[reference[0]].num_atoms[reference[1]])
+
+
+def _single(graph: CrystalGraph, targets: Targets) -> tuple[CrystalGraph, Targets]:
+    return graph.to(torch.float32), targets.to(torch.float32)
+
+
+def _changed(holder: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A graph or targets with its tensors changed, but for those that stay on the processor."""
+    tensors = {field.name: getattr(holder, field.name) for field in fields(holder)}
+    moved = {name: change(tensor) for name, tensor in tensors.items() if name != "sizes"}
+    return replace(holder, **moved)
 
 
 def _passes(source: SourceConfig, count: int, rng: np.random.Generator) -> Iterator[int]:

@@ -12,6 +12,8 @@ from deeprelax_ase.network.checkpoint import load_tensors, save_tensors
 from deeprelax_ase.structures.atomic_write import replace_text
 from deeprelax_ase.training.config import TrainConfig
 
+_WHERE_IT_RUNS = {"device", "threads", "workers", "compile", "log_every", "checkpoint_minutes"}
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -46,7 +48,7 @@ class RunFolder:
         if not self._state.exists():
             return None
         tensors, metadata = load_tensors(self._state)
-        if metadata["config"] != self._entries:
+        if _what_matters(metadata["config"]) != _what_matters(self._entries):
             msg = (
                 f"{self.path} holds a run of another configuration; "
                 "name another folder or give the configuration in its config.json"
@@ -84,3 +86,15 @@ class RunFolder:
     @property
     def _entries(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
+
+
+def _what_matters(entries: dict[str, Any]) -> dict[str, Any]:
+    """Entries that a run's steps depend on: not where it runs, nor where its files lie."""
+    kept = {name: value for name, value in entries.items() if name not in _WHERE_IT_RUNS}
+    names = [Path(source["path"]).name for source in entries["sources"]]
+    return kept | {
+        "sources": [
+            source | {"path": name} for source, name in zip(entries["sources"], names, strict=True)
+        ],
+        "start_from": entries["start_from"] and Path(entries["start_from"]).name,
+    }

@@ -4,21 +4,19 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from deeprelax_ase.datasets.pair_file import collate, file_labels
+from deeprelax_ase.datasets.pair_file import Targets, file_labels
 from deeprelax_ase.network.checkpoint import load_weights, save_weights
-from deeprelax_ase.network.config import FUNCTIONALS
+from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import TrainConfig
 from deeprelax_ase.training.distributed import Team
@@ -41,7 +39,6 @@ from deeprelax_ase.training.validation import (
     through_the_solve,
 )
 
-_OWN = 7  # tells the random numbers of own outputs from those of the batches
 _HOPELESS = 10
 """Steps in a row that were lost, because their gradients were not finite, and a run with them."""
 
@@ -84,14 +81,18 @@ class Trainer:
             [p for p in self.network.parameters() if p.requires_grad],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
+            fused=True,
         )
         self.schedule = Schedule(config, self.optimizer)
         self.step = self.epoch = self.batch = self.crystals = 0
         self.seconds = 0.0
         self.best = -math.inf
-        self._lost = 0
+        # Steps in a row that were lost, counted on the device: asking would make the host wait.
+        self._lost = torch.zeros((), device=config.device)
         if saved is not None:
             self._resume(*saved)
+        if config.device == "cuda":
+            torch.set_float32_matmul_precision("high")
         if config.compile:
             self.network.compile(dynamic=True)
         self._forward = self.team.wrap(self.network, uses_all=config.network.solver_steps > 0)
@@ -212,6 +213,7 @@ class Trainer:
                 sampler=range(self.batch, len(mixture)),
                 num_workers=self.config.workers,
                 prefetch_factor=4 if self.config.workers else None,
+                pin_memory=self.config.device == "cuda",
                 worker_init_fn=leave_interrupts_to_the_parent,
             )
             for batch in loader:
@@ -223,48 +225,47 @@ class Trainer:
     def _learn_from(self, batch: Batch) -> None:
         """One step on a batch, and for a share of them another on what the network makes of it."""
         config = self.config
-        rng = np.random.default_rng((config.seed, self.epoch, self.batch, _OWN))
-        passes = int(rng.integers(1, config.own_passes + 1))
-        if rng.random() < config.own_outputs and batch.pairs:
+        batch = batch.to(config.device)
+        weight = batch.share * self.team.size
+        if batch.wide is not None:
             network = self.average.module.eval()
-            own = batch
-            for _ in range(passes):
-                pairs = relaxed_inputs(network, own.graph, own.pairs, config)
-                graph, targets = collate(pairs, config.network)
-                own = replace(batch, graph=graph, targets=targets, pairs=pairs)
-            self._update(own)
-        loss = self._update(batch)
+            own = relaxed_inputs(network, *batch.wide, config.network, batch.own_passes)
+            self._update(*own, weight)
+        loss = self._update(batch.graph, batch.targets, weight)
         self.step, self.batch = self.step + 1, self.batch + 1
         self.crystals += batch.num_crystals
         if self.step % config.log_every == 0:
+            self._give_up_if_lost()
             terms = torch.stack([term.detach() for term in vars(loss).values()]) * batch.share
             self._log_loss(dict(zip(vars(loss), self.team.sum(terms).tolist(), strict=True)))
 
-    def _update(self, batch: Batch) -> Loss:
-        graph = batch.graph.to(torch.float32, self.config.device)
-        targets = batch.targets.to(torch.float32, self.config.device)
+    def _update(self, graph: CrystalGraph, targets: Targets, weight: float) -> Loss:
         self.schedule.apply(self.step)
         prediction = self._forward.train()(graph)
         steps = self.config.network.solver_steps
         loss = compute_loss(graph, prediction, targets, self.config.loss, steps)
         self.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over the processes, each of which has its share of the crystals.
-        (loss.total * (batch.share * self.team.size)).backward()
+        (loss.total * weight).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        if bool(norm.isfinite()):
-            self.optimizer.step()
-            self.average.update_parameters(self.network)
-            self._lost = 0
-        else:
-            self._lost += 1
-        if self._lost == _HOPELESS:
+        # The fused optimizer makes no step where this is not zero, and nobody has to wait for it.
+        is_lost = (~norm.isfinite()).float()
+        self.optimizer.found_inf = is_lost  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
+        self._lost = (self._lost + 1) * is_lost
+        return loss
+
+    def _give_up_if_lost(self) -> None:
+        """Raise where no step of late had finite gradients: the only wait for the device."""
+        lost = int(self._lost.item())
+        if lost >= _HOPELESS:
             msg = (
-                f"the run diverged: {_HOPELESS} steps before step {self.step:,} had gradients that "
+                f"the run diverged: {lost} steps before step {self.step:,} had gradients that "
                 "are not finite; start again in another folder with a learning_rate below "
                 f"{self.config.learning_rate:g}"
             )
             raise ValueError(msg)
-        return loss
 
     def _provenance(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         files = self._mixture.files
@@ -285,7 +286,7 @@ class Trainer:
             "hours": round(self.seconds / 3600, 2),
             "validation": scores,
             "elements": sorted(elements.union(before.get("elements", ()))),
-            "functionals": [name for name in FUNCTIONALS if name in functionals],
+            "functionals": [n for n in self.config.network.functionals if n in functionals],
         }
 
     def _log_loss(self, terms: Mapping[str, float]) -> None:

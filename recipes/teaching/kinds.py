@@ -13,7 +13,7 @@ from recipes.teaching.inputs import Builder
 from recipes.teaching.pairs import make_row
 from recipes.teaching.random_crystals import build_random
 from recipes.teaching.relaxing import Job, Request
-from recipes.teaching.sheets import build_layered, build_sheet
+from recipes.teaching.sheets import build_layered, build_monolayer, build_sheet
 from recipes.teaching.surfaces import build_adsorbate, build_slab
 
 MOST_STEPS = 150
@@ -38,6 +38,7 @@ KINDS = {
     "slabs": Kind(build_slab, 2000, 7),
     "defects": Kind(build_defect, 2000, 6),
     "sheets": Kind(build_sheet, 1500, 7),
+    "monolayers": Kind(build_monolayer, 3000, 10),
     "adsorbates": Kind(build_adsorbate, 1500, 5),
     "ions": Kind(build_ions, 2000, 5),
     "layered": Kind(build_layered, 700, 4),

@@ -77,6 +77,14 @@ def build_sheet(hosts: Hosts, rng: np.random.Generator) -> Built:
     return _made(atoms, cell, host, f"{name}, {disturb(atoms, cell, rng)}")
 
 
+def build_monolayer(hosts: Hosts, rng: np.random.Generator) -> Built:
+    """Take a whole sheet, most of them from a minimum of another functional."""
+    yield from ()
+    host = hosts.draw_sheet(rng, largest=20, mxenes=0.1)
+    atoms = _upright(host.atoms)
+    return _made(atoms, "in_plane", host, f"whole, {disturb(atoms, 'in_plane', rng)}")
+
+
 def build_layered(hosts: Hosts, rng: np.random.Generator) -> Built:
     """Build a layered crystal or a bilayer for relaxation with dispersion."""
     yield from ()

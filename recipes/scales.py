@@ -1,26 +1,20 @@
 """Fit a network's scales on crystals that it does not know.
 
-    python -m benchmarks.scales OUT WEIGHTS PAIRS... [--split train]
-
 Scales that were learned on training crystals, which the network knows by heart, say little of other
-crystals once it was trained for long. PAIRS are inputs that nobody has relaxed, with what a network
-of another training predicts as their targets (`python -m benchmarks.distill ... --teachers ONE`),
-or the validation splits that calibration is fitted on. Only what the last layers of the heads make
-the scales of is fitted: what is predicted stays exactly as it is. Calibrate anew after it.
+crystals once it was trained for long. They are fitted to the validation splits that calibration is
+fitted on too. Only what the last layers of the heads make the scales of is fitted: what is
+predicted stays exactly as it is. Calibrate anew after it.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-import typer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LinearLR
 
-from deeprelax_ase.cli.common import stop
 from deeprelax_ase.datasets.pair_file import Targets, collate, open_pairs
 from deeprelax_ase.network.checkpoint import load_weights, save_weights
 from deeprelax_ase.network.graph import CrystalGraph
@@ -34,26 +28,28 @@ _LIKELIHOOD = LossConfig(nll=1.0, beta=0.0, displacement=0.0, strain=0.0, volume
 Known = tuple[CrystalGraph, Features, Targets]
 
 
-def scales(
-    out: Annotated[Path, typer.Argument(help="Weights file to write.")],
-    weights: Annotated[str, typer.Argument(help="Name or path of those whose scales to fit.")],
-    pairs: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
-    split: Annotated[str, typer.Option(help="Of the files.")] = "train",
-    limit: Annotated[int, typer.Option(help="At most so many pairs of each file.")] = 6000,
-    steps: Annotated[int, typer.Option(help="Batches of 64 crystals.")] = 1500,
+def fit(
+    out: Path, weights: Path, files: Sequence[Path], split: str, limit: int, steps: int
 ) -> None:
-    """Write the weights with other scales."""
-    torch.set_num_threads(1)
-    try:
-        known = load_weights(weights)
-        batches = [batch for path in pairs for batch in encoded(known.network, path, split, limit)]
-        before, after = fit_scales(known.network, batches, steps)
-        fitted = [*known.provenance.get("scales_of", []), *(f"{p.name} ({split})" for p in pairs)]
-        record = {**known.provenance, "scales_of": fitted}
-        save_weights(out, known.network, record)
-    except (ValueError, OSError) as error:
-        stop(str(error))
-    print(f"{out}: likelihood {before:.3f} -> {after:.3f}")
+    """Write weights with other scales.
+
+    Args:
+        out: File to write.
+        weights: File of those whose scales to fit.
+        files: Of pairs that they were not trained on.
+        split: Of the files.
+        limit: At most so many pairs of each file.
+        steps: Batches of 64 crystals.
+
+    Raises:
+        ValueError: A file cannot be used.
+    """
+    known = load_weights(weights)
+    batches = [batch for path in files for batch in encoded(known.network, path, split, limit)]
+    before, after = fit_scales(known.network, batches, steps)
+    fitted = [*known.provenance.get("scales_of", []), *(f"{p.name} ({split})" for p in files)]
+    save_weights(out, known.network, {**known.provenance, "scales_of": fitted})
+    print(f"{out}: likelihood {before:.3f} -> {after:.3f}", flush=True)
 
 
 @torch.no_grad()
@@ -110,7 +106,3 @@ def _likelihood(network: PaEGNN, batch: Known) -> Tensor:
 @torch.no_grad()
 def _mean_likelihood(network: PaEGNN, batches: Sequence[Known]) -> float:
     return float(np.mean([float(_likelihood(network, batch)) for batch in batches]))
-
-
-if __name__ == "__main__":
-    typer.run(scales)

@@ -1,15 +1,10 @@
 """Pairs whose targets are what several networks predict together, for one to learn from.
 
-    python -m benchmarks.distill RELAXED.parquet OUT.parquet DATA --teachers A B [--swaps 4]
-
-The inputs are training crystals of RELAXED with some of their species exchanged for similar ones,
-which nobody has relaxed. The targets are the mean of the teachers' predictions, which is better
-than each of them. What teachers know of a functional from crystals of another one alone is of use
-anywhere after a prediction for that other one: `--through`. Compositions of the validation and
-test splits of the files in DATA are left out.
+The inputs are training crystals with some of their species exchanged for similar ones, which nobody
+has relaxed. The targets are the mean of the teachers' predictions, which is better than each of
+them. Compositions of the validation and test splits are left out.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from pymatgen.core import Element
-from scipy.linalg import polar
 from tqdm import tqdm
 
 from deeprelax_ase.datasets.augment import Pair
 from deeprelax_ase.datasets.pair_file import EmptySplitError, PairFile, collate
 from deeprelax_ase.datasets.substitution import LARGEST_MEAN_DISPLACEMENT
-from deeprelax_ase.datasets.write_pairs import Row, reduced_composition, write_pairs
-from deeprelax_ase.network.checkpoint import load_weights
+from deeprelax_ase.datasets.write_pairs import Row, reduced_composition
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.network.radial_basis import covalent_radii
 from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER, exp_symmetric, log_symmetric
@@ -38,37 +31,6 @@ _LIKE_RADII = 0.25
 """Å. Elements whose covalent radii differ by this are chosen e times as seldom."""
 _LARGEST_LOG_VOLUME = 0.9
 """Beyond it a prediction is not taken for a target."""
-
-
-def main() -> None:
-    """Write the pairs."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("relaxed", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--teachers", nargs="+", required=True)
-    parser.add_argument("--swaps", type=int, default=4, help="inputs a crystal")
-    parser.add_argument("--exchanged", type=float, default=0.5, help="share of the species")
-    parser.add_argument(
-        "--functionals", nargs="+", help="one at random; that of the crystal if not"
-    )
-    parser.add_argument("--through", help="functional of a first prediction, before any other's")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    held_back = compositions_held_back(sorted(arguments.data.glob("*.parquet")))
-    file = PairFile(arguments.relaxed, "train")
-    rng = np.random.default_rng(arguments.seed)
-    inputs = list(swaps_of(file, arguments.swaps, arguments.exchanged, held_back, rng))
-    if arguments.functionals:
-        chosen = rng.choice(arguments.functionals, size=len(inputs)).tolist()
-        inputs = [
-            replace(entry, pair=replace(entry.pair, functional=name))
-            for entry, name in zip(inputs, chosen, strict=True)
-        ]
-    networks = [load_weights(name).network for name in arguments.teachers]
-    pairs = label(inputs, networks, arguments.through)
-    print(write_pairs(arguments.out, pairs), "pairs of", len(inputs), "inputs")
 
 
 def compositions_held_back(paths: Sequence[Path]) -> set[str]:
@@ -139,14 +101,12 @@ def _swapped(
     return swapped
 
 
-def label(
-    inputs: Sequence[Row], networks: Sequence[PaEGNN], through: str | None = None
-) -> Iterator[Row]:
-    """Pairs of inputs and the mean of what networks predict, for another functional first if so."""
+def label(inputs: Sequence[Row], networks: Sequence[PaEGNN]) -> Iterator[Row]:
+    """Pairs of inputs and the mean of what networks predict of them."""
     ordered = sorted(inputs, key=lambda entry: len(entry.pair.crystal))
     for first in tqdm(range(0, len(ordered), _CHUNK), mininterval=30):
         chunk = ordered[first : first + _CHUNK]
-        pairs = _mean_of(networks, [entry.pair for entry in chunk], through)
+        pairs = _mean_of(networks, [entry.pair for entry in chunk])
         for entry, pair in zip(chunk, pairs, strict=True):
             length = np.linalg.norm(pair.displacements, axis=1).mean()
             log_volume = abs(np.log(np.linalg.det(pair.deformation)))
@@ -154,16 +114,8 @@ def label(
                 yield replace(entry, pair=pair)
 
 
-def _mean_of(networks: Sequence[PaEGNN], pairs: Sequence[Pair], through: str | None) -> list[Pair]:
+def _mean_of(networks: Sequence[PaEGNN], pairs: Sequence[Pair]) -> list[Pair]:
     """Pairs with the mean displacements, and the deformations of the mean strains, as targets."""
-    if through:
-        steps = _mean_of(networks, [replace(pair, functional=through) for pair in pairs], None)
-        on = [replace(pair, crystal=step.relaxed) for pair, step in zip(pairs, steps, strict=True)]
-        ends = _mean_of(networks, on, None)
-        return [
-            step if pair.functional == through else _joined(step, end)
-            for pair, step, end in zip(pairs, steps, ends, strict=True)
-        ]
     displacements, strains = [], []
     with torch.inference_mode():
         for network in networks:
@@ -181,19 +133,3 @@ def _mean_of(networks: Sequence[PaEGNN], pairs: Sequence[Pair], through: str | N
             strict=True,
         )
     ]
-
-
-def _joined(first: Pair, second: Pair) -> Pair:
-    """From the first's input to the second's target; the second starts where the first ends."""
-    moves = np.linalg.solve(first.deformation, second.displacements.T).T
-    _, deformation = polar(first.deformation @ second.deformation, side="left")
-    return replace(
-        second,
-        crystal=first.crystal,
-        displacements=first.displacements + moves,
-        deformation=deformation,
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,175 @@
+"""Make the shipped weights: from the files of pairs to a calibrated file, in one command.
+
+    python -m recipes --data DATA --work WORK [--device cuda --workers 12]
+
+Taught pairs are those in `recipes/data` (`recipes.teach` makes more). Stop it at any time: every
+step writes a file, what is there is not made again, and the training goes on where it was saved.
+WORK/default.safetensors is what comes of it, and WORK/hashes.json the SHA-256 of every file that
+went in or came out.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from pydantic import Field
+
+from deeprelax_ase.datasets.pair_file import PairFile
+from deeprelax_ase.datasets.write_pairs import write_pairs
+from deeprelax_ase.evaluation.fit_calibration import calibrate
+from deeprelax_ase.network.checkpoint import load_weights
+from deeprelax_ase.network.config import FrozenModel
+from deeprelax_ase.network.weights_registry import weights_path
+from deeprelax_ase.structures.atomic_write import replace_text
+from deeprelax_ase.training.config import read_config
+from deeprelax_ase.training.trainer import Trainer
+from recipes.distill import compositions_held_back, label, swaps_of
+from recipes.scales import fit
+
+_HERE = Path(__file__).parent
+_TAUGHT = _HERE / "data"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes", description=str(__doc__).partition("\n")[0]
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the files of pairs")
+    parser.add_argument("--work", type=Path, required=True, help="folder of what is made")
+    parser.add_argument("--recipe", type=Path, default=_HERE / "default.yaml")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--workers", type=int, default=1, help="processes that build graphs")
+    options = parser.parse_args(arguments)
+    try:
+        recipe = Recipe.model_validate(yaml.safe_load(options.recipe.read_text()))
+        where = {"device": options.device, "workers": options.workers}
+        print(cook(recipe, options.data, options.work, **where))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+class Distilled(FrozenModel):
+    """Inputs that nobody relaxed, with the mean of what several networks make of them."""
+
+    inputs: str = Field(description="file whose crystals they are, with species exchanged")
+    swaps: int = Field(ge=1, description="inputs a crystal")
+    seed: int
+    teachers: tuple[str, ...] = Field(min_length=1, description="names or paths of weights")
+
+
+class Scales(FrozenModel):
+    """Scales fitted last, on crystals that the network does not know."""
+
+    files: tuple[str, ...] = Field(min_length=1)
+    split: str = "val"
+    limit: int = Field(default=1000, ge=1, description="crystals a file")
+    steps: int = Field(default=200, ge=1)
+
+
+class Calibrated(FrozenModel):
+    """Expected errors, fitted on validation splits."""
+
+    files: tuple[str, ...] = Field(min_length=1)
+    limit: int = Field(default=400, ge=1, description="crystals a file")
+    least_change: float = Field(default=0.6, ge=0)
+
+
+class Recipe(FrozenModel):
+    """How weights are made."""
+
+    distill: dict[str, Distilled] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(description="a `TrainConfig`")
+    scales: Scales
+    calibrate: Calibrated
+
+
+def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
+    """Follow a recipe; the weights that come of it.
+
+    Args:
+        recipe: What is made of what.
+        data: Folder of the files of pairs.
+        work: Folder of what is made; what is there is not made again.
+        **where: Entries of the training run that say where it runs.
+
+    Raises:
+        ValueError: A file is missing or cannot be used.
+    """
+    torch.set_num_threads(1)
+    pairs = _gather(data, work)
+    for name, entry in recipe.distill.items():
+        _distill(pairs / f"{name}.parquet", pairs, entry)
+    training = work / "train.yaml"
+    replace_text(training, yaml.safe_dump(recipe.train, sort_keys=False))
+    config = read_config(training, pairs, **where)
+    if config.start_from is not None:  # a name, or a path from where the command is run
+        start = weights_path(str(recipe.train["start_from"]))
+        config = config.model_copy(update={"start_from": start})
+    out = work / f"{config.name}.safetensors"
+    if not out.exists():
+        trainer = Trainer(config, work / "run")
+        if trainer.step < config.steps:
+            trainer.run()
+        beside = out.with_suffix(".unfinished")
+        last = work / "run" / "last.safetensors"
+        fit(beside, last, _named(pairs, recipe.scales.files), **_rest(recipe.scales))
+        calibrate(beside, _named(pairs, recipe.calibrate.files), **_rest(recipe.calibrate))
+        beside.replace(out)
+    _write_hashes(work, sorted(pairs.glob("*.parquet")), out)
+    return out
+
+
+def _named(pairs: Path, names: Sequence[str]) -> list[Path]:
+    return [pairs / f"{name}.parquet" for name in names]
+
+
+def _rest(entry: Scales | Calibrated) -> dict[str, Any]:
+    return entry.model_dump(exclude={"files"})
+
+
+def _gather(data: Path, work: Path) -> Path:
+    """All files of pairs in one folder."""
+    pairs = work / "pairs"
+    pairs.mkdir(parents=True, exist_ok=True)
+    for path in [*sorted(data.glob("*.parquet")), *sorted(_TAUGHT.glob("*.parquet"))]:
+        target = pairs / path.name
+        if not target.exists():
+            shutil.copy(path, target)
+    if not any(pairs.iterdir()):
+        msg = f"{data} holds no parquet file: --data is the folder of the files of pairs"
+        raise ValueError(msg)
+    return pairs
+
+
+def _distill(out: Path, pairs: Path, entry: Distilled) -> None:
+    if out.exists():
+        return
+    rng = np.random.default_rng(entry.seed)
+    file = PairFile(pairs / f"{entry.inputs}.parquet", "train")
+    held_back = compositions_held_back(sorted(pairs.glob("*.parquet")))
+    inputs = list(swaps_of(file, entry.swaps, 0.5, held_back, rng))
+    networks = [load_weights(name).network for name in entry.teachers]
+    print(write_pairs(out, label(inputs, networks)), "pairs in", out, flush=True)
+
+
+def _write_hashes(work: Path, inputs: Sequence[Path], out: Path) -> None:
+    """Say what went in and what came out."""
+
+    def entries() -> Iterator[tuple[str, str]]:
+        for path in [*inputs, work / "train.yaml", out]:
+            yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+
+    replace_text(work / "hashes.json", json.dumps(dict(entries()), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
