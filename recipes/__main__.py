@@ -63,7 +63,9 @@ class Distilled(FrozenModel):
     inputs: str = Field(description="file whose crystals they are, with species exchanged")
     swaps: int = Field(ge=1, description="inputs a crystal")
     seed: int
-    teachers: tuple[str, ...] = Field(min_length=1, description="names or paths of weights")
+    teachers: tuple[str, ...] = Field(
+        min_length=1, description="names of weights, or paths from the folder of recipes"
+    )
 
 
 class Scales(FrozenModel):
@@ -87,7 +89,10 @@ class Recipe(FrozenModel):
     """How weights are made."""
 
     distill: dict[str, Distilled] = Field(default_factory=dict)
-    train: dict[str, Any] = Field(description="a `TrainConfig`")
+    train: dict[str, Any] = Field(description="a `TrainConfig`, or what is common to several")
+    stages: tuple[dict[str, Any], ...] = Field(
+        default=({},), min_length=1, description="what differs in each, from the one before it"
+    )
     scales: Scales
     calibrate: Calibrated
 
@@ -108,24 +113,38 @@ def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
     pairs = _gather(data, work)
     for name, entry in recipe.distill.items():
         _distill(pairs / f"{name}.parquet", pairs, entry)
-    training = work / "train.yaml"
-    replace_text(training, yaml.safe_dump(recipe.train, sort_keys=False))
-    config = read_config(training, pairs, **where)
-    if config.start_from is not None:  # a name, or a path from where the command is run
-        start = weights_path(str(recipe.train["start_from"]))
-        config = config.model_copy(update={"start_from": start})
-    out = work / f"{config.name}.safetensors"
+    name = str(recipe.train.get("name", "weights"))
+    out = work / f"{name}.safetensors"
     if not out.exists():
-        trainer = Trainer(config, work / "run")
-        if trainer.step < config.steps:
-            trainer.run()
+        last = None
+        for number, stage in enumerate(recipe.stages, start=1):
+            last = _train(recipe.train | stage, last, pairs, work / f"stage-{number}", where)
+        assert last is not None
         beside = out.with_suffix(".unfinished")
-        last = work / "run" / "last.safetensors"
         fit(beside, last, _named(pairs, recipe.scales.files), **_rest(recipe.scales))
         calibrate(beside, _named(pairs, recipe.calibrate.files), **_rest(recipe.calibrate))
         beside.replace(out)
     _write_hashes(work, sorted(pairs.glob("*.parquet")), out)
     return out
+
+
+def _train(
+    entries: dict[str, Any], before: Path | None, pairs: Path, folder: Path, where: dict[str, Any]
+) -> Path:
+    """Train a stage, or go on with it; its last weights."""
+    written = folder.with_suffix(".yaml")
+    if before is not None:
+        entries = entries | {"start_from": str(before.absolute())}
+    elif "start_from" in entries:  # a name, or a path from the folder of recipes
+        start = _HERE / entries["start_from"]
+        start = start if start.is_file() else weights_path(entries["start_from"])
+        entries = entries | {"start_from": str(start.absolute())}
+    replace_text(written, yaml.safe_dump(entries, sort_keys=False))
+    config = read_config(written, pairs, **where)
+    trainer = Trainer(config, folder)
+    if trainer.step < config.steps:
+        trainer.run()
+    return folder / "last.safetensors"
 
 
 def _named(pairs: Path, names: Sequence[str]) -> list[Path]:
@@ -157,7 +176,9 @@ def _distill(out: Path, pairs: Path, entry: Distilled) -> None:
     file = PairFile(pairs / f"{entry.inputs}.parquet", "train")
     held_back = compositions_held_back(sorted(pairs.glob("*.parquet")))
     inputs = list(swaps_of(file, entry.swaps, 0.5, held_back, rng))
-    networks = [load_weights(name).network for name in entry.teachers]
+    paths = [_HERE / name for name in entry.teachers]
+    teachers = zip(paths, entry.teachers, strict=True)
+    networks = [load_weights(path if path.is_file() else name).network for path, name in teachers]
     print(write_pairs(out, label(inputs, networks)), "pairs in", out, flush=True)
 
 
@@ -165,8 +186,8 @@ def _write_hashes(work: Path, inputs: Sequence[Path], out: Path) -> None:
     """Say what went in and what came out."""
 
     def entries() -> Iterator[tuple[str, str]]:
-        for path in [*inputs, work / "train.yaml", out]:
-            yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in [*inputs, *sorted(work.glob("stage-*/last.safetensors")), out]:
+            yield str(path.relative_to(work)), hashlib.sha256(path.read_bytes()).hexdigest()
 
     replace_text(work / "hashes.json", json.dumps(dict(entries()), indent=2) + "\n")
 
