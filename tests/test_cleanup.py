@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
-from ase.build import bulk, mx2
+from ase.build import bulk, fcc111, mx2
+from ase.constraints import FixAtoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from deeprelax_ase.datasets.match_sites import LEAST_SHEET_SPACING, make_pair
+from deeprelax_ase.datasets.pair_file import PairFile
+from deeprelax_ase.datasets.write_pairs import Row, write_pairs
 from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.read_structure import read_structure
 
 
 def crystal_of(atoms):
@@ -141,3 +145,29 @@ def test_what_is_no_pair_is_refused(how):
     atoms, relaxed = broken(how)
     with pytest.raises(ValueError, match=BROKEN[how]):
         make_pair(crystal_of(atoms), crystal_of(relaxed))
+
+
+def test_what_was_fixed_and_held_is_kept_with_the_pair(tmp_path):
+    before = fcc111("Al", (2, 2, 3), vacuum=8.0)
+    before.set_constraint(FixAtoms(indices=range(4)))
+    after = before.copy()
+    after.positions[4:] += np.random.default_rng(0).normal(scale=0.05, size=(8, 3))
+    after.positions += 0.3  # the output of another code, that has another origin
+    pair = make_pair(*(read_structure(atoms).crystal for atoms in (before, after)))
+    assert not pair.displacements[:4].any()
+    assert np.allclose(
+        pair.displacements[4:, :2], (after.positions - before.positions - 0.3)[4:, :2]
+    )
+    write_pairs(tmp_path / "pairs.parquet", [Row("a", "b", "train", pair)])
+    (kept,) = [PairFile(tmp_path / "pairs.parquet", "train")[0]]
+    assert kept.crystal.fixed.tolist() == [True] * 4 + [False] * 8
+    assert kept.crystal.held_share() == pytest.approx(1)
+    assert np.allclose(kept.displacements, pair.displacements)
+    after.positions[0] += 0.2
+    with pytest.raises(ValueError, match=r"atom \d is fixed, and moves by 0\.\d\d Å"):
+        make_pair(*(read_structure(atoms).crystal for atoms in (before, after)))
+    after.set_cell(after.cell[:] * [[1.02], [1.0], [1.0]], scale_atoms=True)
+    before.set_constraint()
+    free = make_pair(*(read_structure(atoms).crystal for atoms in (before, after)))
+    assert not len(free.crystal.held_strain)
+    assert free.crystal.fixed is None

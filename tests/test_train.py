@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import LossConfig, TrainConfig, read_config
 from deeprelax_ase.training.loss import compute_loss
+from deeprelax_ase.training.mixture import Mixture
 from deeprelax_ase.training.schedule import Schedule
 from deeprelax_ase.training.trainer import Trainer
 from deeprelax_ase.training.validation import overall, score
@@ -449,3 +450,37 @@ def test_what_nothing_changes_does_not_decide():
 
 def test_what_is_left_to_its_defaults_goes_on_from_the_shipped_weights():
     assert load_weights("default").network.config == NetworkConfig()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_step_never_waits_for_its_device(config, held):
+    """Tensors without values stand for those of a device: asking for a value is an error."""
+    mixture = Mixture(config, "train")
+    batch = mixture[0]
+    if held:
+        holds = torch.ones_like(batch.graph.holds)
+        batch = replace(batch, graph=replace(batch.graph, holds=holds))
+    batch = batch.to("meta")
+    network = PaEGNN(config.network).to("meta")
+    loss = compute_loss(batch.graph, network(batch.graph), batch.targets, config.loss, 1)
+    loss.total.backward()
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+    assert norm.is_meta
+    assert not batch.graph.sizes.is_meta
+    with pytest.raises(RuntimeError, match="meta"):
+        norm.item()
+
+
+def test_a_run_goes_on_with_its_files_and_itself_elsewhere(config, tmp_path):
+    Trainer(config.model_copy(update={"steps": 4}), tmp_path / "run").run()
+    (tmp_path / "elsewhere").mkdir()
+    sources = []
+    for source in config.sources:
+        path = tmp_path / "elsewhere" / source.path.name
+        shutil.copy(source.path, path)
+        sources.append(source.model_copy(update={"path": path}))
+    changes = {"sources": tuple(sources), "steps": 4, "workers": 2, "log_every": 2}
+    moved = config.model_copy(update=changes)
+    assert Trainer(moved, tmp_path / "run").step == 4
+    with pytest.raises(ValueError, match="another configuration"):
+        Trainer(moved.model_copy(update={"seed": 99}), tmp_path / "run")

@@ -3,13 +3,14 @@
 Every converter goes through `make_pair`, so that pairs of all sources obey the same conventions
 (those of `graph.py`): sites in the order of the unrelaxed crystal, each relaxed site in the image
 nearest to its own unrelaxed one, `relaxed_cell = cell @ deformation` with a symmetric deformation,
-and a mean displacement of zero.
+and a mean displacement of zero; where atoms are fixed, theirs is. A cell that is the same before
+and after was held.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.linalg import polar
 from scipy.optimize import linear_sum_assignment
 
@@ -29,6 +30,8 @@ _MOST_ORIGINS = 24
 _ROUNDS = 20
 _CLEARLY_SMALLER = 0.7
 _SETTLED = 1e-12
+_SAME_CELL = 1e-6
+_STILL = 0.01
 
 
 def make_pair(unrelaxed: Crystal, relaxed: Crystal, functional: str = "unknown") -> Pair:
@@ -57,9 +60,26 @@ def make_pair(unrelaxed: Crystal, relaxed: Crystal, functional: str = "unknown")
         raise ValueError(msg)
     _, deformation = polar(np.linalg.solve(unrelaxed.cell, relaxed.cell), side="left")
     displacements = _match_sites(unrelaxed, relaxed, deformation) @ unrelaxed.cell
-    pair = Pair(unrelaxed, functional, displacements, deformation)
+    if unrelaxed.fixed is not None:
+        displacements = _anchored(displacements, unrelaxed.fixed)
+    held = np.zeros((0, 9))
+    if np.abs(deformation - np.eye(3)).max() < _SAME_CELL:
+        held, deformation = np.eye(9), np.eye(3)
+    pair = Pair(replace(unrelaxed, held_strain=held), functional, displacements, deformation)
     _check_size(pair)
     return pair
+
+
+def _anchored(
+    displacements: Float[np.ndarray, "atoms 3"], fixed: Bool[np.ndarray, " atoms"]
+) -> Float[np.ndarray, "atoms 3"]:
+    """Displacements where what is fixed stands still."""
+    displacements = displacements - displacements[fixed].mean(axis=0)
+    moved = np.linalg.norm(displacements, axis=1) * fixed
+    if moved.max() > _STILL:
+        msg = f"atom {moved.argmax()} is fixed, and moves by {moved.max():.2f} Å"
+        raise ValueError(msg)
+    return np.where(fixed[:, None], 0.0, displacements)
 
 
 def _check_same_kind(unrelaxed: Crystal, relaxed: Crystal) -> None:

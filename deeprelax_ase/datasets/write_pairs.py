@@ -29,6 +29,8 @@ _SCHEMA = pa.schema(
         "mean_displacement": pa.float64(),
         "log_volume_ratio": pa.float64(),
         "pbc": pa.list_(pa.bool_()),
+        "fixed": pa.list_(pa.bool_()),
+        "cell_free": pa.bool_(),
     }
 )
 _ROWS_AT_ONCE = 4096
@@ -99,4 +101,6 @@ def _record(row: Row) -> dict[str, object]:
         "mean_displacement": float(np.linalg.norm(pair.displacements, axis=1).mean()),
         "log_volume_ratio": float(np.log(np.linalg.det(pair.deformation))),
         "pbc": pair.crystal.pbc.tolist(),
+        "fixed": [] if pair.crystal.fixed is None else pair.crystal.fixed.tolist(),
+        "cell_free": not len(pair.crystal.held_strain),
     }
