@@ -8,7 +8,13 @@ import torch
 from conftest import SMALL
 from safetensors.torch import save_file
 
-from deeprelax_ase.network.checkpoint import load_tensors, load_weights, save_weights
+from deeprelax_ase.network.checkpoint import (
+    load_tensors,
+    load_weights,
+    save_tensors,
+    save_weights,
+)
+from deeprelax_ase.network.config import FUNCTIONALS
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.network.weights_registry import available_weights, weights_path, weights_sha256
 from deeprelax_ase.structures import atomic_write
@@ -103,3 +109,33 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_load_tensors_names_a_missing_file(tmp_path):
     with pytest.raises(ValueError, match="no weights file"):
         load_tensors(tmp_path / "none")
+
+
+def test_weights_of_fewer_functionals_learn_the_new_names(tmp_path):
+    """What has dispersion starts as what has none, all else as an unknown functional."""
+    torch.manual_seed(0)
+    old = PaEGNN(SMALL.model_copy(update={"functionals": ("unknown", "PBE", "r2SCAN")}))
+    path = tmp_path / "old.safetensors"
+    save_weights(path, old, {"functionals": ["PBE"]})
+    network = load_weights(path).network
+    names = network.config.functionals
+    assert names[:3] == ("unknown", "PBE", "r2SCAN")
+    assert set(names) == set(FUNCTIONALS)
+    rows = dict(zip(names, network.functionals.weight, strict=True))
+    assert torch.equal(rows["PBE-D3"], old.functionals.weight[1])
+    assert torch.equal(rows["PBEsol"], old.functionals.weight[0])
+
+
+def test_weights_that_were_never_told_what_is_held_take_no_notice(random_weights, tmp_path):
+    tensors, metadata = load_tensors(random_weights)
+    del tensors["held.weight"]
+    del metadata["network"]["functionals"]
+    tensors["functionals.weight"] = tensors["functionals.weight"][:5]
+    save_tensors(tmp_path / "old.safetensors", tensors, metadata)
+    assert not load_weights(tmp_path / "old.safetensors").network.held.weight.any()
+
+
+@pytest.mark.parametrize("names", [["PBE", "unknown"], ["unknown", "PBE", "PBE"], []])
+def test_a_vocabulary_starts_with_unknown_and_repeats_nothing(names):
+    with pytest.raises(ValueError, match="start with 'unknown' and hold every name once"):
+        SMALL.model_validate(SMALL.model_dump() | {"functionals": names})

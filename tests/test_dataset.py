@@ -321,3 +321,26 @@ def test_a_file_without_a_single_good_row_is_refused(tmp_path):
     pq.write_table(pa.Table.from_pylist(table), path)
     with pytest.raises(ValueError, match="6 of 6 rows"):
         PairFile(path, "train")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("fixed", [True], "fixed has the wrong count of values"),
+        ("fixed", None, "an atom moves that is fixed"),
+        ("cell_free", False, "relaxed_cell differs from cell, and cell_free is false"),
+    ],
+)
+def test_what_is_held_and_moves_is_told(tmp_path, column, value, words):
+    table = pq.read_table(write_pairs(tmp_path / "pairs.parquet")).to_pylist()
+    row = next(row for row in table if row["split"] == "train")
+    for each in table:
+        count = len(each["numbers"])
+        each["fixed"], each["cell_free"] = [False] * count, True
+    row[column] = [True] * len(row["numbers"]) if value is None else value
+    if column == "fixed":
+        row["relaxed_cell"] = row["cell"]
+        row["relaxed_positions"] = [x + 0.05 * (k == 0) for k, x in enumerate(row["positions"])]
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "held.parquet")
+    with pytest.raises(ValueError, match=words):
+        PairFile(tmp_path / "held.parquet", "train", strict=True)
