@@ -28,7 +28,6 @@ _HERE = Path(__file__).parent
 _ROOT = _HERE.parent
 _RESULTS = _HERE / "results"
 _LICENCES = json.loads((_HERE / "sources.json").read_text())
-_TAUGHT = "taught by a potential: `recipes/data`"
 
 
 def main() -> None:
@@ -100,7 +99,8 @@ def _data(provenance: Mapping[str, Any]) -> str:
     for file, entry in provenance["sources"].items():
         stem = Path(file).stem
         counts = [f"{entry['rows']:,}", f"{entry['passes']:g}"]
-        rows.append([f"`{stem}`", *counts, _LICENCES.get(stem, _TAUGHT)])
+        taught = f"taught by {', '.join(entry.get('potentials', ()))} (`recipes/data`)"
+        rows.append([f"`{stem}`", *counts, _LICENCES.get(stem, taught)])
     header = ["last stage", "pairs or crystals", "passes an epoch", "source and licence"]
     return markdown_table(header, rows)
 

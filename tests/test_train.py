@@ -484,3 +484,16 @@ def test_a_run_goes_on_with_its_files_and_itself_elsewhere(config, tmp_path):
     assert Trainer(moved, tmp_path / "run").step == 4
     with pytest.raises(ValueError, match="another configuration"):
         Trainer(moved.model_copy(update={"seed": 99}), tmp_path / "run")
+
+
+def test_potentials_that_made_the_targets_are_named_with_the_weights(config, tmp_path):
+    table = pq.read_table(config.sources[0].path).to_pylist()
+    for number, row in enumerate(table):
+        row["potential"] = ("Nequix", "another")[number % 2]
+    path = tmp_path / "taught.parquet"
+    pq.write_table(pa.Table.from_pylist(table), path)
+    changes = {"sources": (*config.sources, SourceConfig(path=path)), "steps": 1}
+    Trainer(config.model_copy(update=changes), tmp_path / "run").run()
+    sources = load_weights(tmp_path / "run" / "last.safetensors").provenance["sources"]
+    assert sources["taught"]["potentials"] == ["Nequix", "another"]
+    assert "potentials" not in sources[config.sources[0].path.stem]

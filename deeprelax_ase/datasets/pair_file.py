@@ -33,11 +33,12 @@ _OPTIONAL_COLUMNS = (
     "pbc",
     "fixed",
     "cell_free",
+    "potential",
     "relaxed_cell",
     "relaxed_positions",
     "relaxed_numbers",
 )
-_TEXTS = ("id", "source", "functional", "split")
+_TEXTS = ("id", "source", "functional", "split", "potential")
 _KINDS: dict[str, Any] = {
     "numbers": np.int64,
     "relaxed_numbers": np.int64,
@@ -181,6 +182,11 @@ class PairFile:
     def elements(self) -> set[int]:
         """Atomic numbers that occur."""
         return set(np.unique(np.concatenate(self._columns["numbers"])).tolist())
+
+    @property
+    def potentials(self) -> set[str]:
+        """Potentials that made the targets, where the file says so."""
+        return set(self._columns.get("potential", ()))
 
     @property
     def functionals(self) -> set[str]:

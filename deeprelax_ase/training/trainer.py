@@ -277,7 +277,11 @@ class Trainer:
         return {
             "name": self.config.name,
             "sources": {
-                label: {"rows": len(file), "passes": source.passes}
+                label: {
+                    "rows": len(file),
+                    "passes": source.passes,
+                    **({"potentials": sorted(file.potentials)} if file.potentials else {}),
+                }
                 for label, source, file in zip(labels, self.config.sources, files, strict=True)
             },
             "start_from": self.origin,
