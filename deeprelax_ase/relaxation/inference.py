@@ -108,10 +108,12 @@ class Predictor:
         return [_mean(parts) for parts in zip(*replicates, strict=True)]
 
     def run_network(self, network: torch.nn.Module, graph: CrystalGraph) -> Prediction:
-        """What one network says of a batch, in double precision."""
+        """What one network says of a batch, in double precision, where the solve is made."""
         with torch.inference_mode():
             prediction: Prediction = network(graph.to(torch.float32, self.device))
-            return prediction.to(torch.float64, "cpu")
+            # Apple's GPUs know no double precision.
+            place = self.device if self.device.type == "cuda" else "cpu"
+            return prediction.to(torch.float64, place)
 
     def _predict_one(self, replicate: int, graph: CrystalGraph) -> Iterator[CrystalPrediction]:
         """What one of the networks makes of a batch."""
@@ -119,8 +121,9 @@ class Predictor:
         if at_once is not None:
             return _split(graph, *at_once)
         prediction = self.run_network(self.networks[replicate], graph)
-        solution = solver.solve(graph, prediction, self.method, max_steps=self.config.solver_steps)
-        return _split(graph, prediction, solution)
+        own = graph.to(torch.float64, prediction.distances.device)
+        solution = solver.solve(own, prediction, self.method, max_steps=self.config.solver_steps)
+        return _split(graph, prediction.to(torch.float64, "cpu"), solution.cpu())
 
 
 def load_replicates(name: str | Path) -> list[Weights]:

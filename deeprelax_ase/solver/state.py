@@ -1,6 +1,6 @@
 """Structures on the way of a solve, how they are judged, and what a solve returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 
 import torch
@@ -54,6 +54,10 @@ class Solution:
     residuals: Float[Tensor, " crystals"]
     steps: Int[Tensor, " crystals"]
     status: Int[Tensor, " crystals"]
+
+    def cpu(self) -> "Solution":
+        """The solution on the processor."""
+        return Solution(**{field.name: getattr(self, field.name).cpu() for field in fields(self)})
 
 
 State = tuple[Float[Tensor, "atoms 3"], Float[Tensor, "crystals 3 3"]]
