@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +10,7 @@ import torch
 from conftest import SMALL
 from datasets import write_pairs
 
-from benchmarks import ablation, baselines, transfer
+from benchmarks import ablation, baselines, kinds, transfer
 from deeprelax_ase.datasets.pair_file import PairFile, collate
 from deeprelax_ase.training.config import LossConfig
 
@@ -122,3 +123,19 @@ def test_hydrides_are_split_by_formula_and_defects_held_out(tmp_path):
         (kept,) = pq.read_table(files[label]).to_pylist()
         assert kept["split"] == "val"
         assert label in kept["source"]
+
+
+def test_a_kind_that_is_left_out_is_not_fitted_on():
+    rng = np.random.default_rng(0)
+
+    def kind(error):
+        scales = tuple(rng.uniform(0.5, 2.0, size=6) for _ in range(40))
+        signs = np.array([[*np.log([s.mean(), 1.0, 1.0, 1.0]), 0.0] for s in scales])
+        errors = error * np.array([s.mean() for s in scales])
+        return kinds.Kind(errors, signs, scales, 0.0, 10.0)
+
+    found = kinds.leave_out({"a": kind(0.1), "b": kind(0.1), "odd": kind(1.0)})
+    assert found["odd"]["ratio_left_out"] == pytest.approx(0.1, rel=0.05)
+    assert found["odd"]["ratio"] > 2 * found["odd"]["ratio_left_out"]
+    assert found["odd"]["spearman_left_out"] > 0.95
+    assert len(kinds.table(found).splitlines()) == 5

@@ -62,7 +62,7 @@ def calibrate(
         if not len(values):
             msg = f"{file}: not a single bond to calibrate on"
             raise ValueError(msg)
-    crystal_errors, signs = zip(*map(_errors_and_signs, evaluations), strict=True)
+    crystal_errors, signs = zip(*map(errors_and_signs, evaluations), strict=True)
     _check_count(sum(map(len, crystal_errors)), signs[0].shape[1] + 1)
     crystal = fit_crystal(crystal_errors, signs)
     expected = [
@@ -111,7 +111,7 @@ def _check_count(crystals: int, numbers: int) -> None:
         )
 
 
-def _errors_and_signs(
+def errors_and_signs(
     entry: Evaluation,
 ) -> tuple[Float[np.ndarray, " crystals"], Float[np.ndarray, "crystals signs"]]:
     """Mean error of the bonds of each crystal that has some, and what tells of it, uncalibrated."""
