@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from deeprelax_ase.network.weights_registry import weights_path
 from deeprelax_ase.structures.atomic_write import replace_text
 from deeprelax_ase.training.config import read_config
 from deeprelax_ase.training.trainer import Trainer
+from recipes.average import average
 from recipes.distill import compositions_held_back, label, swaps_of
 from recipes.scales import fit
 
@@ -85,13 +86,26 @@ class Calibrated(FrozenModel):
     least_change: float = Field(default=0.6, ge=0)
 
 
+class Stage(FrozenModel):
+    """One training."""
+
+    starts_from: tuple[int, ...] = Field(
+        default=(),
+        description="numbers of the stages whose mean it starts from; the one before",
+    )
+    train: dict[str, Any] = Field(
+        default_factory=dict, description="entries of a `TrainConfig` that are not those of all"
+    )
+
+
 class Recipe(FrozenModel):
     """How weights are made."""
 
     distill: dict[str, Distilled] = Field(default_factory=dict)
-    train: dict[str, Any] = Field(description="a `TrainConfig`, or what is common to several")
-    stages: tuple[dict[str, Any], ...] = Field(
-        default=({},), min_length=1, description="what differs in each, from the one before it"
+    train: dict[str, Any] = Field(description="entries of a `TrainConfig` that all stages share")
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    average: tuple[int, ...] = Field(
+        default=(), description="numbers of the stages whose weights are averaged; the last if none"
     )
     scales: Scales
     calibrate: Calibrated
@@ -116,29 +130,42 @@ def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
     name = str(recipe.train.get("name", "weights"))
     out = work / f"{name}.safetensors"
     if not out.exists():
-        last = None
+        ends: dict[int, Path] = {}
         for number, stage in enumerate(recipe.stages, start=1):
-            last = _train(recipe.train | stage, last, pairs, work / f"stage-{number}", where)
-        assert last is not None
+            entries = recipe.train | stage.train
+            if ends:
+                entries["start_from"] = _mean(work, ends, stage.starts_from or (number - 1,))
+            ends[number] = _train(entries, pairs, work / f"stage-{number}", where)
         beside = out.with_suffix(".unfinished")
-        fit(beside, last, _named(pairs, recipe.scales.files), **_rest(recipe.scales))
+        average(beside, [ends[number] for number in recipe.average or (max(ends),)])
+        fit(beside, beside, _named(pairs, recipe.scales.files), **_rest(recipe.scales))
         calibrate(beside, _named(pairs, recipe.calibrate.files), **_rest(recipe.calibrate))
         beside.replace(out)
     _write_hashes(work, sorted(pairs.glob("*.parquet")), out)
     return out
 
 
-def _train(
-    entries: dict[str, Any], before: Path | None, pairs: Path, folder: Path, where: dict[str, Any]
-) -> Path:
+def _mean(work: Path, ends: Mapping[int, Path], numbers: Sequence[int]) -> str:
+    """File of the mean of the weights of stages; that of a single one is its own."""
+    unknown = [number for number in numbers if number not in ends]
+    if unknown:
+        known = ", ".join(map(str, ends))
+        msg = f"stage {unknown[0]} is none of those that were made before: {known}"
+        raise ValueError(msg)
+    if len(numbers) == 1:
+        return str(ends[numbers[0]].absolute())
+    out = work / f"mean-of-{'-'.join(map(str, numbers))}.safetensors"
+    average(out, [ends[number] for number in numbers])
+    return str(out.absolute())
+
+
+def _train(entries: dict[str, Any], pairs: Path, folder: Path, where: dict[str, Any]) -> Path:
     """Train a stage, or go on with it; its last weights."""
+    if "start_from" in entries:  # a file, one in the folder of recipes, or a name
+        given = str(entries["start_from"])
+        start = next((path for path in (Path(given), _HERE / given) if path.is_file()), None)
+        entries = entries | {"start_from": str((start or weights_path(given)).absolute())}
     written = folder.with_suffix(".yaml")
-    if before is not None:
-        entries = entries | {"start_from": str(before.absolute())}
-    elif "start_from" in entries:  # a name, or a path from the folder of recipes
-        start = _HERE / entries["start_from"]
-        start = start if start.is_file() else weights_path(entries["start_from"])
-        entries = entries | {"start_from": str(start.absolute())}
     replace_text(written, yaml.safe_dump(entries, sort_keys=False))
     config = read_config(written, pairs, **where)
     trainer = Trainer(config, folder)

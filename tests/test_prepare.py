@@ -435,6 +435,7 @@ def test_what_a_folder_says_of_its_job(call, folder):
         ("ISIF = 3", ""),
         ("ISIF = 3\nMETAGGA = SCAN", "a functional that the weights do not know"),
         ("ISIF = 3\nGGA = PE\nIVDW = 20", "a functional that the weights do not know"),
+        ("ISIF = 3\nGGA = PE\nIVDW = 12", "relaxed to PBE-D3, the functional of the calculation"),
         ("ISIF = 3\nGGA = PS\nIVDW = 12", "a functional that the weights do not know"),
         ("ISIF = 3\nGGA = PE\nLHFCALC = T", "a functional that the weights do not know"),
     ],

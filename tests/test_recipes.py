@@ -45,7 +45,12 @@ def small_recipe(teacher):
             "warmup_steps": 1,
             "validate_every": 3,
         },
-        "stages": [{}, {"seed": 5, "steps": 2}],
+        "stages": [
+            {},
+            {"train": {"seed": 5, "steps": 2}},
+            {"starts_from": [1, 2], "train": {"seed": 6, "steps": 1}},
+        ],
+        "average": [2, 3],
         "scales": {"files": ["pairs"], "split": "train", "limit": 20, "steps": 3},
         "calibrate": {"files": ["pairs"], "limit": 20},
     }
@@ -88,11 +93,17 @@ def test_one_command_makes_weights_and_goes_on_where_it_stopped(
     out = tmp_path / "work" / "small.safetensors"
     assert (tmp_path / "work" / "pairs" / "distilled.parquet").stat().st_mtime_ns == distilled
     weights = load_weights(out)
-    assert weights.provenance["steps"] == 2
-    first = weights.provenance["start_from"]
+    assert weights.provenance["steps"] == 1
+    second = weights.provenance["start_from"]
+    assert second["steps"] == 2
+    first = second["start_from"]
     assert first["steps"] == 6
     assert first["start_from"]["sha256"] == load_weights(random_weights).sha256
     assert weights.calibration["crystal"]
+    stages = [load_weights(tmp_path / "work" / f"stage-{k}" / "last.safetensors") for k in (2, 3)]
+    assert weights.provenance["average_of"] == [stage.sha256 for stage in stages]
+    here, *there = (w.network.elements.weight for w in (weights, *stages))
+    assert torch.allclose(here, (there[0] + there[1]) / 2)
     hashes = json.loads((tmp_path / "work" / "hashes.json").read_text())
     assert hashes["small.safetensors"] == hashlib.sha256(out.read_bytes()).hexdigest()
     names = {"pairs/pairs.parquet", "pairs/distilled.parquet", "stage-1/last.safetensors"}
@@ -106,6 +117,7 @@ def test_one_command_makes_weights_and_goes_on_where_it_stopped(
         ({"distil": {}}, "distil"),
         ({"train": {"name": "x"}}, "sources is missing"),
         ({"scales": {"files": []}}, "at least 1 item"),
+        ({"stages": [{}, {"starts_from": [3]}]}, "stage 3 is none of those"),
         ({"distill": {"d": {"inputs": "none", "swaps": 1, "seed": 0, "teachers": ["x"]}}}, "none"),
     ],
 )
@@ -126,7 +138,7 @@ def test_no_data_is_one_sentence(tmp_path, monkeypatch):
 
 def test_the_shipped_recipe_is_valid_and_names_every_taught_file():
     recipe = command.Recipe.model_validate(yaml.safe_load(RECIPE.read_text()))
-    configs = [TrainConfig.model_validate(recipe.train | stage) for stage in recipe.stages]
+    configs = [TrainConfig.model_validate(recipe.train | stage.train) for stage in recipe.stages]
     config = configs[-1]
     named = {source.path.stem for source in config.sources}
     assert {path.stem for path in RECIPE.parent.glob("data/*.parquet")} <= named
