@@ -13,7 +13,6 @@ from deeprelax_ase.network.checkpoint import load_weights
 from deeprelax_ase.network.graph import build_graph
 from deeprelax_ase.network.weights_registry import available_weights
 from deeprelax_ase.structures.crystal import Crystal
-from deeprelax_ase.training.config import read_config
 
 # Trace of the strain, sum of the relaxed distances (Å), x of the first displacement (Å).
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
@@ -48,12 +47,6 @@ def test_float32_is_close(name):
     double = network.double()(graph)
     assert (single.displacements - double.displacements).abs().max() < 1e-4
     assert (single.strains - double.strains).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("name", available_weights())
-def test_configuration_lies_beside_the_weights(name):
-    path = Path(__file__).parent.parent / "weights" / f"{name}.json"
-    assert read_config(path).network == load_weights(name).network.config
 
 
 # Textbook lattice constants of PBE, Å, from P. Haas, F. Tran, P. Blaha, Phys. Rev. B 79, 085104
