@@ -104,8 +104,9 @@ class Recipe(FrozenModel):
     distill: dict[str, Distilled] = Field(default_factory=dict)
     train: dict[str, Any] = Field(description="entries of a `TrainConfig` that all stages share")
     stages: tuple[Stage, ...] = Field(min_length=1)
-    average: tuple[int, ...] = Field(
-        default=(), description="numbers of the stages whose weights are averaged; the last if none"
+    average: tuple[int | tuple[int, ...], ...] = Field(
+        default=(),
+        description="stages whose weights are averaged, or several that count as one; the last",
     )
     scales: Scales
     calibrate: Calibrated
@@ -134,10 +135,12 @@ def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
         for number, stage in enumerate(recipe.stages, start=1):
             entries = recipe.train | stage.train
             if ends:
-                entries["start_from"] = _mean(work, ends, stage.starts_from or (number - 1,))
+                before = stage.starts_from or (number - 1,)
+                entries["start_from"] = str(_mean(work, ends, before))
             ends[number] = _train(entries, pairs, work / f"stage-{number}", where)
         beside = out.with_suffix(".unfinished")
-        average(beside, [ends[number] for number in recipe.average or (max(ends),)])
+        parts = [(part,) if isinstance(part, int) else part for part in recipe.average]
+        average(beside, [_mean(work, ends, part) for part in parts or [(max(ends),)]])
         fit(beside, beside, _named(pairs, recipe.scales.files), **_rest(recipe.scales))
         calibrate(beside, _named(pairs, recipe.calibrate.files), **_rest(recipe.calibrate))
         beside.replace(out)
@@ -145,7 +148,7 @@ def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
     return out
 
 
-def _mean(work: Path, ends: Mapping[int, Path], numbers: Sequence[int]) -> str:
+def _mean(work: Path, ends: Mapping[int, Path], numbers: Sequence[int]) -> Path:
     """File of the mean of the weights of stages; that of a single one is its own."""
     unknown = [number for number in numbers if number not in ends]
     if unknown:
@@ -153,10 +156,10 @@ def _mean(work: Path, ends: Mapping[int, Path], numbers: Sequence[int]) -> str:
         msg = f"stage {unknown[0]} is none of those that were made before: {known}"
         raise ValueError(msg)
     if len(numbers) == 1:
-        return str(ends[numbers[0]].absolute())
+        return ends[numbers[0]].absolute()
     out = work / f"mean-of-{'-'.join(map(str, numbers))}.safetensors"
     average(out, [ends[number] for number in numbers])
-    return str(out.absolute())
+    return out.absolute()
 
 
 def _train(entries: dict[str, Any], pairs: Path, folder: Path, where: dict[str, Any]) -> Path:

@@ -9,21 +9,21 @@ from deeprelax_ase.network.checkpoint import load_weights, save_weights
 
 
 def average(out: Path, files: Sequence[Path]) -> None:
-    """Write the mean of weights; what is known of the last of them is known of it.
+    """Write the mean of weights; what is known of the first of them is known of it.
 
     Raises:
         ValueError: A file cannot be used, or they are not of one configuration.
     """
     known = [load_weights(path) for path in files]
-    last = known[-1]
+    first = known[0]
     for weights in known:
-        if weights.network.config != last.network.config:
-            msg = f"{weights.name} and {last.name} are not of one configuration"
+        if weights.network.config != first.network.config:
+            msg = f"{weights.name} and {first.name} are not of one configuration"
             raise ValueError(msg)
     states = [weights.network.state_dict() for weights in known]
     mean = {name: torch.stack([s[name] for s in states]).mean(dim=0) for name in states[0]}
-    last.network.load_state_dict(mean)
-    record = dict(last.provenance)
+    first.network.load_state_dict(mean)
+    record = dict(first.provenance)
     if len(known) > 1:
         record["average_of"] = [weights.sha256 for weights in known]
-    save_weights(out, last.network, record)
+    save_weights(out, first.network, record)

@@ -50,7 +50,7 @@ def small_recipe(teacher):
             {"train": {"seed": 5, "steps": 2}},
             {"starts_from": [1, 2], "train": {"seed": 6, "steps": 1}},
         ],
-        "average": [2, 3],
+        "average": [3, [1, 2]],
         "scales": {"files": ["pairs"], "split": "train", "limit": 20, "steps": 3},
         "calibrate": {"files": ["pairs"], "limit": 20},
     }
@@ -94,16 +94,17 @@ def test_one_command_makes_weights_and_goes_on_where_it_stopped(
     assert (tmp_path / "work" / "pairs" / "distilled.parquet").stat().st_mtime_ns == distilled
     weights = load_weights(out)
     assert weights.provenance["steps"] == 1
-    second = weights.provenance["start_from"]
-    assert second["steps"] == 2
-    first = second["start_from"]
+    first = weights.provenance["start_from"]
     assert first["steps"] == 6
     assert first["start_from"]["sha256"] == load_weights(random_weights).sha256
     assert weights.calibration["crystal"]
-    stages = [load_weights(tmp_path / "work" / f"stage-{k}" / "last.safetensors") for k in (2, 3)]
-    assert weights.provenance["average_of"] == [stage.sha256 for stage in stages]
-    here, *there = (w.network.elements.weight for w in (weights, *stages))
-    assert torch.allclose(here, (there[0] + there[1]) / 2)
+    files = [tmp_path / "work" / f"stage-{k}" / "last.safetensors" for k in (1, 2, 3)]
+    mean = tmp_path / "work" / "mean-of-1-2.safetensors"
+    known = {path: load_weights(path) for path in [*files, mean]}
+    expected = [known[files[2]].sha256, known[mean].sha256]
+    assert weights.provenance["average_of"] == expected
+    one, two, three = (known[path].network.elements.weight for path in files)
+    assert torch.allclose(weights.network.elements.weight, three / 2 + (one + two) / 4)
     hashes = json.loads((tmp_path / "work" / "hashes.json").read_text())
     assert hashes["small.safetensors"] == hashlib.sha256(out.read_bytes()).hexdigest()
     names = {"pairs/pairs.parquet", "pairs/distilled.parquet", "stage-1/last.safetensors"}
