@@ -434,6 +434,23 @@ def test_intervals_widen_with_their_coverage(random_weights):
     assert (middle < wide).all()
 
 
+def test_default_takes_the_specialist_for_sheets(random_weights, tmp_path, monkeypatch):
+    weights_like(random_weights, tmp_path, "default", calibration={"distance": 0.001})
+    weights_like(random_weights, tmp_path, "sheets", seed=9)
+    monkeypatch.setattr("deeprelax_ase.network.weights_registry._INSTALLED", tmp_path)
+    relaxer = Relaxer(functional="optB88-vdW", allow_unseen=True)
+    sheet = mx2("MoS2", a=3.2, vacuum=8.0)
+    mixed = [rattled(), sheet, rattled(), sheet]
+    results = list(relaxer.relax_many(mixed))
+    assert [r.weights.name for r in results] == ["default", "sheets", "default", "sheets"]
+    special = Relaxer("sheets", "optB88-vdW", allow_unseen=True).relax(sheet)
+    np.testing.assert_allclose(results[1].displacement, special.displacement, atol=1e-6)
+    general = Relaxer(tmp_path / "default.safetensors", allow_unseen=True)
+    assert general.relax(sheet).weights.name.endswith("default.safetensors")
+    # With PBE the specialist knows MXenes alone.
+    assert Relaxer(allow_unseen=True).relax(sheet).weights.name == "default"
+
+
 def test_a_functional_that_was_never_seen_is_told(random_weights, tmp_path):
     weights = load_weights(random_weights)
     path = tmp_path / "mine.safetensors"

@@ -80,7 +80,7 @@ def test_a_killed_run_goes_on_by_the_same_command(tmp_path, random_weights):
 
 def test_out_of_memory_halves_the_batch(random_weights, monkeypatch):
     relaxer = Relaxer(random_weights)
-    predictor = relaxer._predictor
+    predictor = relaxer._general
     real, sizes = predictor.predict, []
 
     def predict(some, *arguments, **options):

@@ -254,6 +254,26 @@ def test_dummy_species():
         read_structure(structure)
 
 
+@pytest.mark.parametrize(
+    ("gap", "pbc", "is_sheet"),
+    [
+        (20.0, (True, True, True), True),
+        (10.0, (True, True, True), False),  # a layered crystal
+        (10.0, (True, True, False), True),
+        (4.0, (True, True, True), False),
+        (20.0, (True, False, False), False),
+    ],
+)
+def test_a_sheet_is_one_by_itself(gap, pbc, is_sheet):
+    sheet = mx2("MoS2", a=3.2, thickness=3.2, vacuum=gap / 2)
+    sheet.pbc = pbc
+    assert read_structure(sheet).is_sheet == is_sheet
+
+
+def test_a_sheet_without_a_third_vector():
+    assert read_structure(mx2("MoS2", a=3.2)).is_sheet
+
+
 _CUTS = [
     [[1, 0, 1], [0, 1, 0], [0, 0, 1]],
     [[1, 0, 1], [1, 1, 1], [0, 0, 1]],
@@ -278,6 +298,7 @@ def test_vacuum_is_found_whichever_cell_was_given(cut, kind, rng):
     other.set_cell(np.array(cut) @ atoms.cell[:])
     other.wrap()
     plain, read = read_structure(atoms), read_structure(other)
+    assert read.is_sheet == plain.is_sheet == (kind == "sheet")
     assert read.crystal.pbc.sum() == plain.crystal.pbc.sum()
     assert len(read.notes) == len(plain.notes) == {"sheet": 1, "wire": 2, "molecule": 3}[kind]
     projector = plain.crystal.strain_projector()

@@ -54,13 +54,21 @@ def test_other_weights_under_the_same_name_are_noticed(transformation, perovskit
         perovskite.apply(DeepRelaxTransformation.from_dict(stored))
 
 
-def test_a_pickle_knows_its_weights(perovskite):
-    stored = pickle.loads(pickle.dumps(DeepRelaxTransformation()))  # noqa: S301 - our own
-    assert len(stored.sha256) == 64
+def test_a_pickle_knows_its_weights_and_those_of_sheets(perovskite):
+    of_sheets = DeepRelaxTransformation(functional="optB88-vdW")
+    stored = pickle.loads(pickle.dumps(of_sheets))  # noqa: S301 - our own
+    assert len(stored.sha256) == len(stored.sheets_sha256) == 64
     assert perovskite.apply(stored)
-    stored.sha256 = "0" * 64
-    with pytest.raises(ValueError, match="the weights 'default' have the SHA-256"):
-        perovskite.apply(stored)
+    sheet = Structure(
+        Lattice.from_parameters(3.2, 3.2, 20, 90, 90, 120),
+        ["C", "C"],
+        [[0, 0, 0.5], [1 / 3, 2 / 3, 0.5]],
+    )
+    assert sheet.apply(stored)
+    stored.sheets_sha256 = "0" * 64
+    assert perovskite.apply(stored)
+    with pytest.raises(ValueError, match="the weights 'sheets' have the SHA-256"):
+        sheet.apply(stored)
 
 
 def test_history_undo_and_json(transformation, perovskite):

@@ -11,7 +11,7 @@ from ase.build import bulk, graphene, mx2
 from deeprelax_ase import Relaxer
 from deeprelax_ase.network.checkpoint import load_weights
 from deeprelax_ase.network.graph import build_graph
-from deeprelax_ase.network.weights_registry import available_weights
+from deeprelax_ase.network.weights_registry import available_weights, specialist_knows
 from deeprelax_ase.structures.crystal import Crystal
 
 # Trace of the strain, sum of the relaxed distances (Å), x of the first displacement (Å).
@@ -118,3 +118,11 @@ def test_relaxed_sheets_stay_with_pbe(name, constant):
     error = abs(after / constant - 1) * result.bonds.lengths.mean()
     assert abs(after - constant) < 0.03
     assert error < max(0.03, 2 * result.expected_error)
+
+
+def test_which_sheets_the_specialist_knows():
+    assert specialist_knows({22, 6, 8}, "PBE")
+    assert specialist_knows({6}, "optB88-vdW")
+    assert not specialist_knows({6}, "PBE")
+    assert not specialist_knows({42, 16}, "PBE")
+    assert not specialist_knows({22, 6}, "r2SCAN")

@@ -13,7 +13,7 @@ from pymatgen.alchemy.materials import TransformedStructure
 from pymatgen.core import Structure
 from pymatgen.transformations.transformation_abc import AbstractTransformation
 
-from deeprelax_ase.network.weights_registry import weights_sha256
+from deeprelax_ase.network.weights_registry import SPECIALIST, has_specialist, weights_sha256
 from deeprelax_ase.relaxation.options import RelaxOptions
 
 
@@ -30,6 +30,7 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         annotate: Add the site property `expected_error` (Å) and a `deeprelax` entry in the
             structure's properties, with the message that tells what was left as it was.
         sha256: Of the weights; None takes whatever the name stands for.
+        sheets_sha256: Of those that `default` takes for sheets; None takes what is there.
         **options: Further options by the names of `RelaxOptions`.
 
     Raises:
@@ -44,12 +45,14 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         *,
         annotate: bool = False,
         sha256: str | None = None,
+        sheets_sha256: str | None = None,
         **options: Any,
     ) -> None:
         given = {"model": str(model), "functional": functional, "device": device}
         self.options = RelaxOptions().changed(**given, **options)
         self.annotate = annotate
         self.sha256 = sha256
+        self.sheets_sha256 = sheets_sha256
 
     @property
     def model(self) -> str:
@@ -75,7 +78,8 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
 
         relaxer = shared_relaxer(self.options)
         result = relaxer.relax(structure)
-        self._check_weights(result.weights, self.sha256)
+        is_specialist = result.weights.sha256 != relaxer.weights.sha256
+        self._check_weights(result.weights, self.sheets_sha256 if is_specialist else self.sha256)
         if not result.is_sound:
             warnings.warn(f"{result.formula}: {result.message}", stacklevel=2)
             return structure.copy()
@@ -98,7 +102,7 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
             msg = (
                 f"the weights {weights.name!r} have the SHA-256 {weights.sha256[:12]}..., and this "
                 f"transformation was made with {expected[:12]}...: install the version of "
-                "deeprelax-ase it was made with, or pass sha256=None"
+                "deeprelax-ase it was made with, or pass sha256=None and sheets_sha256=None"
             )
             raise ValueError(msg)
 
@@ -110,14 +114,20 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         """The arguments under their own names, with the hashes of the weights."""
         module, name = type(self).__module__, type(self).__name__
         head = {"@module": module, "@class": name, "@version": version("deeprelax-ase")}
-        return head | asdict(self.options) | {"annotate": self.annotate, "sha256": self._hash()}
+        return head | asdict(self.options) | {"annotate": self.annotate} | self._hashes()
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled, with the hashes of the weights."""
-        return vars(self) | {"sha256": self._hash()}
+        return vars(self) | self._hashes()
 
-    def _hash(self) -> str:
-        return self.sha256 or weights_sha256(self.options.model)
+    def _hashes(self) -> dict[str, str | None]:
+        sheets = self.sheets_sha256
+        if sheets is None and has_specialist(self.options.model):
+            sheets = weights_sha256(SPECIALIST)
+        return {
+            "sha256": self.sha256 or weights_sha256(self.options.model),
+            "sheets_sha256": sheets,
+        }
 
     def __repr__(self) -> str:
         return f"DeepRelaxTransformation(model={self.model!r}, functional={self.functional!r})"

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,12 @@ from ase.data import chemical_symbols
 
 from deeprelax_ase.network.checkpoint import Weights, load_weights
 from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.weights_registry import (
+    SPECIALIST,
+    has_specialist,
+    replicate_paths,
+    specialist_knows,
+)
 from deeprelax_ase.relaxation.build_result import build_result
 from deeprelax_ase.relaxation.inference import Predictor, load_replicates
 from deeprelax_ase.relaxation.options import RelaxOptions, options_from
@@ -41,7 +47,7 @@ class Relaxer:
 
     Args:
         model: Name of shipped weights, a path to a weights file, loaded `Weights`, or those of
-            replicates.
+            replicates. `default` takes `sheets` for sheets like those that they know.
         functional: Exchange-correlation functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         options: A `RelaxOptions` to start from.
@@ -66,8 +72,9 @@ class Relaxer:
         self.options = options_from(options, changes)
         self.device = _device(self.options.device)
         _keep_freed_memory()
-        self._predictor = self._load(self.options.model, self.options.ensemble)
-        self.weights = self._predictor.weights
+        self._has_specialist = has_specialist(self.options.model)
+        self._general = self._load(self.options.model, self.options.ensemble)
+        self.weights = self._general.weights
 
     @property
     def functional(self) -> str:
@@ -76,8 +83,8 @@ class Relaxer:
 
     @property
     def config(self) -> NetworkConfig:
-        """Configuration of the network."""
-        return self._predictor.config
+        """Configuration of the network for bulk crystals."""
+        return self._general.config
 
     def _load(self, model: str | Path | Weights | Sequence[Weights], ensemble: bool) -> Predictor:
         if isinstance(model, Weights):
@@ -96,6 +103,25 @@ class Relaxer:
             )
             raise ValueError(msg)
         return Predictor(replicates, self.device, self.options.method)
+
+    @cached_property
+    def _specialist(self) -> Predictor:
+        """The networks for sheets, loaded when the first one comes."""
+        return self._load(
+            SPECIALIST, self.options.ensemble and len(replicate_paths(SPECIALIST)) > 1
+        )
+
+    def _predictor(self, entry: StructureInput) -> Predictor:
+        """The networks for an input: a specialist for free sheets like those that it knows.
+
+        It was never told of anything that is held.
+        """
+        is_free = entry.crystal.fixed is None and not entry.crystal.held_share()
+        if not self._has_specialist or not entry.is_sheet or not is_free:
+            return self._general
+        functional = entry.functional or self.options.functional
+        is_known = specialist_knows(set(entry.crystal.numbers.tolist()), functional)
+        return self._specialist if is_known else self._general
 
     def relax(
         self, structure: S, *, relax_cell: bool | None = None, held: Held | None = None
@@ -162,7 +188,7 @@ class Relaxer:
 
     def _read(self, structure: Any, held: Held) -> StructureInput:
         read = read_structure(structure, self.options.vacuum, self.config.reach, held)
-        predictor = self._predictor
+        predictor = self._predictor(read)
         unseen = set(read.crystal.numbers.tolist()) - predictor.seen if predictor.seen else set()
         if unseen and not self.options.allow_unseen:
             names = ", ".join(chemical_symbols[z] for z in sorted(unseen))
@@ -175,22 +201,26 @@ class Relaxer:
         return replace(read, notes=read.notes + predictor.notes(functional))
 
     def _relax_batch(self, inputs: Sequence[StructureInput]) -> list[RelaxResult[Any]]:
-        started = time.perf_counter()
-        relaxations = run_passes(
-            inputs,
-            [entry.functional or self.options.functional for entry in inputs],
-            self._predictor,
-            self.options.passes,
-            keep_symmetry=self.options.keep_symmetry,
-        )
-        each = time.perf_counter() - started
-        each /= sum(len(entry.crystal) for entry in inputs)
-        return [
-            build_result(
-                entry, relaxation, self._predictor, self.options, each * len(entry.crystal)
+        predictors = [self._predictor(entry) for entry in inputs]
+        results: dict[int, RelaxResult[Any]] = {}
+        for predictor in dict.fromkeys(predictors):
+            places = [k for k, one in enumerate(predictors) if one is predictor]
+            started = time.perf_counter()
+            relaxations = run_passes(
+                [inputs[k] for k in places],
+                [inputs[k].functional or self.options.functional for k in places],
+                predictor,
+                self.options.passes,
+                keep_symmetry=self.options.keep_symmetry,
             )
-            for entry, relaxation in zip(inputs, relaxations, strict=True)
-        ]
+            each = time.perf_counter() - started
+            each /= sum(len(inputs[k].crystal) for k in places)
+            for place, relaxation in zip(places, relaxations, strict=True):
+                seconds = each * len(inputs[place].crystal)
+                results[place] = build_result(
+                    inputs[place], relaxation, predictor, self.options, seconds
+                )
+        return [results[place] for place in range(len(inputs))]
 
     def _failed(self, structure: Any, error: Exception) -> RelaxResult[Any]:
         is_ours = isinstance(error, ValueError)

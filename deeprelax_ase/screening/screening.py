@@ -7,7 +7,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from deeprelax_ase.network.weights_registry import replicate_paths, weights_sha256
+from deeprelax_ase.network.weights_registry import (
+    SPECIALIST,
+    has_specialist,
+    replicate_paths,
+    weights_sha256,
+)
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.screening.chunk import CHUNK_SIZE, Chunk, chunks, identity
 from deeprelax_ase.screening.inputs import ScreenInput
@@ -157,6 +162,10 @@ class Screening:
 
 
 def _hashes(options: RelaxOptions) -> dict[str, Any]:
-    """Of all weights that are used."""
-    paths = replicate_paths(options.model)[: None if options.ensemble else 1]
-    return {path.stem: weights_sha256(path) for path in paths}
+    """Of all weights that may be used."""
+    names = [options.model, *([SPECIALIST] if has_specialist(options.model) else [])]
+    return {
+        Path(path).stem: weights_sha256(path)
+        for name in names
+        for path in replicate_paths(name)[: None if options.ensemble else 1]
+    }

@@ -14,9 +14,10 @@ from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.pymatgen_adapter import read_sites
 from deeprelax_ase.structures.structure_input import StructureInput
-from deeprelax_ase.structures.vacuum import check_vacuum, find_vacuum, given_axes
+from deeprelax_ase.structures.vacuum import SHEET_GAP, check_vacuum, find_vacuum, given_axes
 from deeprelax_ase.structures.validation import StructureError, check_distances, check_input
 
+_AXES_OF_A_SHEET = 2
 _NOTHING = Held()
 
 
@@ -95,6 +96,8 @@ def read_structure(
             "pbc to True for a crystal"
         )
         notes.append(Note("molecule_in_cell", text))
+    alone = ~pbc | (axes.gaps > SHEET_GAP)
+    is_sheet = bool(periodic.sum() == _AXES_OF_A_SHEET and alone[~periodic].all())
     if not periodic.any() and len(numbers) == 1:
         notes.append(Note("single_atom", "a single atom: nothing to relax"))
     shifted = positions + axes.shifts @ cell
@@ -109,6 +112,7 @@ def read_structure(
         axes.rotations,
         free,
         tuple(notes),
+        is_sheet,
         functional,
     )
 

@@ -44,6 +44,8 @@ class StructureInput:
         rotations: What its rotations make of the cell vectors of the source, if it has vacuum.
         free: Which fractional coordinates of each atom may change.
         notes: What the user should know.
+        is_sheet: Whether it is one sheet by itself: periodic along two axes, and not periodic
+            along the third, or with so much vacuum there that no layered crystal has it.
         functional: To relax to; None leaves that to the relaxer.
     """
 
@@ -55,6 +57,7 @@ class StructureInput:
     rotations: Float[np.ndarray, "rotations 3 3"]
     free: Bool[np.ndarray, "atoms 3"]
     notes: tuple[Note, ...]
+    is_sheet: bool
     functional: str | None = None
 
     @property

@@ -16,7 +16,7 @@ from deeprelax_ase.structures.symmetry import find_space_group
 
 VACUUM_GAP = 8.0
 """A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
-_TILTED_GAP = 14.0
+SHEET_GAP = 14.0
 """A gap wider than this (Å) is that of a sheet by itself: layered crystals have narrower ones.
 Along other directions than the axes it is vacuum."""
 VACUUMS = ("auto", "none")
@@ -174,7 +174,7 @@ def _planes_beside_vacuum(
     planes, spacings = indices[order], spacings[order]
     heights = np.sort((positions @ inverse @ planes.T) % 1.0, axis=0)
     gaps = np.diff(heights, axis=0, append=heights[:1] + 1.0).max(axis=0)
-    return planes[gaps * spacings > np.where(_are_axes(planes), VACUUM_GAP, _TILTED_GAP)]
+    return planes[gaps * spacings > np.where(_are_axes(planes), VACUUM_GAP, SHEET_GAP)]
 
 
 def _are_axes(planes: Int[np.ndarray, "planes 3"]) -> Bool[np.ndarray, " planes"]:
