@@ -42,7 +42,6 @@ def main() -> None:
         "test3_improvement": improvement_table(_result("test-3-passes")),
         "taught_improvement": improvement_table(_result("taught")),
         "test_trust": trust_table(_result("test")),
-        "val_improvement": improvement_table(_result("val")),
     }
     tried = {
         "ablation": ablation_table(_result("ablation")),
