@@ -1,3 +1,4 @@
+import gzip
 import json
 from contextlib import nullcontext
 
@@ -429,10 +430,23 @@ def test_parts_of_nothing(tmp_path):
     assert (row["rank"], row["trusted"], row["group"]) == (None, None, None)
 
 
-def test_another_incar_is_another_input(tmp_path):
+@pytest.mark.parametrize(
+    ("poscar", "incar"),
+    [
+        ("POSCAR", "INCAR"),
+        ("POSCAR", "INCAR.gz"),
+        ("POSCAR.relax1", "INCAR.relax1"),
+        ("POSCAR.relax1.gz", "INCAR.relax1.gz"),
+        ("CONTCAR.relax2", "INCAR"),
+        ("POSCAR", "../INCAR"),
+    ],
+)
+def test_another_incar_is_another_input(tmp_path, poscar, incar):
     """What an INCAR holds decides on the result: work of another one is not gone on with."""
-    (tmp_path / "POSCAR").write_text("a structure")
-    (tmp_path / "INCAR").write_text("NSW = 9\n")
-    before = ScreenInput([str(tmp_path / "POSCAR")]).survey().digest
-    (tmp_path / "INCAR").write_text("NSW = 9\nIBRION = 2\n")
-    assert ScreenInput([str(tmp_path / "POSCAR")]).survey().digest != before
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / poscar).write_bytes(gzip.compress(b"a") if poscar.endswith(".gz") else b"a structure")
+    (folder / incar).write_bytes(gzip.compress(b"NSW = 9\n"))
+    before = ScreenInput([str(folder / poscar)]).survey().digest
+    (folder / incar).write_bytes(gzip.compress(b"NSW = 9\nIBRION = 2\n"))
+    assert ScreenInput([str(folder / poscar)]).survey().digest != before

@@ -168,9 +168,13 @@ def _facts(path: Path) -> tuple[int, ...]:
 
 def _calculation_files(path: Path) -> tuple[Path, ...]:
     """Files that may say how the structure of another is relaxed."""
-    if poscar_ending(path.name) is not None:
+    plain = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name
+    ending = poscar_ending(plain)
+    if ending is not None:
         folder = path.absolute().parent
-        return folder / "INCAR", folder.parent / "INCAR"
+        names = dict.fromkeys((f"INCAR{ending}", "INCAR"))
+        beside = [folder / f"{name}{packed}" for name in names for packed in ("", *COMPRESSED)]
+        return *beside, *(folder.parent / f"INCAR{packed}" for packed in ("", *COMPRESSED))
     return (path.with_suffix(".param"),) if path.suffix == ".cell" else ()
 
 
