@@ -91,13 +91,14 @@ def leave_out(kinds: Mapping[str, Kind]) -> dict[str, dict[str, float]]:
     everything = _fit(list(kinds.values()))
     for name, kind in kinds.items():
         others = _fit([other for key, other in kinds.items() if key != name])
+        expected = kind.expected(others)
         actual = kind.errors.mean()
         found[name] = {
             "crystals": len(kind.errors),
             "error": float(actual),
             "ratio": float(kind.expected(everything).mean() / actual),
-            "ratio_left_out": float(kind.expected(others).mean() / actual),
-            "spearman_left_out": float(spearmanr(kind.expected(others), kind.errors).statistic),
+            "ratio_left_out": float(expected.mean() / actual),
+            "spearman_left_out": float(spearmanr(expected, kind.errors).statistic),
             "harmed": kind.harmed,
             "harmed_always": kind.harmed_always,
         }

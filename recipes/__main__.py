@@ -126,8 +126,7 @@ def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
     """
     torch.set_num_threads(1)
     pairs = _gather(data, work)
-    for name, entry in recipe.distill.items():
-        _distill(pairs / f"{name}.parquet", pairs, entry)
+    _distill(recipe.distill, pairs)
     name = str(recipe.train.get("name", "weights"))
     out = work / f"{name}.safetensors"
     if not out.exists():
@@ -164,10 +163,9 @@ def _mean(work: Path, ends: Mapping[int, Path], numbers: Sequence[int]) -> Path:
 
 def _train(entries: dict[str, Any], pairs: Path, folder: Path, where: dict[str, Any]) -> Path:
     """Train a stage, or go on with it; its last weights."""
-    if "start_from" in entries:  # a file, one in the folder of recipes, or a name
-        given = str(entries["start_from"])
-        start = next((path for path in (Path(given), _HERE / given) if path.is_file()), None)
-        entries = entries | {"start_from": str((start or weights_path(given)).absolute())}
+    if "start_from" in entries:
+        start = _weights_file(str(entries["start_from"]))
+        entries = entries | {"start_from": str(start.absolute())}
     written = folder.with_suffix(".yaml")
     replace_text(written, yaml.safe_dump(entries, sort_keys=False))
     config = read_config(written, pairs, **where)
@@ -199,17 +197,25 @@ def _gather(data: Path, work: Path) -> Path:
     return pairs
 
 
-def _distill(out: Path, pairs: Path, entry: Distilled) -> None:
-    if out.exists():
+def _distill(entries: Mapping[str, Distilled], pairs: Path) -> None:
+    """Make those files that are not there yet."""
+    files = {pairs / f"{name}.parquet": entry for name, entry in entries.items()}
+    missing = {out: entry for out, entry in files.items() if not out.exists()}
+    if not missing:
         return
-    rng = np.random.default_rng(entry.seed)
-    file = PairFile(pairs / f"{entry.inputs}.parquet", "train")
     held_back = compositions_held_back(sorted(pairs.glob("*.parquet")))
-    inputs = list(swaps_of(file, entry.swaps, 0.5, held_back, rng))
-    paths = [_HERE / name for name in entry.teachers]
-    teachers = zip(paths, entry.teachers, strict=True)
-    networks = [load_weights(path if path.is_file() else name).network for path, name in teachers]
-    print(write_pairs(out, label(inputs, networks)), "pairs in", out, flush=True)
+    for out, entry in missing.items():
+        rng = np.random.default_rng(entry.seed)
+        file = PairFile(pairs / f"{entry.inputs}.parquet", "train")
+        inputs = list(swaps_of(file, entry.swaps, 0.5, held_back, rng))
+        networks = [load_weights(_weights_file(name)).network for name in entry.teachers]
+        print(write_pairs(out, label(inputs, networks)), "pairs in", out, flush=True)
+
+
+def _weights_file(name: str) -> Path:
+    """File of weights by a path from the folder of recipes, or as `weights_path` finds it."""
+    own = _HERE / name
+    return own if own.is_file() else weights_path(name)
 
 
 def _write_hashes(work: Path, inputs: Sequence[Path], out: Path) -> None:

@@ -15,6 +15,7 @@ from scipy.linalg import polar
 from scipy.optimize import linear_sum_assignment
 
 from deeprelax_ase.datasets.augment import Pair
+from deeprelax_ase.datasets.validate_rows import HELD
 from deeprelax_ase.structures.crystal import Crystal, complete_cell
 from deeprelax_ase.structures.validation import check_distances, check_input
 
@@ -31,7 +32,6 @@ _ROUNDS = 20
 _CLEARLY_SMALLER = 0.7
 _SETTLED = 1e-12
 _SAME_CELL = 1e-6
-_STILL = 0.01
 
 
 def make_pair(unrelaxed: Crystal, relaxed: Crystal, functional: str = "unknown") -> Pair:
@@ -76,7 +76,7 @@ def _anchored(
     """Displacements where what is fixed stands still."""
     displacements = displacements - displacements[fixed].mean(axis=0)
     moved = np.linalg.norm(displacements, axis=1) * fixed
-    if moved.max() > _STILL:
+    if moved.max() > HELD:
         msg = f"atom {moved.argmax()} is fixed, and moves by {moved.max():.2f} Å"
         raise ValueError(msg)
     return np.where(fixed[:, None], 0.0, displacements)

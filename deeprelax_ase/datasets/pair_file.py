@@ -66,8 +66,8 @@ class Targets:
 
     def to(self, dtype: torch.dtype, device: str | torch.device | None = None) -> "Targets":
         """The targets with another floating-point type, and perhaps on another device."""
-        moved = {f.name: getattr(self, f.name).to(device=device, dtype=dtype) for f in fields(self)}
-        return Targets(**moved)
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Targets(**{k: t.to(device, dtype, non_blocking=True) for k, t in tensors.items()})
 
 
 class EmptySplitError(ValueError):

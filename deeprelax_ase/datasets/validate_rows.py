@@ -13,7 +13,7 @@ LARGEST_MEAN_DISPLACEMENT = 3.0
 `cleanup` takes for a relaxation, for those who measure moves in another frame."""
 _LEAST_VOLUME = 1e-3
 _TOO_NEAR = f"has two atoms less than {LEAST_DISTANCE} Å apart"
-_HELD = 1e-2
+HELD = 1e-2
 """Å and strain by which something held differs at most."""
 _SIZES = {"cell": 9, "relaxed_cell": 9, "positions": None, "relaxed_positions": None, "pbc": 3}
 """Values in a row; None: three an atom."""
@@ -97,14 +97,12 @@ def _geometry_faults(
     if "cell_free" in columns:
         is_held = ~_all(columns["cell_free"], np.asarray)
         strain = np.abs(deformations - np.eye(3)).max(axis=(1, 2))
-        yield is_held & (strain > _HELD), "relaxed_cell differs from cell, and cell_free is false"
+        yield is_held & (strain > HELD), "relaxed_cell differs from cell, and cell_free is false"
     moves = (relaxed[:, None, :] @ back)[:, 0] - positions
+    starts = np.cumsum(counts) - counts
     if "fixed" in columns:
-        fixed = _of_atoms(columns["fixed"], counts)
-        sizes = np.linalg.norm(moves, axis=1) * fixed
-        moved = np.maximum.reduceat(sizes, np.cumsum(counts) - counts) > _HELD
-        yield moved, "an atom moves that is fixed"
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        sizes = np.linalg.norm(moves, axis=1) * _of_atoms(columns["fixed"], counts)
+        yield np.maximum.reduceat(sizes, starts) > HELD, "an atom moves that is fixed"
     means = np.add.reduceat(moves, starts) / counts[:, None]
     lengths = np.linalg.norm(moves - np.repeat(means, counts, axis=0), axis=1)
     if "pbc" in columns:

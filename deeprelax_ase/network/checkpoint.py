@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_bytes
 from torch import Tensor
@@ -133,7 +132,7 @@ def load_weights(name: str | Path) -> Weights:
         # Weights that were never told what is held.
         tensors.setdefault("held.weight", network.held.weight)
         network.load_state_dict(tensors)
-    except (ValidationError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         msg = f"{str(path)!r} is of another architecture than this version reads: {reason}"
         raise ValueError(msg) from error

@@ -14,25 +14,16 @@ Conventions, stated here once:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
 import spglib
 import torch
-from jaxtyping import Bool, Float, Int
-from scipy.sparse.csgraph import connected_components
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.neighbors import PairList, enough_neighbors
 from deeprelax_ase.structures.crystal import Crystal
-
-SHELL_GAP = 0.01
-"""Neighbours closer than this (Å) in distance belong to one shell."""
-_COPIES = np.array([[k >> 2, k >> 1 & 1, k & 1] for k in range(8)])
-_PLACES = np.array([4, 2, 1])
-_FEW = 320
-"""Nodes of which a dense matrix is faster than a sparse one."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +133,10 @@ def build_graph(
     shift = np.repeat(starts, pairs_per_crystal)
     first, second = first + shift, second + shift
     pbc = np.stack([crystal.pbc for crystal in crystals])
-    pairs = _Pairs(first, second, offsets, lengths, of_pair, lengths < config.reach)
-    neighbors, keep = _enough_neighbors(pairs, num_atoms, pbc, config.max_neighbors)
+    pairs = PairList(first, second, offsets, lengths, of_pair)
+    if further:
+        pairs = pairs.of(lengths < config.reach)
+    neighbors, keep = enough_neighbors(pairs, num_atoms, pbc, config.max_neighbors)
     if further:
         keep = np.arange(len(lengths))
 
@@ -179,118 +172,6 @@ def build_graph(
         edge_lengths=torch.from_numpy(lengths[keep]),
         encoded_offsets=torch.from_numpy(encoded[keep]),
     )
-
-
-class _Pairs(NamedTuple):
-    """Pairs of several crystals, atoms counted through."""
-
-    first: Int[np.ndarray, " pairs"]
-    second: Int[np.ndarray, " pairs"]
-    offsets: Int[np.ndarray, "pairs 3"]
-    lengths: Float[np.ndarray, " pairs"]
-    crystals: Int[np.ndarray, " pairs"]
-    is_near: Bool[np.ndarray, " pairs"]  # within the cutoff
-
-    def of(self, chosen: np.ndarray) -> "_Pairs":
-        return _Pairs(*(part[chosen] for part in self))
-
-
-def _enough_neighbors(
-    pairs: _Pairs,
-    num_atoms: Int[np.ndarray, " crystals"],
-    pbc: Bool[np.ndarray, "crystals 3"],
-    max_neighbors: int,
-) -> tuple[Int[np.ndarray, " crystals"], Int[np.ndarray, " kept"]]:
-    """How many neighbours the atoms of each crystal ask for, and the pairs that come of it."""
-    neighbors = np.full(len(num_atoms), max_neighbors)
-    near = np.flatnonzero(pairs.is_near)
-    inside = pairs.of(near)
-    chosen = _nearest_shells(inside.first, inside.second, inside.lengths, max_neighbors)
-    is_loose = ~_hold_together(inside.of(chosen), num_atoms, pbc)
-    if not is_loose.any():
-        return neighbors, near[chosen]
-    kept = np.zeros(len(near), dtype=bool)
-    kept[chosen] = True
-    while is_loose.any():
-        own = np.flatnonzero(is_loose[inside.crystals])
-        more = inside.of(own)
-        neighbors[is_loose] *= 2
-        count = int(neighbors[is_loose].max())
-        kept[own] = False
-        kept[own[_nearest_shells(more.first, more.second, more.lengths, count)]] = True
-        most = np.bincount(more.crystals, minlength=len(num_atoms))
-        has_all = np.bincount(inside.crystals[kept], minlength=len(num_atoms)) >= most
-        is_loose &= ~has_all & ~_hold_together(inside.of(kept), num_atoms, pbc)
-    return neighbors, near[kept]
-
-
-def _hold_together(
-    pairs: _Pairs, num_atoms: Int[np.ndarray, " crystals"], pbc: Bool[np.ndarray, "crystals 3"]
-) -> Bool[np.ndarray, " crystals"]:
-    """Whether pairs join all atoms of a crystal, and these to their images along every period.
-
-    Of two cells along each period, all atoms have to be joined. Networks that go through each
-    other may be taken for loose ones, which does no harm.
-    """
-    exists = (pbc[:, None, :] >= _COPIES).all(axis=2)
-    ends = (_COPIES + pairs.offsets[:, None, :] % 2) % 2  # the copy that a pair leads to
-    sources = 8 * pairs.first[:, None] + np.arange(8)
-    targets = 8 * pairs.second[:, None] + ends @ _PLACES
-    find = _joined_to_the_first if 8 * num_atoms.sum() <= _FEW and len(pbc) == 1 else _components
-    labels = find(sources.ravel(), targets.ravel(), 8 * int(num_atoms.sum()))
-    # All copies have the label of the first one of their crystal, along what repeats.
-    starts = np.cumsum(num_atoms) - num_atoms
-    is_same = labels.reshape(-1, 8) == np.repeat(labels[8 * starts], num_atoms)[:, None]
-    is_fine = is_same | ~np.repeat(exists, num_atoms, axis=0)
-    together: np.ndarray = np.logical_and.reduceat(is_fine.all(axis=1), starts)
-    return together
-
-
-def _components(
-    sources: Int[np.ndarray, " edges"], targets: Int[np.ndarray, " edges"], count: int
-) -> Int[np.ndarray, " nodes"]:
-    """A label for each node, the same for all that are joined."""
-    ones = np.ones(len(sources), dtype=np.int8)
-    joined = scipy.sparse.coo_array((ones, (sources, targets)), shape=(count, count))
-    labels: np.ndarray = connected_components(joined, directed=False)[1]
-    return labels
-
-
-def _joined_to_the_first(
-    sources: Int[np.ndarray, " edges"], targets: Int[np.ndarray, " edges"], count: int
-) -> Int[np.ndarray, " nodes"]:
-    """1 for nodes that are joined to the first one, by matrices that are faster while small."""
-    joined = np.eye(count, dtype=np.float32)
-    joined[sources, targets] = joined[targets, sources] = 1.0
-    reached = joined[0]
-    while True:
-        further = np.minimum(reached @ joined, 1.0)
-        if (further == reached).all():
-            return reached.astype(np.int64)
-        reached = further
-
-
-def _nearest_shells(
-    first: Int[np.ndarray, " pairs"],
-    second: Int[np.ndarray, " pairs"],
-    lengths: Float[np.ndarray, " pairs"],
-    max_neighbors: int,
-) -> Int[np.ndarray, " kept"]:
-    """Pairs among the nearest whole shells of either end."""
-    centers = np.concatenate([first, second])
-    distances = np.concatenate([lengths, lengths])
-    order = np.lexsort((distances, centers))
-    centers, distances = centers[order], distances[order]
-    is_first = np.diff(centers, prepend=-1) != 0
-    position = np.arange(len(centers))
-    start = np.maximum.accumulate(np.where(is_first, position, 0))
-    rank = position - start
-    # A shell ends where the next neighbour is further by a gap; after the cap, the first end cuts.
-    ends_shell = (rank >= max_neighbors) & (np.diff(distances, prepend=0.0) > SHELL_GAP)
-    ended = np.cumsum(ends_shell)
-    kept = np.zeros(len(lengths), dtype=bool)
-    kept[order[ended == ended[start]] % len(lengths)] = True
-    return kept.nonzero()[0]
 
 
 def canonical_offsets(

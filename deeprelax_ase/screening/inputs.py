@@ -14,11 +14,15 @@ from functools import partial
 from pathlib import Path
 
 from deeprelax_ase.structures.containers import items_of_xyz
+from deeprelax_ase.structures.file_text import inner_name
 from deeprelax_ase.structures.files import COMPRESSED, items_of_table, split_suffix
 from deeprelax_ase.structures.poscar_text import poscar_ending
 from deeprelax_ase.structures.records import Item, Named, cannot_be_read, one_line
 from deeprelax_ase.structures.surroundings import ReadOptions, read_for_relaxation
 from deeprelax_ase.structures.tables import count_rows, items_of_database
+from deeprelax_ase.structures.vasp_calculation import incars_beside
+
+_PACKED = ("", *COMPRESSED)
 
 _TABLES = (".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".zip")
 _READERS = {
@@ -168,13 +172,11 @@ def _facts(path: Path) -> tuple[int, ...]:
 
 def _calculation_files(path: Path) -> tuple[Path, ...]:
     """Files that may say how the structure of another is relaxed."""
-    plain = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name
-    ending = poscar_ending(plain)
+    ending = poscar_ending(inner_name(path))
     if ending is not None:
         folder = path.absolute().parent
-        names = dict.fromkeys((f"INCAR{ending}", "INCAR"))
-        beside = [folder / f"{name}{packed}" for name in names for packed in ("", *COMPRESSED)]
-        return *beside, *(folder.parent / f"INCAR{packed}" for packed in ("", *COMPRESSED))
+        incars = [*incars_beside(folder, ending), folder.parent / "INCAR"]
+        return tuple(incar.with_name(f"{incar.name}{c}") for incar in incars for c in _PACKED)
     return (path.with_suffix(".param"),) if path.suffix == ".cell" else ()
 
 

@@ -127,11 +127,16 @@ def _number(entries: Mapping[str, str], name: str, default: float) -> float:
 
 
 def _functional(system: Mapping[str, str], text: str) -> str | None:
-    """Functional that `input_dft` names, or else the files of the pseudopotentials."""
+    """Functional with its correction for dispersion; None where nothing says."""
     dispersion = system.get("vdw_corr", "none").lower()
-    if dispersion not in ("", "none"):
-        plain = _functional({k: v for k, v in system.items() if k != "vdw_corr"}, text)
-        return "PBE-D3" if plain == "PBE" and dispersion in _D3 else "unknown"
+    plain = _plain_functional(system, text)
+    if dispersion in ("", "none"):
+        return plain
+    return "PBE-D3" if plain == "PBE" and dispersion in _D3 else "unknown"
+
+
+def _plain_functional(system: Mapping[str, str], text: str) -> str | None:
+    """Functional that `input_dft` names, or else the files of the pseudopotentials."""
     if "input_dft" in system:
         return _DFT.get(system["input_dft"].lower(), "unknown")
     species = read_card(text, "ATOMIC_SPECIES")[1] if has_card(text, "ATOMIC_SPECIES") else []

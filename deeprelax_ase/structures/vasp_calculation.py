@@ -70,11 +70,16 @@ def read_vasp_calculation(folder: Path, ending: str = "") -> Calculation:
         return refused(
             f"{folder} is an image of a path: IMAGES = {images} in the INCAR of the folder above"
         )
-    for name in dict.fromkeys((f"INCAR{ending}", "INCAR")):
-        text = text_of(folder / name)
+    for incar in incars_beside(folder, ending):
+        text = text_of(incar)
         if text is not None:
-            return _read_tags(folder / name, read_tags(text, folder / name))
+            return _read_tags(incar, read_tags(text, incar))
     return Calculation()
+
+
+def incars_beside(folder: Path, ending: str) -> list[Path]:
+    """Where the INCAR of a structure may lie in its folder, compressed or not; the first counts."""
+    return [folder / name for name in dict.fromkeys((f"INCAR{ending}", "INCAR"))]
 
 
 def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
@@ -132,15 +137,20 @@ def _refusal_of_cell(incar: Path, tags: Mapping[str, str]) -> str:
 def functional_of(tags: Mapping[str, Any]) -> str:
     """Functional that tags of an INCAR name, where POTCAR is of PBE: `unknown` for all others."""
     dispersion = str(tags.get("IVDW") or "0").strip()
-    if tags.get("LHFCALC") or dispersion not in ("0", *_D3):
+    plain = _plain_functional(tags)
+    if dispersion == "0":
+        return plain
+    return "PBE-D3" if plain == "PBE" and dispersion in _D3 else "unknown"
+
+
+def _plain_functional(tags: Mapping[str, Any]) -> str:
+    """The functional without its correction for dispersion."""
+    if tags.get("LHFCALC"):
         return "unknown"
     meta = str(tags.get("METAGGA", "")).strip().upper()
     if meta not in ("", "NONE", "--"):
-        return "r2SCAN" if meta == "R2SCAN" and dispersion == "0" else "unknown"
-    known = _FUNCTIONALS.get(str(tags.get("GGA", "")).strip().upper(), "unknown")
-    if dispersion == "0":
-        return known
-    return "PBE-D3" if known == "PBE" else "unknown"
+        return "r2SCAN" if meta == "R2SCAN" else "unknown"
+    return _FUNCTIONALS.get(str(tags.get("GGA", "")).strip().upper(), "unknown")
 
 
 def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:

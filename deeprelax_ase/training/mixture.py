@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from deeprelax_ase.datasets.augment import Pair, disturb
 from deeprelax_ase.datasets.config import SourceConfig
@@ -44,17 +43,17 @@ class Batch:
     wide: tuple[CrystalGraph, Targets] | None = None
 
     def to(self, device: str) -> "Batch":
-        """The batch on a device; to the memory of one without waiting for it."""
-        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch in single precision on a device, whose memory is not waited for."""
+        return self._changed(lambda part: part.to(torch.float32, device))
 
     def pin_memory(self) -> "Batch":
         """The batch in memory that a device can read by itself; torch asks for it by this name."""
-        return self._changed(lambda tensor: tensor.pin_memory())
+        return self._changed(_pinned)
 
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        wide = self.wide and tuple(_changed(part, change) for part in self.wide)
-        graph, targets = _changed(self.graph, change), _changed(self.targets, change)
-        return replace(self, graph=graph, targets=targets, wide=wide)
+    def _changed(self, change: Callable[[Any], Any]) -> "Batch":
+        """The batch with its graphs and targets changed."""
+        wide = self.wide and (change(self.wide[0]), change(self.wide[1]))
+        return replace(self, graph=change(self.graph), targets=change(self.targets), wide=wide)
 
     @property
     def share(self) -> float:
@@ -117,20 +116,10 @@ class Mixture(torch.utils.data.Dataset[Batch]):
         rng = np.random.default_rng((config.seed, self.epoch, number, _OWN))
         passes = int(rng.integers(1, config.own_passes + 1))
         passes = passes if rng.random() < config.own_outputs else 0
-        wide = None
-        if passes:
-            wide = collate(pairs, config.network, FURTHER)
-            graph, targets = nearest(*wide, config.network)
-            wide = _single(*wide)
-        else:
-            graph, targets = collate(pairs, config.network)
-        return Batch(
-            *_single(graph, targets),
-            num_crystals=len(references),
-            is_filler=not own,
-            own_passes=passes,
-            wide=wide,
-        )
+        wide = collate(pairs, config.network, FURTHER) if passes else None
+        graph, targets = nearest(*wide, config.network) if wide else collate(pairs, config.network)
+        batch = Batch(graph, targets, len(references), not own, passes, wide)
+        return batch.to("cpu")
 
     def _pair(self, number: int, place: int) -> Pair:
         """One pair of a batch, disturbed the same way on whatever process it is."""
@@ -160,15 +149,10 @@ class Mixture(torch.utils.data.Dataset[Batch]):
         return int(self.files[reference[0]].num_atoms[reference[1]])
 
 
-def _single(graph: CrystalGraph, targets: Targets) -> tuple[CrystalGraph, Targets]:
-    return graph.to(torch.float32), targets.to(torch.float32)
-
-
-def _changed(holder: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A graph or targets with its tensors changed, but for those that stay on the processor."""
+def _pinned(holder: Any) -> Any:
+    """A graph or targets in pinned memory."""
     tensors = {field.name: getattr(holder, field.name) for field in fields(holder)}
-    moved = {name: change(tensor) for name, tensor in tensors.items() if name != "sizes"}
-    return replace(holder, **moved)
+    return replace(holder, **{name: tensor.pin_memory() for name, tensor in tensors.items()})
 
 
 def _passes(source: SourceConfig, count: int, rng: np.random.Generator) -> Iterator[int]:

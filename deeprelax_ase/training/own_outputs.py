@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from deeprelax_ase import solver
 from deeprelax_ase.datasets.pair_file import Targets
 from deeprelax_ase.network.config import NetworkConfig
-from deeprelax_ase.network.graph import SHELL_GAP, CrystalGraph
+from deeprelax_ase.network.graph import CrystalGraph
+from deeprelax_ase.network.neighbors import SHELL_GAP
 
 FURTHER = 1.0
 """Å beyond the cutoff in which pairs are searched for."""

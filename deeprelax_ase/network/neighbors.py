@@ -1,0 +1,132 @@
+"""Choose the pairs of a graph: the nearest whole shells, as many as hold a crystal together."""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Bool, Float, Int
+from scipy.sparse.csgraph import connected_components
+
+SHELL_GAP = 0.01
+"""Neighbours closer than this (Å) in distance belong to one shell."""
+_COPIES = np.array([[k >> 2, k >> 1 & 1, k & 1] for k in range(8)])
+_PLACES = np.array([4, 2, 1])
+_FEW = 320
+"""Nodes of which a dense matrix is faster than a sparse one."""
+
+
+class PairList(NamedTuple):
+    """Pairs of several crystals, atoms counted through."""
+
+    first: Int[np.ndarray, " pairs"]
+    second: Int[np.ndarray, " pairs"]
+    offsets: Int[np.ndarray, "pairs 3"]
+    lengths: Float[np.ndarray, " pairs"]
+    crystals: Int[np.ndarray, " pairs"]
+
+    def of(self, chosen: np.ndarray) -> "PairList":
+        """Some of them."""
+        return PairList(*(part[chosen] for part in self))
+
+
+def enough_neighbors(
+    pairs: PairList,
+    num_atoms: Int[np.ndarray, " crystals"],
+    pbc: Bool[np.ndarray, "crystals 3"],
+    max_neighbors: int,
+) -> tuple[Int[np.ndarray, " crystals"], Int[np.ndarray, " kept"]]:
+    """How many neighbours the atoms of each crystal ask for, and the pairs that come of it.
+
+    Args:
+        pairs: All within the cutoff.
+        num_atoms: Of each crystal.
+        pbc: Which axes of each repeat.
+        max_neighbors: Asked for at first; twice as many where that leaves a crystal in parts.
+    """
+    neighbors = np.full(len(num_atoms), max_neighbors)
+    chosen = _nearest_shells(pairs.first, pairs.second, pairs.lengths, max_neighbors)
+    is_loose = ~_hold_together(pairs.of(chosen), num_atoms, pbc)
+    if not is_loose.any():
+        return neighbors, chosen
+    kept = np.zeros(len(pairs.lengths), dtype=bool)
+    kept[chosen] = True
+    while is_loose.any():
+        max_neighbors *= 2
+        neighbors[is_loose] = max_neighbors
+        own = np.flatnonzero(is_loose[pairs.crystals])
+        more = pairs.of(own)
+        kept[own] = False
+        kept[own[_nearest_shells(more.first, more.second, more.lengths, max_neighbors)]] = True
+        most = np.bincount(more.crystals, minlength=len(num_atoms))
+        has_all = np.bincount(pairs.crystals[kept], minlength=len(num_atoms)) >= most
+        is_loose &= ~has_all & ~_hold_together(pairs.of(kept), num_atoms, pbc)
+    return neighbors, np.flatnonzero(kept)
+
+
+def _hold_together(
+    pairs: PairList, num_atoms: Int[np.ndarray, " crystals"], pbc: Bool[np.ndarray, "crystals 3"]
+) -> Bool[np.ndarray, " crystals"]:
+    """Whether pairs join all atoms of a crystal, and these to their images along every period.
+
+    Of two cells along each period, all atoms have to be joined. Networks that go through each
+    other may be taken for loose ones, which does no harm.
+    """
+    exists = (pbc[:, None, :] >= _COPIES).all(axis=2)
+    ends = (_COPIES + pairs.offsets[:, None, :] % 2) % 2  # the copy that a pair leads to
+    sources = 8 * pairs.first[:, None] + np.arange(8)
+    targets = 8 * pairs.second[:, None] + ends @ _PLACES
+    find = _joined_to_the_first if 8 * num_atoms.sum() <= _FEW and len(pbc) == 1 else _components
+    labels = find(sources.ravel(), targets.ravel(), 8 * int(num_atoms.sum()))
+    # All copies have the label of the first one of their crystal, along what repeats.
+    starts = np.cumsum(num_atoms) - num_atoms
+    is_same = labels.reshape(-1, 8) == np.repeat(labels[8 * starts], num_atoms)[:, None]
+    is_fine = is_same | ~np.repeat(exists, num_atoms, axis=0)
+    together: np.ndarray = np.logical_and.reduceat(is_fine.all(axis=1), starts)
+    return together
+
+
+def _components(
+    sources: Int[np.ndarray, " edges"], targets: Int[np.ndarray, " edges"], count: int
+) -> Int[np.ndarray, " nodes"]:
+    """A label for each node, the same for all that are joined."""
+    ones = np.ones(len(sources), dtype=np.int8)
+    joined = scipy.sparse.coo_array((ones, (sources, targets)), shape=(count, count))
+    labels: np.ndarray = connected_components(joined, directed=False)[1]
+    return labels
+
+
+def _joined_to_the_first(
+    sources: Int[np.ndarray, " edges"], targets: Int[np.ndarray, " edges"], count: int
+) -> Int[np.ndarray, " nodes"]:
+    """1 for nodes that are joined to the first one, by matrices that are faster while small."""
+    joined = np.eye(count, dtype=np.float32)
+    joined[sources, targets] = joined[targets, sources] = 1.0
+    reached = joined[0]
+    while True:
+        further = np.minimum(reached @ joined, 1.0)
+        if (further == reached).all():
+            return reached.astype(np.int64)
+        reached = further
+
+
+def _nearest_shells(
+    first: Int[np.ndarray, " pairs"],
+    second: Int[np.ndarray, " pairs"],
+    lengths: Float[np.ndarray, " pairs"],
+    max_neighbors: int,
+) -> Int[np.ndarray, " kept"]:
+    """Pairs among the nearest whole shells of either end."""
+    centers = np.concatenate([first, second])
+    distances = np.concatenate([lengths, lengths])
+    order = np.lexsort((distances, centers))
+    centers, distances = centers[order], distances[order]
+    is_first = np.diff(centers, prepend=-1) != 0
+    position = np.arange(len(centers))
+    start = np.maximum.accumulate(np.where(is_first, position, 0))
+    rank = position - start
+    # A shell ends where the next neighbour is further by a gap; after the cap, the first end cuts.
+    ends_shell = (rank >= max_neighbors) & (np.diff(distances, prepend=0.0) > SHELL_GAP)
+    ended = np.cumsum(ends_shell)
+    kept = np.zeros(len(lengths), dtype=bool)
+    kept[order[ended == ended[start]] % len(lengths)] = True
+    return kept.nonzero()[0]
