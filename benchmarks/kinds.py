@@ -1,10 +1,11 @@
-"""Expected errors on kinds of crystals that calibration never saw: one file left out at a time.
+"""Expected errors and gains on kinds of crystals that calibration never saw.
 
-    python -m benchmarks.kinds DATA/*.parquet --model weights/default.safetensors --out kinds.json
+    python -m benchmarks.kinds DATA/*.parquet --model weights/default.safetensors --out kinds.json \
+        --figures docs
 
-For each file: the mean error of bonds, the expected one over it where the file is among those that
-are fitted on and where it is left out, their rank correlation then, and how many crystals end
-farther from their target than they began, as the weights decide and with every move made.
+One file of pairs is left out at a time, the others are fitted on, and what that fit says of the one
+left out is compared with what came: the mean error of bonds, whether the move was a gain, and how
+many crystals are harmed where the fit decides. Inputs and points nearly at the targets both count.
 """
 
 import argparse
@@ -12,129 +13,210 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from scipy.stats import spearmanr
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata, spearmanr
 
-from deeprelax_ase.evaluation.evaluate import evaluate
-from deeprelax_ase.evaluation.fit_calibration import errors_and_signs
+from deeprelax_ase.evaluation.evaluate import Evaluation, evaluate
+from deeprelax_ase.evaluation.fit_calibration import (
+    errors_and_signs,
+    expected_errors,
+    signs_of_gain,
+)
 from deeprelax_ase.evaluation.tables import markdown_table
 from deeprelax_ase.network.checkpoint import Weights, load_weights
-from deeprelax_ase.relaxation.calibration import Calibration, fit_crystal
+from deeprelax_ase.relaxation.calibration import Calibration, fit_crystal, fit_gain
 
-_HARM = 1e-3
-"""An error that grows by more than this (Å) is harm."""
+_FARTHER, _FARTHER_BY, _VOLUME_BY = 1.2, 0.02, 0.015
+"""Harm: displacements or bonds farther by this factor and Å, or the volume by this share."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What was measured of a file.
+    """What was measured of a file, every move made.
 
     Attributes:
-        errors: Mean error of the bonds of each crystal, Å, with every move made.
-        signs: What tells of it.
-        scales: Of the bonds of each.
-        harmed: Share of crystals that end farther away, in per cent, as the weights decide.
-        harmed_always: The same with every move made.
+        far: From its inputs.
+        near: From points nearly at the targets.
+    """
+
+    far: Evaluation
+    near: Evaluation
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a fit on other kinds says of a kind, and what came; crystals with bonds only.
+
+    Attributes:
+        errors: Mean error of the bonds, Å.
+        expected: What was expected, Å.
+        probability: Of a gain; 0 where nothing moves.
+        gained: Whether it was one.
+        harmed: Whether the move did harm.
+        sums: Sums of the errors of bonds: of the inputs, after all moves, after the moves decided
+            on.
     """
 
     errors: Float[np.ndarray, " crystals"]
-    signs: Float[np.ndarray, "crystals signs"]
-    scales: tuple[Float[np.ndarray, " _"], ...]
-    harmed: float
-    harmed_always: float
+    expected: Float[np.ndarray, " crystals"]
+    probability: Float[np.ndarray, " crystals"]
+    gained: Bool[np.ndarray, " crystals"]
+    harmed: Bool[np.ndarray, " crystals"]
+    sums: tuple[float, float, float]
 
-    def expected(self, calibration: Calibration) -> Float[np.ndarray, " crystals"]:
-        """Expected errors with a calibration, Å."""
-        rows = zip(self.scales, self.signs, strict=True)
-        return np.array([calibration.expected_error(scales, signs) for scales, signs in rows])
+    @property
+    def moved(self) -> Bool[np.ndarray, " crystals"]:
+        """Which moves would be made."""
+        return np.array(self.probability >= Calibration.least_gain)
 
 
 def main() -> None:
-    """Print the table, and write its numbers."""
+    """Print the table, and write its numbers and figures."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--model", default="default")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--limit", type=int, default=150)
+    parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--figures", type=Path, help="folder for two figures")
     options = parser.parse_args()
     torch.set_num_threads(1)
     weights = load_weights(options.model)
     kinds = {
         path.stem: measure(path, weights, options.split, options.limit) for path in options.files
     }
-    found = leave_out(kinds)
+    found = {name: leave_out(name, kinds) for name in kinds}
+    rows = {name: summary(*pair) for name, pair in found.items()}
+    everything = total([far for far, _ in found.values()], [near for _, near in found.values()])
     if options.out:
-        options.out.write_text(json.dumps({"sha256": weights.sha256, "kinds": found}, indent=1))
-    print(table(found))
+        text = {"sha256": weights.sha256, "all": everything, "kinds": rows}
+        options.out.write_text(json.dumps(text, indent=1))
+    if options.figures:
+        from benchmarks.plots import plot_reliability, plot_risk
+
+        plot_reliability(found, options.figures)
+        plot_risk([far for far, _ in found.values()], options.figures)
+    print(table(rows))
+    print(everything)
 
 
 def measure(path: Path, weights: Weights, split: str, limit: int) -> Kind:
-    """Relax the inputs of a file, once as the weights decide, once with every move made."""
+    """Relax what a file holds, without a calibration."""
     plain = replace(weights, calibration={})
-    always = evaluate(path, plain, split, limit, always_move=True)
-    decided = evaluate(path, weights, split, limit)
-    errors, signs = errors_and_signs(always)
-    harmed = [
-        100 * float((run.errors.bonds - run.dummy.bonds > _HARM).mean())
-        for run in (decided, always)
-    ]
-    return Kind(errors, signs, tuple(s for s in always.bond_scales if len(s)), *harmed)
+    far, near = (
+        evaluate(path, plain, split, limit, always_move=True, nearly=nearly)
+        for nearly in (False, True)
+    )
+    return Kind(far, near)
 
 
-def leave_out(kinds: Mapping[str, Kind]) -> dict[str, dict[str, float]]:
-    """Expected over actual errors, with each kind among those fitted on and left out."""
-    found = {}
-    everything = _fit(list(kinds.values()))
-    for name, kind in kinds.items():
-        others = _fit([other for key, other in kinds.items() if key != name])
-        expected = kind.expected(others)
-        actual = kind.errors.mean()
-        found[name] = {
-            "crystals": len(kind.errors),
-            "error": float(actual),
-            "ratio": float(kind.expected(everything).mean() / actual),
-            "ratio_left_out": float(expected.mean() / actual),
-            "spearman_left_out": float(spearmanr(expected, kind.errors).statistic),
-            "harmed": kind.harmed,
-            "harmed_always": kind.harmed_always,
-        }
-    return found
+def leave_out(name: str, kinds: Mapping[str, Kind]) -> tuple[LeftOut, LeftOut]:
+    """What a fit on all kinds but one says of that one, far from its targets and near them."""
+    others = [kind for key, kind in kinds.items() if key != name]
+    fitted = Calibration(
+        crystal=fit_crystal(*zip(*map(errors_and_signs, [k.far for k in others]), strict=True))
+    )
+    sets = [signs_of_gain(run, fitted) for k in others for run in (k.far, k.near)]
+    fitted = replace(fitted, gain=fit_gain(sets))
+    kind = kinds[name]
+    return _judged(kind.far, fitted), _judged(kind.near, fitted)
 
 
-def _fit(kinds: Sequence[Kind]) -> Calibration:
-    return Calibration(crystal=fit_crystal([k.errors for k in kinds], [k.signs for k in kinds]))
+def _judged(run: Evaluation, fitted: Calibration) -> LeftOut:
+    known = np.array([len(errors) > 0 for errors in run.bond_errors])
+    run = run.of(known, run.name)
+    expected = expected_errors(run, fitted)
+    pairs = zip(run.changes.tolist(), expected.tolist(), strict=True)
+    probability = np.array([fitted.gain_probability(*pair) for pair in pairs])
+    own, dummy = run.errors, run.dummy
+    lengths = [(own.displacement, dummy.displacement), (own.bonds, dummy.bonds)]
+    harmed = own.log_volume > dummy.log_volume + _VOLUME_BY
+    for after, before in lengths:
+        harmed |= (after > _FARTHER * before) & (after > before + _FARTHER_BY)
+    decided = np.where(probability >= Calibration.least_gain, own.bonds, dummy.bonds)
+    return LeftOut(
+        np.array([errors.mean() for errors in run.bond_errors]),
+        expected,
+        probability,
+        run.gained,
+        harmed,
+        (float(dummy.bonds.sum()), float(own.bonds.sum()), float(decided.sum())),
+    )
 
 
-def table(found: Mapping[str, Mapping[str, float]]) -> str:
+def summary(far: LeftOut, near: LeftOut) -> dict[str, float]:
+    """Numbers of a kind; shares in per cent."""
+    given, after, decided = far.sums
+    return {
+        "crystals": len(far.errors),
+        "error": float(far.errors.mean()),
+        "ratio": float(far.expected.mean() / far.errors.mean()),
+        "spearman": float(spearmanr(far.expected, far.errors).statistic),
+        "said": float(far.probability.mean()),
+        "gained": float(far.gained.mean()),
+        "harmed_always": 100 * float(far.harmed.mean()),
+        "harmed": 100 * float((far.harmed & far.moved).mean()),
+        "near_harmed_always": 100 * float(near.harmed.mean()),
+        "near_harmed": 100 * float((near.harmed & near.moved).mean()),
+        "better_always": 100 * (1 - after / given),
+        "better": 100 * (1 - decided / given),
+    }
+
+
+def total(far: Sequence[LeftOut], near: Sequence[LeftOut]) -> dict[str, float]:
+    """Numbers of all kinds together: how well errors are ranked, and losses told from gains."""
+    expected, errors = (
+        np.concatenate([getattr(kind, name) for kind in far]) for name in ("expected", "errors")
+    )
+    probability, gained = (
+        np.concatenate([getattr(kind, name) for kind in [*far, *near]])
+        for name in ("probability", "gained")
+    )
+    return {
+        "spearman": float(spearmanr(expected, errors).statistic),
+        "auc": area_under_curve(probability, gained),
+    }
+
+
+def area_under_curve(scores: Float[np.ndarray, " n"], is_true: Bool[np.ndarray, " n"]) -> float:
+    """Probability that one that is true has a higher score than one that is not."""
+    ranks, positive = rankdata(scores), int(is_true.sum())
+    above = ranks[is_true].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * (len(scores) - positive)))
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The numbers as Markdown."""
     header = [
         "",
         "crystals",
         "error / Å",
-        "expected / actual, fitted on it",
-        "left out",
-        "Spearman, left out",
-        "harmed / %",
-        "with `always_move`",
+        "expected / actual",
+        "Spearman",
+        "gain said / came",
+        "bonds better by %, all moves / decided",
+        "harmed %, all moves / decided",
+        "nearly there: harmed %",
     ]
-    rows = [
+    body = [
         [
             f"`{name}`",
-            str(int(entry["crystals"])),
-            f"{entry['error']:.3f}",
-            f"{entry['ratio']:.2f}",
-            f"{entry['ratio_left_out']:.2f}",
-            f"{entry['spearman_left_out']:.2f}",
-            f"{entry['harmed']:.0f}",
-            f"{entry['harmed_always']:.0f}",
+            str(int(row["crystals"])),
+            f"{row['error']:.3f}",
+            f"{row['ratio']:.2f}",
+            f"{row['spearman']:.2f}",
+            f"{row['said']:.2f} / {row['gained']:.2f}",
+            f"{row['better_always']:.0f} / {row['better']:.0f}",
+            f"{row['harmed_always']:.0f} / {row['harmed']:.0f}",
+            f"{row['near_harmed_always']:.0f} / {row['near_harmed']:.0f}",
         ]
-        for name, entry in found.items()
+        for name, row in rows.items()
     ]
-    return markdown_table(header, rows)
+    return markdown_table(header, body)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The three figures: time against atoms, accuracy, and steps saved."""
+"""The figures: time against atoms, accuracy, steps saved, and how far to trust what is expected."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ import matplotlib.pyplot as plt
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vP"
 _NEUTRAL = "#666666"
+_PARTS = 10
+_ENOUGH = 15
+"""Crystals of a kind whose mean is shown."""
 _TITLES = {
     "m3gnet": "M3GNet",
     "chgnet": "CHGNet",
@@ -113,6 +116,67 @@ def plot_steps(results: Mapping[str, Mapping[str, Any]], out: Path) -> None:
         handles, labels, title="start from", loc="outside lower center", ncols=2, frameon=False
     )
     _save(figure, out)
+
+
+def plot_reliability(found: Mapping[str, Any], folder: Path) -> None:
+    """What was said of kinds that were left out against what came: errors and gains."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6))
+    expected, errors = (
+        np.concatenate([getattr(far, name) for far, _ in found.values()])
+        for name in ("expected", "errors")
+    )
+    for name, (far, _) in found.items():
+        if len(far.errors) >= _ENOUGH:
+            left.loglog(far.expected.mean(), far.errors.mean(), "o", color=_NEUTRAL, ms=4)
+            place = far.expected.mean(), far.errors.mean()
+            left.annotate(name, place, fontsize=6, xytext=(3, 3), textcoords="offset points")
+    parts = np.array_split(np.argsort(expected), _PARTS)
+    points = [(expected[part].mean(), errors[part].mean()) for part in parts]
+    left.loglog(*zip(*points, strict=True), "s-", color=_COLORS[0], label="tenths of all crystals")
+    ends = np.array([points[0][0] / 2, points[-1][0] * 2])
+    left.loglog(ends, ends, color=_NEUTRAL, lw=1)
+    left.fill_between(ends, ends / 1.5, ends * 1.5, color=_NEUTRAL, alpha=0.15, lw=0)
+    left.set_xlabel("expected error / Å")
+    left.set_ylabel("mean error of bonds / Å")
+    left.set_title("Kinds left out of the fit; shaded: a factor of 1.5")
+    left.legend(frameon=False)
+    runs = [run for pair in found.values() for run in pair]
+    said, gained = (
+        np.concatenate([getattr(run, name) for run in runs]) for name in ("probability", "gained")
+    )
+    parts = np.array_split(np.argsort(said), _PARTS)
+    points = [(said[part].mean(), gained[part].mean()) for part in parts]
+    right.plot([0, 1], [0, 1], color=_NEUTRAL, lw=1)
+    right.plot(*zip(*points, strict=True), "s-", color=_COLORS[1])
+    right.set_xlabel("probability of a gain that was said")
+    right.set_ylabel("share of crystals that gained")
+    right.set_title("The same, with points nearly at the target")
+    for axis in (left, right):
+        axis.grid(visible=True, which="major", alpha=0.3)
+    _save(figure, folder / "reliability.png")
+
+
+def plot_risk(kinds: Sequence[Any], folder: Path) -> None:
+    """Mean error of what remains when the least certain crystals are dropped, of all kinds."""
+    figure, axis = plt.subplots(figsize=(7, 4.8))
+    expected, errors = (
+        np.concatenate([getattr(kind, name) for kind in kinds]) for name in ("expected", "errors")
+    )
+    kept = np.arange(1, len(errors) + 1) / len(errors)
+    for order, label, style in (
+        (expected, "by expected error", {"color": _COLORS[0], "lw": 2.5}),
+        (errors, "by the error itself", {"color": _NEUTRAL, "ls": "--"}),
+    ):
+        ranked = errors[np.argsort(order)]
+        axis.plot(
+            100 * kept, np.cumsum(ranked) / np.arange(1, len(ranked) + 1), label=label, **style
+        )
+    axis.set_xlabel("crystals kept, the most certain first / %")
+    axis.set_ylabel("mean error of bonds / Å")
+    axis.set_title("All kinds together, each left out of the fit in turn")
+    axis.grid(visible=True, alpha=0.3)
+    axis.legend(frameon=False)
+    _save(figure, folder / "risk.png")
 
 
 def _save(figure: Any, out: Path) -> None:

@@ -1,6 +1,7 @@
 """The parts of the benchmarks that can be wrong without anybody seeing it in a table."""
 
 import csv
+from dataclasses import fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,8 @@ from datasets import write_pairs
 
 from benchmarks import ablation, baselines, kinds, transfer
 from deeprelax_ase.datasets.pair_file import PairFile, collate
+from deeprelax_ase.evaluation.evaluate import Evaluation
+from deeprelax_ase.evaluation.metrics import Errors
 from deeprelax_ase.training.config import LossConfig
 
 _NOT_OF_CONFIGURATION = {"is_told_functional": True, "denoises_first": False}
@@ -125,17 +128,55 @@ def test_hydrides_are_split_by_formula_and_defects_held_out(tmp_path):
         assert label in kept["source"]
 
 
-def test_a_kind_that_is_left_out_is_not_fitted_on():
+def test_a_kind_that_is_left_out_is_not_fitted_on(tmp_path):
     rng = np.random.default_rng(0)
 
-    def kind(error):
+    def kind(error, gained):
+        """Errors that go as the scales; the moves of all kinds are alike."""
         scales = tuple(rng.uniform(0.5, 2.0, size=6) for _ in range(40))
-        signs = np.array([[*np.log([s.mean(), 1.0, 1.0, 1.0]), 0.0] for s in scales])
-        errors = error * np.array([s.mean() for s in scales])
-        return kinds.Kind(errors, signs, scales, 0.0, 10.0)
+        ones, errors = np.ones(40), error * np.array([s.mean() for s in scales])
+        measures = {f.name: ones for f in fields(Errors)}
+        run = Evaluation(
+            **dict.fromkeys((f.name for f in fields(Evaluation)), np.zeros(40))
+            | {"within": {}, "name": ""}
+        )
+        run = replace(
+            run,
+            errors=Errors(**measures | {"displacement": ones + error}),
+            dummy=Errors(**measures),
+            expected_displacement=ones,
+            expected_strain=ones,
+            bond_errors=tuple(np.full(6, e) for e in errors),
+            bond_scales=scales,
+            misfits=tuple(np.zeros(6) for _ in scales),
+            changes=ones,
+            gained=np.full(40, fill_value=gained),
+        )
+        return kinds.Kind(run, run)
 
-    found = kinds.leave_out({"a": kind(0.1), "b": kind(0.1), "odd": kind(1.0)})
-    assert found["odd"]["ratio_left_out"] == pytest.approx(0.1, rel=0.05)
-    assert found["odd"]["ratio"] > 2 * found["odd"]["ratio_left_out"]
-    assert found["odd"]["spearman_left_out"] > 0.95
-    assert len(kinds.table(found).splitlines()) == 5
+    runs = {
+        "a": kind(0.1, gained=True),
+        "b": kind(0.1, gained=True),
+        "odd": kind(1.0, gained=False),
+    }
+    far, near = kinds.leave_out("odd", runs)
+    row = kinds.summary(far, near)
+    assert row["ratio"] == pytest.approx(0.1, rel=0.05)
+    assert row["spearman"] > 0.95
+    assert row["gained"] == 0
+    assert row["said"] > 0.9
+    assert row["harmed_always"] == row["harmed"] == row["near_harmed"] == 100
+    assert row["better"] == 0
+    found = {name: kinds.leave_out(name, runs) for name in runs}
+    assert kinds.summary(*found["a"])["said"] < row["said"]
+    rows = {name: kinds.summary(*pair) for name, pair in found.items()}
+    assert len(kinds.table(rows).splitlines()) == 5
+    every = [[pair[k] for pair in found.values()] for k in (0, 1)]
+    # Far from certain of the odd one, and yet it is taken for the surest.
+    assert kinds.total(*every)["auc"] == 0
+    pytest.importorskip("matplotlib")
+    from benchmarks.plots import plot_reliability, plot_risk
+
+    plot_reliability(found, tmp_path)
+    plot_risk(every[0], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"reliability.png", "risk.png"}

@@ -33,7 +33,16 @@ def test_relaxes_a_poscar(poscar, random_weights):
     result = run("relax", poscar, "--model", random_weights)
     assert result.exit_code == 0, result.output
     header, line = result.stdout.splitlines()
-    assert header.split() == ["file", "formula", "atoms", "volume", "move/Å", "error/Å", "status"]
+    assert header.split() == [
+        "file",
+        "formula",
+        "atoms",
+        "volume",
+        "move/Å",
+        "error/Å",
+        "gain",
+        "status",
+    ]
     assert line.split()[:3] == ["POSCAR", "MgO", "8"]
     assert line.endswith("relaxed")
     assert poscar.read_bytes() == content

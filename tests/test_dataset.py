@@ -50,7 +50,7 @@ def test_pairs_reproduce_the_relaxed_crystal(pairs):
         assert pair.functional in ("PBE", "r2SCAN", "unknown")
         assert pair.crystal.positions.dtype == np.float64
     assert file.elements == {8, 12, 22}
-    assert file.functionals == {"PBE", "r2SCAN", "unknown"}
+    assert set(file.elements_with) == {"PBE", "r2SCAN", "unknown"}
 
 
 def test_sheets_have_two_periodic_axes(tmp_path):
@@ -281,7 +281,7 @@ def test_functionals_nobody_knows_are_named(tmp_path):
         file = PairFile(path, "train")
     assert len(told) == 1
     assert [file[row].functional for row in range(2)] == ["unknown"] * 2
-    assert file.functionals == {"PBE", "r2SCAN", "unknown"}
+    assert set(file.elements_with) == {"PBE", "r2SCAN", "unknown"}
 
 
 def test_columns_of_another_kind_are_named(tmp_path):

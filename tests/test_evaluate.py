@@ -150,12 +150,12 @@ def test_calibration_makes_expected_errors_true_on_average(weights_file, tmp_pat
 
 def test_what_counts_as_a_move_is_chosen_and_stays(weights_file, tmp_path):
     pairs = write_pairs(tmp_path / "pairs.parquet")
-    assert calibrate(weights_file, [pairs]).least_change == 0.85
-    assert run("calibrate", weights_file, pairs, "--least-change", 1e3).exit_code == 0
+    assert calibrate(weights_file, [pairs]).least_gain == 0.75
+    assert run("calibrate", weights_file, pairs, "--least-gain", 1).exit_code == 0
     assert not evaluate(pairs, weights_file).moved.any()
-    assert calibrate(weights_file, [pairs]).least_change == 1e3
-    with pytest.raises(ValueError, match="least_change is nan"):
-        calibrate(weights_file, [pairs], least_change=float("nan"))
+    assert calibrate(weights_file, [pairs]).least_gain == 1
+    with pytest.raises(ValueError, match="least_gain is nan"):
+        calibrate(weights_file, [pairs], least_gain=float("nan"))
 
 
 def test_an_ensemble_is_calibrated_beside_the_single_network(weights_file, tmp_path):

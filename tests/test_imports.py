@@ -32,7 +32,7 @@ LIBRARIES = {
     "structures/tables": {"ase"},
     "structures/unnamed_species": {"ase"},
     "structures/write_files": {"ase", "pymatgen"},
-    "relaxation/relaxer": {"ase"},
+    "relaxation/foreign": {"ase"},
     "evaluation/structure_match": {"pymatgen"},
     "evaluation/tables": {"ase"},
     "interfaces/ase_filters": {"ase"},

@@ -47,7 +47,7 @@ def test_moves_atoms_and_cell_without_calculator(mover):
 
 def test_atoms_left_as_they_were_keep_what_is_known_of_them(mover, monkeypatch):
     monkeypatch.setattr(
-        "deeprelax_ase.relaxation.calibration.Calibration.is_within_error", lambda *_: True
+        "deeprelax_ase.relaxation.calibration.Calibration.gain_probability", lambda *_: 0.0
     )
     atoms = alloy()
     atoms.calc = SinglePointCalculator(atoms, energy=-1.0)

@@ -373,7 +373,9 @@ def test_a_move_within_the_expected_error_is_not_made(random_weights, tmp_path):
     assert result.status == "unchanged"
     assert result.is_sound
     assert [note.code for note in result.notes] == ["within_error"]
-    assert "left as it was: the expected error" in result.message
+    assert "left as it was: a move of" in result.message
+    assert result.gain_probability < 0.75
+    assert result.expected_gain < 0
     assert result.structure == rattled()
     mine = rattled()
     mine.calc = SinglePointCalculator(mine, energy=-1.0)
@@ -388,6 +390,11 @@ def test_a_move_within_the_expected_error_is_not_made(random_weights, tmp_path):
     moved = Relaxer(unsure, always_move=True).relax(rattled())
     assert moved.message == ""
     np.testing.assert_allclose(moved.structure.positions, sure.structure.positions)
+    asked = Relaxer(unsure, min_gain=0).relax(rattled())
+    np.testing.assert_allclose(asked.structure.positions, sure.structure.positions)
+    kept = Relaxer(random_weights, min_gain=1).relax(rattled())
+    assert kept.status == "unchanged"
+    assert "and 1 is asked for" in kept.message
 
 
 def test_an_ensemble_is_the_mean_of_its_replicates(random_weights, tmp_path):
@@ -459,3 +466,50 @@ def test_a_functional_that_was_never_seen_is_told(random_weights, tmp_path):
     assert "never saw" not in Relaxer(path, "PBE").relax(crystal).message
     message = Relaxer(path, "PBEsol").relax(crystal).message
     assert f"the weights {str(path)!r} never saw PBEsol, but unknown, PBE" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"passes": 0}, "passes is 0: it has to be a whole number from 1 to 20"),
+        ({"passes": 1_000_000}, "passes is 1000000: it has to be a whole number from 1 to 20"),
+        ({"min_gain": 1.5}, "min_gain is 1.5: it has to be a probability, from 0 to 1"),
+        ({"min_gain": float("nan")}, "min_gain is nan: it has to be a probability, from 0 to 1"),
+        ({"min_gain": "high"}, "min_gain is 'high': it has to be a probability, from 0 to 1"),
+    ],
+)
+def test_options_out_of_range_are_one_sentence(changes, told):
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        RelaxOptions(**changes)
+
+
+def foreign(atoms, weights, **options):
+    notes = Relaxer(weights, **options).relax(atoms).notes
+    return {note.code: note.text for note in notes}
+
+
+def test_foreign_kinds_are_told_in_words(random_weights):
+    def layer(thickness):
+        height = 2.0 * np.arange(thickness)
+        return Atoms("Ti" * thickness, [[0, 0, z] for z in height], cell=[2.5, 2.5, 60.0], pbc=True)
+
+    assert "foreign_kind" not in foreign(rattled(), random_weights)
+    assert "foreign_kind" not in foreign(layer(3), random_weights)
+    assert "a slab of 18.0 Å" in foreign(layer(10), random_weights)["foreign_kind"]
+    water = Atoms("O2", [[0, 0, 0], [0, 0, 1.2]])
+    assert "a molecule" in foreign(water, random_weights)["foreign_kind"]
+    chain = Atoms("TiO", [[0, 0, 0], [0, 0, 1.9]], cell=[20, 20, 3.8], pbc=[False, False, True])
+    assert "a chain" in foreign(chain, random_weights)["foreign_kind"]
+    open_one = Atoms("O6", [[k, 0, 0] for k in range(0, 12, 2)], cell=[12, 6, 6], pbc=True)
+    assert "its atoms fill 1.7 % of it" in foreign(open_one, random_weights)["foreign_kind"]
+
+
+def test_an_element_that_was_never_seen_with_a_functional_is_told(random_weights, tmp_path):
+    weights, path = load_weights(random_weights), tmp_path / "mine.safetensors"
+    seen = {"elements": [8, 12], "functionals": {"PBE": [8, 12], "PBEsol": [8]}}
+    save_weights(path, weights.network, seen)
+    crystal, code = bulk("MgO", "rocksalt", a=4.6), "element_unseen_with_functional"
+    assert code not in foreign(crystal, path)
+    told = foreign(crystal, path, functional="PBEsol")
+    assert told[code] == f"the weights {str(path)!r} never saw Mg with PBEsol, but with PBE"
+    assert "functional_unseen" in foreign(crystal, path, functional="r2SCAN")

@@ -129,7 +129,7 @@ def test_annotations_are_plain(random_weights, perovskite):
 
 def test_what_is_left_as_it_was_is_a_copy(random_weights, perovskite, monkeypatch):
     monkeypatch.setattr(
-        "deeprelax_ase.relaxation.calibration.Calibration.is_within_error", lambda *_: True
+        "deeprelax_ase.relaxation.calibration.Calibration.gain_probability", lambda *_: 0.0
     )
     before = perovskite.copy()
     kept = perovskite.apply(DeepRelaxTransformation(str(random_weights), annotate=True))

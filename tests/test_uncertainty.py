@@ -8,6 +8,7 @@ from deeprelax_ase.relaxation.calibration import (
     combine,
     crystal_signs,
     fit_crystal,
+    fit_gain,
     fit_intervals,
     fit_powers,
     system_uncertainty,
@@ -31,12 +32,33 @@ def test_disagreement_adds_to_the_uncertainty():
     np.testing.assert_allclose(uncertainty, [0.6])
 
 
-@pytest.mark.parametrize(("change", "within"), [(0.0, True), (0.08, True), (0.09, False)])
-def test_moves_within_the_error(change, within):
-    assert Calibration().is_within_error(change, 0.1) is within
-    assert Calibration.from_metadata({"least_change": 0.9}).is_within_error(change - 0.001, 0.1)
-    # A crystal without bonds, of which nothing is known.
-    assert not Calibration().is_within_error(0.0, 0.0)
+def test_a_gain_is_more_probable_the_larger_the_move_is_over_its_expected_error():
+    known = Calibration.from_metadata({"gain": [2.0, 1.0], "least_gain": 0.9})
+    assert known.least_gain == 0.9
+    assert known.gain_probability(0.1, 0.1) == pytest.approx(1 / (1 + np.exp(-1.0)))
+    for calibration in (known, Calibration()):
+        said = [calibration.gain_probability(change, 0.1) for change in (0.0, 1e-6, 0.02, 0.1, 1.0)]
+        assert said == sorted(said)
+        assert said[0] == 0.0
+        assert said[-1] > 0.95
+
+
+def test_the_probability_of_a_gain_is_what_was_seen():
+    """What was put in comes out, and a small set counts as much as a large one."""
+    rng = np.random.default_rng(0)
+    signs = [rng.normal(0, 1.5, size=count) for count in (40_000, 4_000)]
+    gained = [rng.random(len(s)) < 1 / (1 + np.exp(-(1.5 * s + 0.7))) for s in signs]
+    np.testing.assert_allclose(
+        fit_gain(list(zip(signs, gained, strict=True))), (1.5, 0.7), atol=0.1
+    )
+    split = [(signs[0], np.full(40_000, fill_value=True)), (signs[1], np.zeros(4_000, dtype=bool))]
+    slope, constant = fit_gain(split)
+    assert abs(slope) < 0.1
+    assert abs(constant) < 0.1
+    # Nothing but gains is no certainty, and nothing at all leaves what there was.
+    certain = fit_gain([(np.zeros(50), np.full(50, fill_value=True))])
+    assert all(np.isfinite(certain))
+    assert fit_gain([(np.zeros(0), np.zeros(0, dtype=bool))]) == Calibration.gain
 
 
 def test_system_uncertainty_is_the_mean_over_bonds():
@@ -76,7 +98,7 @@ def test_bonds_of_a_crystal_that_is_little_known_are_less_certain():
 
 
 def test_errors_of_crystals_are_fitted_set_by_set():
-    """Sets count alike, and what was put in comes out: factors, and the mean error."""
+    """Sets count by the root of their size, and what was put in comes out: factors, mean error."""
     rng = np.random.default_rng(0)
     factors = np.array([0.6, 0.2, 0.1, 0.0, 0.3, 0.5])
     signs = [rng.normal(-2, 0.5, size=(count, 5)) for count in (40_000, 400)]
@@ -84,8 +106,9 @@ def test_errors_of_crystals_are_fitted_set_by_set():
     fitted = fit_crystal(errors, signs)
     np.testing.assert_allclose(fitted[:5], factors[:5], atol=0.05)
     expected = [np.exp(rows @ fitted[:5] + fitted[5]) for rows in signs]
-    assert np.mean([e.mean() for e in expected]) == pytest.approx(
-        np.mean([e.mean() for e in errors]), rel=1e-6
+    roots = [len(e) ** 0.5 for e in errors]
+    assert np.average([e.mean() for e in expected], weights=roots) == pytest.approx(
+        np.average([e.mean() for e in errors], weights=roots), rel=1e-6
     )
 
 

@@ -19,7 +19,7 @@ Ensemble = Annotated[
 ]
 
 AlwaysMove = Annotated[
-    bool, typer.Option("--always-move", help="Move also within the expected error.")
+    bool, typer.Option("--always-move", help="Move whatever the probability of a gain.")
 ]
 
 Force = Annotated[
@@ -120,6 +120,8 @@ def _parameter(name: str, text: str) -> inspect.Parameter:
             )
         if name in ("functional", "hold"):
             kind, default = str | None, None
+        elif name == "min_gain":
+            kind = float | None
     annotation = Annotated[kind, option]
     return inspect.Parameter(
         shown, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation

@@ -54,6 +54,7 @@ _OPTIONS = (
     "relax_cell",
     "allow_unseen",
     "ensemble",
+    "min_gain",
     "always_move",
 )
 
@@ -243,7 +244,7 @@ def _predict(path: Path, structure: "HeldStructure", way: _Way) -> tuple[str, An
     line = (
         f"{result.formula}, {result.num_atoms} atoms, volume {100 * result.volume_change:+.2f} %, "
         f"largest move {result.largest_displacement:.3f} Å, expected error "
-        f"{result.expected_error:.3f} Å"
+        f"{result.expected_error:.3f} Å, a gain with a probability of {result.gain_probability:.2f}"
     )
     if way.max_error is not None and not result.expected_error <= way.max_error:
         return f"{line}: left as it was, above --max-error {way.max_error:g} Å", None

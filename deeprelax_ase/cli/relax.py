@@ -34,6 +34,7 @@ RELAX_OPTIONS = (
     "vacuum",
     "allow_unseen",
     "ensemble",
+    "min_gain",
     "always_move",
 )
 
@@ -112,7 +113,8 @@ def relax(
         stop(str(error))
     table = sys.stderr if _STANDARD in files and output is None else sys.stdout
     if not as_json:
-        print(_row("file", "formula", "atoms", "volume", "move/Å", "error/Å", "status"), file=table)
+        columns = ("file", "formula", "atoms", "volume", "move/Å", "error/Å", "gain", "status")
+        print(_row(*columns), file=table)
     failures = sum(_relax_file(relaxer, path, task, table) for path in files)
     if failures:
         raise typer.Exit(1)
@@ -218,6 +220,7 @@ def _report(
         f"{100 * result.volume_change:+.2f}%",
         f"{result.largest_displacement:.3f}",
         f"{result.expected_error:.3f}",
+        f"{result.gain_probability:.2f}",
     )
     print(_row(label, result.formula, str(result.num_atoms), *numbers, status), file=table)
 
@@ -230,7 +233,14 @@ def _report_failure(path: Path, said: str, error: Exception, as_json: bool) -> N
 
 
 def _row(
-    label: str, formula: str, atoms: str, volume: str, move: str, error: str, status: str
+    label: str,
+    formula: str,
+    atoms: str,
+    volume: str,
+    move: str,
+    error: str,
+    gain: str,
+    status: str,
 ) -> str:
-    numbers = f"{atoms:>6} {volume:>9} {move:>8} {error:>8}"
+    numbers = f"{atoms:>6} {volume:>9} {move:>8} {error:>8} {gain:>5}"
     return f"{label:<24} {formula:<16} {numbers}  {status}"

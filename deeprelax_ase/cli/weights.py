@@ -20,7 +20,7 @@ def info(
     """Show the weights: training data, accuracy, elements covered, versions."""
     from ase.data import chemical_symbols
 
-    from deeprelax_ase.network.checkpoint import load_weights
+    from deeprelax_ase.network.checkpoint import elements_seen, load_weights
     from deeprelax_ase.network.weights_registry import available_weights, name_of
 
     try:
@@ -32,6 +32,10 @@ def info(
     if start:  # by the name it has now
         provenance["start_from"] = start | {"name": name_of(start["sha256"]) or start["name"]}
     elements = [chemical_symbols[z] for z in provenance.pop("elements", [])]
+    provenance["functionals"] = {
+        name: [chemical_symbols[z] for z in sorted(seen)]
+        for name, seen in elements_seen(provenance).items()
+    }
     facts: dict[str, Any] = {
         "weights": weights.name,
         "sha256": weights.sha256,
@@ -152,10 +156,10 @@ def calibrate(
     files: Annotated[list[Path], typer.Argument(help="Parquet files of pairs.")],
     limit: Limit = None,
     ensemble: Ensemble = False,
-    least_change: Annotated[
+    least_gain: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Move a crystal if its bonds change by so many times its expected error."
+            min=0, max=1, help="Move a crystal if the probability of a gain is at least this."
         ),
     ] = None,
 ) -> None:
@@ -163,7 +167,7 @@ def calibrate(
     from deeprelax_ase.evaluation.fit_calibration import calibrate
 
     try:
-        print(calibrate(weights, files, limit, ensemble=ensemble, least_change=least_change))
+        print(calibrate(weights, files, limit, ensemble=ensemble, least_gain=least_gain))
     except (ValueError, OSError) as error:
         stop(str(error))
 

@@ -179,19 +179,24 @@ class PairFile:
         return str(self._columns["source"][row]) if "source" in self._columns else self.path.stem
 
     @property
-    def elements(self) -> set[int]:
-        """Atomic numbers that occur."""
-        return set(np.unique(np.concatenate(self._columns["numbers"])).tolist())
-
-    @property
     def potentials(self) -> set[str]:
         """Potentials that made the targets, where the file says so."""
         return set(self._columns.get("potential", ()))
 
     @property
-    def functionals(self) -> set[str]:
-        """Functionals of the targets."""
-        return set(self._columns["functional"])
+    def elements(self) -> set[int]:
+        """Atomic numbers that occur."""
+        return set().union(*self.elements_with.values())
+
+    @property
+    def elements_with(self) -> dict[str, set[int]]:
+        """Atomic numbers that occur with each functional of the targets."""
+        found: dict[str, set[int]] = {}
+        for name, numbers in zip(
+            self._columns["functional"], self._columns["numbers"], strict=True
+        ):
+            found.setdefault(name, set()).update(np.unique(numbers).tolist())
+        return found
 
     def __getitem__(self, row: int) -> Pair:
         columns = self._columns

@@ -1,13 +1,12 @@
 """Fit expected errors and intervals on validation data, and store them with the weights."""
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from deeprelax_ase.evaluation.evaluate import Evaluation, evaluate
 from deeprelax_ase.network.checkpoint import load_weights, save_weights
@@ -16,8 +15,10 @@ from deeprelax_ase.relaxation.calibration import (
     crystal_signs,
     fit_crystal,
     fit_factor,
+    fit_gain,
     fit_intervals,
     fit_powers,
+    gain_sign,
 )
 from deeprelax_ase.relaxation.inference import load_replicates
 
@@ -30,17 +31,18 @@ def calibrate(
     limit: int | None = None,
     *,
     ensemble: bool = False,
-    least_change: float | None = None,
+    least_gain: float | None = None,
 ) -> Calibration:
     """Fit what makes expected errors of scales, on validation data, and store it with the weights.
 
     Args:
         path: Weights file; it is replaced by one that differs in its calibration alone.
-        files: Files of pairs; each counts the same.
+        files: Files of pairs, of as many kinds of crystals as there are. The probability of a gain
+            is fitted on their inputs, and on points nearly at their targets.
         limit: At most so many crystals of each.
         ensemble: Calibrate the ensemble of the weights and their replicates; what is stored for
             the weights alone stays.
-        least_change: Of `Calibration`, chosen and not fitted; stays as it was if None.
+        least_gain: Of `Calibration`, chosen and not fitted; stays as it was if None.
 
     Raises:
         ValueError: No such weights or replicates, a file that cannot be evaluated, or too few
@@ -49,8 +51,8 @@ def calibrate(
     if not Path(path).is_file():
         msg = f"no file {path}: name the weights file to calibrate, not shipped weights"
         raise ValueError(msg)
-    if least_change is not None and not 0 <= least_change < math.inf:
-        msg = f"least_change is {least_change}: it has to be 0 or more"
+    if least_gain is not None and not 0 <= least_gain <= 1:
+        msg = f"least_gain is {least_gain}: it has to be a probability, from 0 to 1"
         raise ValueError(msg)
     stored = load_weights(path)
     replicates = load_replicates(path) if ensemble else [stored]
@@ -65,17 +67,21 @@ def calibrate(
     crystal_errors, signs = zip(*map(errors_and_signs, evaluations), strict=True)
     _check_count(sum(map(len, crystal_errors)), signs[0].shape[1] + 1)
     crystal = fit_crystal(crystal_errors, signs)
+    own = Calibration(crystal=crystal)
     expected = [
-        _expected_of_bonds(entry, rows, Calibration(crystal=crystal))
-        for entry, rows in zip(evaluations, signs, strict=True)
+        np.repeat(expected_errors(entry, own), [len(s) for s in entry.bond_scales if len(s)])
+        for entry in evaluations
     ]
+    nearly = [evaluate(file, plain, limit=limit, nearly=True, always_move=True) for file in files]
+    gains = [signs_of_gain(entry, own) for entry in [*evaluations, *nearly]]
     power, crystal_power = fit_powers(errors, scales, expected)
     powers = Calibration(power=power, crystal_power=crystal_power)
     scales = [powers.bond_scales(*values) for values in zip(scales, expected, strict=True)]
     kept = dict(stored.calibration)
     before = Calibration.from_metadata(kept.get("ensemble", kept) if ensemble else kept)
     calibration = Calibration(
-        least_change=before.least_change if least_change is None else least_change,
+        gain=fit_gain(gains),
+        least_gain=before.least_gain if least_gain is None else least_gain,
         displacement=fit_factor(
             _means([entry.errors.displacement for entry in evaluations]),
             _means([entry.expected_displacement for entry in evaluations]),
@@ -91,8 +97,8 @@ def calibrate(
         intervals=fit_intervals(errors, scales),
     )
     fitted = asdict(calibration)
-    own = kept | {"ensemble": fitted} if ensemble else kept | fitted
-    save_weights(path, stored.network, stored.provenance, own)
+    kept |= {"ensemble": fitted} if ensemble else fitted
+    save_weights(path, stored.network, stored.provenance, kept)
     return calibration
 
 
@@ -128,17 +134,25 @@ def errors_and_signs(
     return np.array([entry.bond_errors[place].mean() for place in known]), np.array(signs)
 
 
-def _expected_of_bonds(
-    entry: Evaluation, signs: Float[np.ndarray, "crystals signs"], calibration: Calibration
-) -> Float[np.ndarray, " bonds"]:
-    """For every bond, the expected error of its crystal."""
-    known = [scales for scales in entry.bond_scales if len(scales)]
-    return np.concatenate(
-        [
-            np.full(len(scales), calibration.expected_error(scales, row))
-            for scales, row in zip(known, signs, strict=True)
-        ]
-    )
+def expected_errors(entry: Evaluation, calibration: Calibration) -> Float[np.ndarray, " crystals"]:
+    """Expected error of each crystal that has bonds, Å, of an evaluation without a calibration."""
+    scales = [scales for scales in entry.bond_scales if len(scales)]
+    return np.array(list(map(calibration.expected_error, scales, errors_and_signs(entry)[1])))
+
+
+def signs_of_gain(
+    entry: Evaluation, calibration: Calibration
+) -> tuple[Float[np.ndarray, " crystals"], Bool[np.ndarray, " crystals"]]:
+    """`gain_sign` of each crystal that would be moved, and whether the move gained.
+
+    Args:
+        entry: Made without a calibration, with every move.
+        calibration: What the expected errors are of.
+    """
+    known = np.array([len(errors) > 0 for errors in entry.bond_errors])
+    changes, gained = entry.changes[known], entry.gained[known]
+    signs = gain_sign(changes, expected_errors(entry, calibration))
+    return signs[changes > 0], gained[changes > 0]
 
 
 def _means(sets: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " sets"]:

@@ -72,6 +72,9 @@ class DeepRelaxDocument(BaseModel):
     status: str = Field(description="`relaxed`, `unchanged` or `refused`, see `RelaxResult`.")
     message: str = Field(description="What a person should know.")
     expected_error: float | None = Field(description="Of the bond lengths, Å, calibrated.")
+    gain_probability: float | None = Field(
+        description="That the predicted structure is nearer to the relaxed one than the input."
+    )
     volume_change: float = Field(description="Relative change of the volume.")
     largest_displacement: float = Field(description="Å.")
     uncertain_bonds: list[UncertainBond] = Field(description="Bonds above the limit.")
@@ -95,7 +98,8 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         passes: At most so many predictions, one from the end of another.
         keep_symmetry: Average over the space group of the input.
         allow_unseen: Go on with elements the weights never saw.
-        always_move: Move also within the expected error.
+        min_gain: Least probability of a gain for a move; None: what the weights say.
+        always_move: Move whatever that probability.
         ensemble: Mean of all replicates.
         max_error: Å; a structure with a higher expected error is handed on as it came.
         bond_limit: Å; bonds with a higher expected error are listed in the document.
@@ -111,6 +115,7 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
     keep_symmetry: bool = True
     passes: int = 1
     allow_unseen: bool = False
+    min_gain: float | None = None
     always_move: bool = False
     ensemble: bool = False
     max_error: float | None = None
@@ -143,6 +148,7 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
             status=result.status,
             message=message,
             expected_error=error,
+            gain_probability=facts["gain_probability"],
             volume_change=facts["volume_change"] if moved else 0.0,
             largest_displacement=facts["largest_displacement"] if moved else 0.0,
             uncertain_bonds=_bonds_above(result, self.bond_limit),

@@ -87,6 +87,7 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         if self.annotate:
             relaxed.properties["deeprelax"] = {
                 "expected_error": result.expected_error,
+                "gain_probability": result.gain_probability,
                 "uncertainty": result.uncertainty,
                 "status": result.status,
                 "message": result.message,

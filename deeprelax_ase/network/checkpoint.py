@@ -44,6 +44,14 @@ class Weights:
     calibration: Mapping[str, Any]
 
 
+def elements_seen(provenance: Mapping[str, Any]) -> dict[str, set[int]]:
+    """Atomic numbers that weights saw with each functional; all of theirs if no more is known."""
+    functionals = provenance.get("functionals", {})
+    if not isinstance(functionals, Mapping):
+        functionals = dict.fromkeys(functionals, provenance.get("elements", ()))
+    return {name: set(elements) for name, elements in functionals.items()}
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and JSON metadata as safetensors."""
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -35,20 +35,20 @@ def build_result(
     started = time.perf_counter()
     prediction, lengths = relaxation.prediction, relaxation.lengths
     expected_error = relaxation.expected_error
-    change = lengths - prediction.lengths
-    change = float(np.sqrt(np.mean(change**2))) if len(change) else 0.0
-    is_noise = not options.always_move and predictor.calibration.is_within_error(
-        change, expected_error
-    )
+    change = np.abs(lengths - prediction.lengths) if len(lengths) else np.zeros(1)
+    calibration = predictor.calibration
+    gain = calibration.gain_probability(float(np.sqrt(np.mean(change**2))), expected_error)
+    least_gain = calibration.least_gain if options.min_gain is None else options.min_gain
     refusal = _refusal(entry, relaxation, predictor.config.cutoff)
     if refusal is not None:
         outcome = _kept(entry, "refused", refusal)
     elif entry.is_all_held:
         outcome = _kept(entry, "unchanged", Note("all_held", "everything is held: nothing moves"))
-    elif is_noise:
+    elif len(lengths) and gain < least_gain and not options.always_move:
         text = (
-            f"left as it was: the expected error, {expected_error:.3f} Å, is too large for a move "
-            f"of {change:.3f} Å"
+            f"left as it was: a move of {change.mean():.3f} Å with an expected error of "
+            f"{expected_error:.3f} Å is a gain with a probability of {gain:.2f}, and "
+            f"{least_gain:g} is asked for"
         )
         outcome = _kept(entry, "unchanged", Note("within_error", text))
     else:
@@ -63,9 +63,11 @@ def build_result(
         num_atoms=len(entry.crystal),
         passes=relaxation.passes,
         expected_error=expected_error,
+        gain_probability=gain,
+        expected_gain=float(change.mean()) * (2 * gain - 1),
         uncertainty=system_uncertainty(prediction.distance_scales),
-        site_errors=predictor.calibration.displacement * prediction.displacement_scales,
-        strain_error=predictor.calibration.strain * prediction.strain_scale,
+        site_errors=calibration.displacement * prediction.displacement_scales,
+        strain_error=calibration.strain * prediction.strain_scale,
         bonds=_bonds(entry, relaxation, lengths, predictor),
         seconds=seconds + time.perf_counter() - started,
         weights=predictor.weights,

@@ -5,13 +5,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy.optimize import minimize
+from scipy.special import expit
 
 COVERAGES = (0.5, 0.8, 0.9)
 """Shares of bond lengths for which an interval is calibrated."""
 _LEAST_ERROR = 1e-3
 """Å. Smaller errors are no more alike or different than this."""
 _SCALE_POWER = 0.5
+_LITTLE = 1e-4
 _CRYSTAL_POWERS = np.round(np.arange(0.0, 1.2, 0.01), 2)
 
 
@@ -30,9 +33,11 @@ class Calibration:
             factors of `crystal_signs`, and a constant. The mean over its bonds until it is fitted.
         intervals: For each coverage, half the width of the interval of a bond over its scale in
             `bond_scales`; those of a Laplace distribution until they are fitted.
-        least_change: A crystal is moved if its bonds change by more than so many times its expected
-            error. It is not fitted but chosen, so that crystals that are relaxed already stay
-            where they are and the others lose little.
+        gain: Slope and constant of the log-odds that a move brings the bonds nearer to their
+            relaxed lengths, over the logarithm of the move over its expected error.
+        least_gain: A crystal is moved if that probability is at least this. It is not fitted but
+            chosen, so that crystals that are relaxed already stay where they are and the others
+            lose little.
     """
 
     displacement: float = 1.0
@@ -44,17 +49,21 @@ class Calibration:
     intervals: Mapping[float, float] = field(
         default_factory=lambda: {share: -float(np.log1p(-share)) for share in COVERAGES}
     )
-    least_change: float = 0.85
+    gain: tuple[float, float] = (1.3, 1.3)
+    least_gain: float = 0.75
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Calibration":
         """Read what a weights file says; what it does not say stays as it is by default."""
-        names = ("displacement", "distance", "power", "crystal_power", "strain", "least_change")
-        known = {k: float(metadata[k]) for k in names if k in metadata}
+        names = ("displacement", "distance", "power", "crystal_power", "strain", "least_gain")
+        known: dict[str, Any] = {k: float(metadata[k]) for k in names if k in metadata}
+        if "gain" in metadata:
+            slope, constant = metadata["gain"]
+            known["gain"] = float(slope), float(constant)
         given = metadata.get("intervals", {})
         intervals = {float(share): float(factor) for share, factor in given.items()}
         crystal = tuple(float(factor) for factor in metadata.get("crystal", ()))
-        calibration = cls(**known, crystal=crystal)  # type: ignore[arg-type]  # of equal types
+        calibration = cls(**known, crystal=crystal)
         return replace(calibration, intervals=intervals) if intervals else calibration
 
     def expected_error(
@@ -71,15 +80,21 @@ class Calibration:
         *factors, constant = self.crystal
         return float(np.exp(np.dot(factors, signs) + constant))
 
-    def is_within_error(self, change: float, expected_error: float) -> bool:
-        """Whether a move is too small to be told from an error of the prediction.
+    def gain_probability(self, change: float, expected_error: float) -> float:
+        """Probability that a move ends nearer to the relaxed structure than it began.
 
         Args:
             change: Root mean square change of the lengths of the bonds, in which a few that change
                 much count, Å.
             expected_error: Mean expected error of the lengths, Å.
+
+        Returns:
+            0 for a move of nothing.
         """
-        return change < self.least_change * expected_error
+        if not change:
+            return 0.0
+        slope, constant = self.gain
+        return float(expit(slope * gain_sign(change, expected_error) + constant))
 
     def bond_scales(
         self,
@@ -143,6 +158,39 @@ def crystal_signs(
     )
 
 
+def gain_sign(
+    change: float | Float[np.ndarray, " crystals"],
+    expected_error: float | Float[np.ndarray, " crystals"],
+) -> Any:
+    """What tells whether a move is worth making: the logarithm of it over its expected error."""
+    return np.log((change + _LEAST_ERROR) / (expected_error + _LEAST_ERROR))
+
+
+def fit_gain(
+    sets: Sequence[tuple[Float[np.ndarray, " _"], Bool[np.ndarray, " _"]]],
+) -> tuple[float, float]:
+    """Slope and constant of the log-odds of a gain, by maximum likelihood; sets count the same.
+
+    Args:
+        sets: `gain_sign` of each crystal, and whether its move ended nearer to the target than it
+            began.
+    """
+    filled = [(signs, gained) for signs, gained in sets if len(signs)]
+    if not filled:
+        return Calibration.gain
+    sign, gain = (np.concatenate(column) for column in zip(*filled, strict=True))
+    weights = np.concatenate([np.full(len(signs), 1 / len(signs)) for signs, _ in filled])
+
+    def loss(line: Float[np.ndarray, "2"]) -> float:
+        odds = line[0] * sign + line[1]
+        lost = np.logaddexp(0, np.where(gain, -odds, odds))
+        # Where every move gained, the odds would grow for ever.
+        return float(np.average(lost, weights=weights)) + _LITTLE * float(line @ line)
+
+    slope, constant = minimize(loss, np.array(Calibration.gain), method="BFGS").x.tolist()
+    return slope, constant
+
+
 def fit_factor(errors: Float[np.ndarray, " items"], scales: Float[np.ndarray, " items"]) -> float:
     """The factor that makes the mean of the scales the mean of the errors."""
     return float(errors.mean() / scales.mean())
@@ -153,14 +201,15 @@ def fit_crystal(
 ) -> tuple[float, ...]:
     """Factors of the signs of crystals, and a constant, that give their mean errors.
 
-    The logarithm of the error is fitted, and then its mean; every set counts the same.
+    The logarithm of the error is fitted, and then its mean; a set counts by the square root of the
+    number of its crystals, which is nearest to the errors of kinds that were left out of a fit.
 
     Args:
         errors: Mean error of the bond lengths of each crystal, by set, Å.
         signs: `crystal_signs` of each.
     """
     design = np.concatenate([np.c_[rows, np.ones(len(rows))] for rows in signs])
-    weights = np.concatenate([np.full(len(rows), len(rows) ** -0.5) for rows in signs])
+    weights = np.concatenate([np.full(len(rows), len(rows) ** -0.25) for rows in signs])
     logs = np.log(np.concatenate(errors) + _LEAST_ERROR)
     fitted = np.linalg.lstsq(design * weights[:, None], logs * weights, rcond=None)[0]
     expected = np.exp(design @ fitted)

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 
 from deeprelax_ase import solver
-from deeprelax_ase.network.checkpoint import Weights, load_weights
-from deeprelax_ase.network.config import FUNCTIONALS, NetworkConfig
+from deeprelax_ase.network.checkpoint import Weights, elements_seen, load_weights
+from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.graph import CrystalGraph, build_graph
 from deeprelax_ase.network.prediction import Prediction
 from deeprelax_ase.network.weights_registry import replicate_paths
@@ -18,7 +18,6 @@ from deeprelax_ase.relaxation.calibration import Calibration, combine
 from deeprelax_ase.relaxation.result import WeightsName
 from deeprelax_ase.relaxation.traced import TracedMove
 from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
-from deeprelax_ase.structures.notes import Note
 
 
 @dataclass(frozen=True)
@@ -81,21 +80,14 @@ class Predictor:
         if len(replicates) > 1:
             calibration = calibration.get("ensemble", calibration)
         self.calibration = Calibration.from_metadata(calibration)
+        # Elements, and those seen with each functional; empty where nobody noted them.
         self.seen = frozenset(first.provenance.get("elements", ()))
-        self._functionals = frozenset(first.provenance.get("functionals", ()))
+        self.seen_with = elements_seen(first.provenance)
 
     @property
     def config(self) -> NetworkConfig:
         """Configuration of its networks."""
         return self.networks[0].config
-
-    def notes(self, functional: str) -> tuple[Note, ...]:
-        """Say where the weights never saw a functional."""
-        if not self._functionals or functional in self._functionals:
-            return ()
-        known = ", ".join(name for name in FUNCTIONALS if name in self._functionals)
-        text = f"the weights {self.weights.name!r} never saw {functional}, but {known}"
-        return (Note("functional_unseen", text),)
 
     def predict(
         self, crystals: Sequence[Crystal], functionals: Sequence[str]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     Vacuum = Literal["auto", "none"]
     Method = Literal["joint", "bed"]
     Hold = str | None
+    Probability = float | None
 else:  # wrong ones are told of below, in a sentence
     Functional = Vacuum = Method = str
-    Hold = Any
+    Hold = Probability = Any
 
 
 def _text(text: str) -> dict[str, str]:
@@ -44,7 +46,9 @@ class RelaxOptions:
         allow_unseen: Go on with elements that the weights never saw.
         passes: At most so many predictions, each from where the one before it ended; 1 is the
             paper's.
-        always_move: Move also where the expected error is too large for the move.
+        min_gain: Least probability, 0 to 1, that a move is a gain for it to be made; None: what the
+            weights say.
+        always_move: Move whatever the probability of a gain.
         ensemble: Predict the mean of all replicates of the weights; their disagreement adds to
             the uncertainty (Eq. 21-24).
         method: How predicted distances become a structure, see `solver.solve`.
@@ -80,7 +84,13 @@ class RelaxOptions:
         default=False, metadata=_text("Go on with elements the weights never saw.")
     )
     passes: int = field(default=1, metadata=_text(f"Passes, 1 to {MOST_PASSES}."))
-    always_move: bool = field(default=False, metadata=_text("Move also within the expected error."))
+    min_gain: Probability = field(
+        default=None,
+        metadata=_text("Move where the probability of a gain is at least this, 0 to 1."),
+    )
+    always_move: bool = field(
+        default=False, metadata=_text("Move whatever the probability of a gain.")
+    )
     ensemble: bool = field(default=False, metadata=_text("Mean of all replicates of the weights."))
     method: Method = field(default="joint", metadata=_text("How distances become a structure."))
     edges_per_batch: int = field(
@@ -103,6 +113,10 @@ class RelaxOptions:
             raise ValueError(msg)
         if not isinstance(self.passes, int | np.integer) or not 1 <= self.passes <= MOST_PASSES:
             msg = f"passes is {self.passes!r}: it has to be a whole number from 1 to {MOST_PASSES}"
+            raise ValueError(msg)
+        gain = self.min_gain
+        if gain is not None and not (isinstance(gain, Real) and 0 <= gain <= 1):
+            msg = f"min_gain is {gain!r}: it has to be a probability, from 0 to 1"
             raise ValueError(msg)
         if self.hold is not None and not isinstance(self.hold, str):
             msg = f"hold is {self.hold!r}: give names with commas between, such as 'volume,c'"

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 
 from deeprelax_ase.network.checkpoint import Weights, load_weights
 from deeprelax_ase.network.config import NetworkConfig
@@ -24,6 +23,7 @@ from deeprelax_ase.network.weights_registry import (
     specialist_knows,
 )
 from deeprelax_ase.relaxation.build_result import build_result
+from deeprelax_ase.relaxation.foreign import check_elements, foreign_notes
 from deeprelax_ase.relaxation.inference import Predictor, load_replicates
 from deeprelax_ase.relaxation.options import RelaxOptions, options_from
 from deeprelax_ase.relaxation.passes import run_passes
@@ -35,7 +35,6 @@ from deeprelax_ase.structures.read_structure import (
     read_structure,
 )
 from deeprelax_ase.structures.structure_input import StructureInput
-from deeprelax_ase.structures.validation import StructureError
 
 if hasattr(os, "register_at_fork"):
     # A forked process has none of its parent's OpenMP threads, and waits for them for ever.
@@ -189,16 +188,10 @@ class Relaxer:
     def _read(self, structure: Any, held: Held) -> StructureInput:
         read = read_structure(structure, self.options.vacuum, self.config.reach, held)
         predictor = self._predictor(read)
-        unseen = set(read.crystal.numbers.tolist()) - predictor.seen if predictor.seen else set()
-        if unseen and not self.options.allow_unseen:
-            names = ", ".join(chemical_symbols[z] for z in sorted(unseen))
-            msg = (
-                f"the weights {predictor.weights.name!r} never saw {names}: "
-                "pass allow_unseen=True to go on all the same, or train on it"
-            )
-            raise StructureError(msg)
+        if not self.options.allow_unseen:
+            check_elements(read.crystal, predictor)
         functional = read.functional or self.options.functional
-        return replace(read, notes=read.notes + predictor.notes(functional))
+        return replace(read, notes=read.notes + foreign_notes(read.crystal, functional, predictor))
 
     def _relax_batch(self, inputs: Sequence[StructureInput]) -> list[RelaxResult[Any]]:
         predictors = [self._predictor(entry) for entry in inputs]
@@ -236,6 +229,8 @@ class Relaxer:
             num_atoms=len(structure) if hasattr(structure, "__len__") else 0,
             passes=0,
             expected_error=float("nan"),
+            gain_probability=float("nan"),
+            expected_gain=float("nan"),
             uncertainty=float("nan"),
             site_errors=np.zeros(0),
             strain_error=float("nan"),

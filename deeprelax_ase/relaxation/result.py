@@ -54,7 +54,7 @@ class RelaxResult(Generic[S]):
     Attributes:
         structure: Of the type that came in. A moved copy if `relaxed`, a copy as it was if
             `unchanged`, else the input itself.
-        status: `relaxed`; `unchanged`: the move cannot be told from an error, or nothing may move;
+        status: `relaxed`; `unchanged`: the move may well do harm, or nothing may move;
             `refused`: the prediction failed a sanity check; `failed`: the input could not be read
             as a crystal.
         notes: What a person should know: short codes with a sentence each.
@@ -67,6 +67,11 @@ class RelaxResult(Generic[S]):
             `uncertainty`, the scales of atoms and strain, and how well what was predicted fits
             together, by a fit to validation crystals. It answers for the lattice as well as for
             the atoms.
+        gain_probability: That the bond lengths of the predicted structure are nearer to the relaxed
+            ones than those of the input. A crystal is moved only where it is large enough.
+        expected_gain: By how much they are nearer, in the mean over the bonds, Å: the mean change
+            times the probability of a gain less that of a loss. Like `expected_error`, of the move
+            that was predicted, also where it was not made.
         uncertainty: System-level uncertainty, the mean over the bonds of their Laplace scales, Å
             (Eq. 24).
         site_errors: Expected error of every atom's displacement, Å.
@@ -85,6 +90,8 @@ class RelaxResult(Generic[S]):
     num_atoms: int
     passes: int
     expected_error: float
+    gain_probability: float
+    expected_gain: float
     uncertainty: float
     site_errors: Float[np.ndarray, " atoms"]
     strain_error: float
@@ -114,6 +121,8 @@ class RelaxResult(Generic[S]):
             "largest_displacement": self.largest_displacement,
             "passes": self.passes,
             "expected_error": _known(self.expected_error),
+            "gain_probability": _known(self.gain_probability),
+            "expected_gain": _known(self.expected_gain),
             "uncertainty": _known(self.uncertainty),
             "seconds": self.seconds,
             "weights": self.weights.name,

@@ -35,7 +35,7 @@ _BOND = 1.25
 """Bonds up to so many times the sum of the covalent radii are drawn."""
 _COLORS = ("#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#fde725")
 """Viridis: told apart with any kind of colour vision, and in grey."""
-_QUANTITIES = ("expected_error", "largest_displacement", "volume_change")
+_QUANTITIES = ("expected_error", "gain_probability", "largest_displacement", "volume_change")
 _BINS = 30
 
 
@@ -111,7 +111,8 @@ def _crystal(row: dict[str, Any], relaxer: Any) -> dict[str, Any]:
     return {
         "title": f"{row['id']}: {row['formula']}",
         "facts": (
-            f"expected error {row['expected_error']:.3f} Å, volume "
+            f"expected error {row['expected_error']:.3f} Å, a gain with a probability of "
+            f"{row['gain_probability']:.2f}, volume "
             f"{100 * row['volume_change']:+.1f} %, largest move "
             f"{row['largest_displacement']:.2f} Å{note}"
         ),
@@ -167,6 +168,7 @@ def _histograms(output: Path) -> Iterator[str]:
     relaxed = table.filter(pc.is_in(table["status"], pa.array(sorted(SOUND))))
     shown: Sequence[tuple[str, str, Callable[[Any], Any]]] = (
         ("expected_error", "expected error / Å", lambda v: v),
+        ("gain_probability", "probability of a gain", lambda v: v),
         ("largest_displacement", "largest move of an atom / Å", lambda v: v),
         ("volume_change", "change of volume / %", lambda v: 100 * v),
     )

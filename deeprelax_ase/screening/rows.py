@@ -36,6 +36,8 @@ ROWS = pa.schema(
         "largest_displacement": pa.float64(),
         "passes": pa.int64(),
         "expected_error": pa.float64(),
+        "gain_probability": pa.float64(),
+        "expected_gain": pa.float64(),
         "uncertainty": pa.float64(),
         "seconds": pa.float64(),
         "weights": pa.string(),

@@ -9,6 +9,8 @@ MEANINGS = {
     "functional_differs": "its calculation is with another functional than the prediction",
     "functional_taken": "relaxed to the functional of its calculation",
     "functional_unknown": "its calculation is with a functional that the weights do not know",
+    "element_unseen_with_functional": "the weights never saw an element of it with the functional",
+    "foreign_kind": "it is of a kind that the weights hardly know",
     "functional_unseen": "the weights never saw the functional",
     "held_by_calculation": "its calculation holds the cell, a part of it, or positions",
     "molecule_in_cell": "pbc is False in a full cell: taken for a molecule",
@@ -19,7 +21,7 @@ MEANINGS = {
     "unreadable": "it could not be read",
     "vacuum_axis": "it has vacuum along an axis, which is not strained",
     "vacuum_directions": "it has vacuum in several directions, across which it is not strained",
-    "within_error": "the move is too small to be told from an error: left as it was",
+    "within_error": "a gain is not probable enough: left as it was",
 }
 """What each code means, in words for any structure."""
 

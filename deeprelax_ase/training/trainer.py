@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from deeprelax_ase.datasets.pair_file import Targets, file_labels
-from deeprelax_ase.network.checkpoint import load_weights, save_weights
+from deeprelax_ase.network.checkpoint import elements_seen, load_weights, save_weights
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import TrainConfig
@@ -271,9 +271,12 @@ class Trainer:
         files = self._mixture.files
         labels = file_labels([source.path for source in self.config.sources])
         before = self.origin or {}
-        elements = {int(z) for file in files for z in file.elements}
-        functionals = {name for file in files for name in file.functionals}
-        functionals.update(before.get("functionals", ()))
+        seen = [file.elements_with for file in files] + [elements_seen(before)]
+        elements = {
+            name: sorted(set().union(*(found.get(name, ()) for found in seen)))
+            for name in self.config.network.functionals
+            if any(name in found for found in seen)
+        }
         return {
             "name": self.config.name,
             "sources": {
@@ -289,8 +292,8 @@ class Trainer:
             "crystals": self.crystals,
             "hours": round(self.seconds / 3600, 2),
             "validation": scores,
-            "elements": sorted(elements.union(before.get("elements", ()))),
-            "functionals": [n for n in self.config.network.functionals if n in functionals],
+            "elements": sorted(set(before.get("elements", ())).union(*elements.values())),
+            "functionals": elements,
         }
 
     def _log_loss(self, terms: Mapping[str, float]) -> None:

@@ -1,0 +1,92 @@
+"""What the weights hardly know: elements, elements with a functional, and kinds of structures.
+
+What counts of kinds is what the files of the recipe hold: bulk crystals, sheets, and thin slabs.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+
+from deeprelax_ase.network.config import FUNCTIONALS
+from deeprelax_ase.relaxation.inference import Predictor
+from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.notes import Note
+from deeprelax_ase.structures.validation import StructureError
+
+_LEAST_PACKING = 0.1
+"""Share of a bulk crystal that covalent spheres fill; 2 % of those in the files fill less."""
+_MOST_THICKNESS = 15.0
+"""Å, between the outermost atoms of a layer; 1 % of those in the files are thicker."""
+_LAYER, _BULK = 2, 3
+"""Periodic axes of each."""
+
+
+def check_elements(crystal: Crystal, predictor: Predictor) -> None:
+    """Refuse a crystal of elements that the weights never saw, if it is known what they saw.
+
+    Raises:
+        StructureError: It names them.
+    """
+    unseen = _elements(crystal) - predictor.seen
+    if unseen and predictor.seen:
+        msg = (
+            f"the weights {predictor.weights.name!r} never saw {_symbols(unseen)}: "
+            "pass allow_unseen=True to go on all the same, or train on it"
+        )
+        raise StructureError(msg)
+
+
+def foreign_notes(crystal: Crystal, functional: str, predictor: Predictor) -> tuple[Note, ...]:
+    """Say what of a crystal and of the functional it is relaxed to is foreign to the weights."""
+    return (
+        *(Note(*note) for note in _of_functional(crystal, functional, predictor)),
+        *(Note("foreign_kind", text) for text in _of_kind(crystal)),
+    )
+
+
+def _of_functional(
+    crystal: Crystal, functional: str, predictor: Predictor
+) -> Iterator[tuple[str, str]]:
+    name, seen = predictor.weights.name, predictor.seen_with
+    known = [other for other in FUNCTIONALS if other in seen]
+    if known and functional not in known:
+        text = f"the weights {name!r} never saw {functional}, but {', '.join(known)}"
+        yield "functional_unseen", text
+    elif known:
+        strange = (_elements(crystal) & predictor.seen) - seen[functional]
+        others = [other for other in known if strange <= seen[other]]
+        if strange:
+            text = f"the weights {name!r} never saw {_symbols(strange)} with {functional}"
+            text += f", but with {', '.join(others)}" if others else ""
+            yield "element_unseen_with_functional", text
+
+
+def _of_kind(crystal: Crystal) -> Iterator[str]:
+    periodic = int(crystal.pbc.sum())
+    if periodic < _LAYER and len(crystal) > 1:
+        yield f"a {'chain' if periodic else 'molecule'}: the weights know crystals and layers only"
+    elif periodic == _LAYER:
+        normal = np.cross(*crystal.cell[crystal.pbc])
+        thickness = float(np.ptp(crystal.positions @ normal)) / float(np.linalg.norm(normal))
+        if thickness > _MOST_THICKNESS:
+            yield (
+                f"a slab of {thickness:.1f} Å: few layers that the weights know are thicker than "
+                f"{_MOST_THICKNESS:g} Å"
+            )
+    elif periodic == _BULK:
+        spheres = 4 / 3 * np.pi * float((covalent_radii[crystal.numbers] ** 3).sum())
+        packing = spheres / abs(float(np.linalg.det(crystal.cell)))
+        if packing < _LEAST_PACKING:
+            yield (
+                f"an open structure: its atoms fill {100 * packing:.1f} % of it, and few crystals "
+                f"that the weights know are filled to less than {100 * _LEAST_PACKING:.0f} %"
+            )
+
+
+def _elements(crystal: Crystal) -> frozenset[int]:
+    return frozenset(crystal.numbers.tolist())
+
+
+def _symbols(numbers: Iterable[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in sorted(numbers))
