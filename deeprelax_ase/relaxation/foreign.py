@@ -74,7 +74,7 @@ def _of_kind(crystal: Crystal) -> Iterator[str]:
                 f"a slab of {thickness:.1f} Å: few layers that the weights know are thicker than "
                 f"{_MOST_THICKNESS:g} Å"
             )
-    elif periodic == _BULK:
+    elif periodic == _BULK and not len(crystal.across_vacuum):
         spheres = 4 / 3 * np.pi * float((covalent_radii[crystal.numbers] ** 3).sum())
         packing = spheres / abs(float(np.linalg.det(crystal.cell)))
         if packing < _LEAST_PACKING:

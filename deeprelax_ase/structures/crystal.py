@@ -46,6 +46,7 @@ class Crystal:
         cell: Row vectors, Å; never singular, see `complete_cell`.
         pbc: Which rows of the cell the crystal repeats along. An axis of vacuum does not count.
         held_strain: Constraints on the strain, see `held.py`; none by default.
+        across_vacuum: The same where there is vacuum along none of the axes: nobody asked for them.
         fixed: Which atoms keep their fractional coordinates; None where none does. They say where
             the crystal as a whole stands, so that no displacement is shifted.
     """
@@ -55,6 +56,9 @@ class Crystal:
     cell: Float[np.ndarray, "3 3"]
     pbc: Bool[np.ndarray, "3"]
     held_strain: Float[np.ndarray, "rows 9"] = field(
+        default_factory=lambda: np.zeros((0, 9)), repr=False
+    )
+    across_vacuum: Float[np.ndarray, "rows_too 9"] = field(
         default_factory=lambda: np.zeros((0, 9)), repr=False
     )
     fixed: Bool[np.ndarray, " atoms"] | None = None
@@ -93,14 +97,22 @@ class Crystal:
 
     def strain_freedom(self) -> Float[np.ndarray, "9 9"]:
         """Projector of flat matrices onto the strains that the crystal may have."""
-        return strain_freedom(self.held_strain, self.cell, self.pbc)
+        return strain_freedom(self.strain_constraints, self.cell, self.pbc)
+
+    @property
+    def strain_constraints(self) -> Float[np.ndarray, "rows 9"]:
+        """All constraints on the strain along periodic axes, see `held.py`."""
+        return np.concatenate([self.held_strain, self.across_vacuum])
 
     def held_share(self) -> float:
-        """Share of the strains along its periodic axes that are held: 0 if none, 1 if all."""
-        periods = int(self.pbc.sum())
-        if not periods or not len(self.held_strain):
+        """Share of the strains it could have that are held: 0 if none, 1 if all."""
+        if not len(self.held_strain):
             return 0.0
-        return float(1.0 - np.trace(self.strain_freedom()) / (periods * (periods + 1) / 2))
+        periods = int(self.pbc.sum())
+        strains = periods * (periods + 1) / 2
+        if len(self.across_vacuum):
+            strains = np.trace(strain_freedom(self.across_vacuum, self.cell, self.pbc))
+        return float(1.0 - np.trace(self.strain_freedom()) / strains) if strains else 0.0
 
     def settled(self, moves: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
         """Moves without those of fixed atoms; where no atom is fixed, of mean zero."""

@@ -76,8 +76,8 @@ def read_structure(
         axes = find_vacuum(positions, cell, pbc, numbers)
     # The shape of a sheet is that of its plane, as its volume is its area.
     is_given = bool((axes.basis == np.eye(3)).all())
-    rows = [held.strain_rows(cell, pbc & ~axes.is_vacuum if is_given else pbc)]
-    rows += [np.kron(np.eye(3), normal) for normal in axes.normals]
+    rows = held.strain_rows(cell, pbc & ~axes.is_vacuum if is_given else pbc)
+    across = [np.zeros((0, 9)), *(np.kron(np.eye(3), normal) for normal in axes.normals)]
     cell = axes.basis @ cell
     periodic = pbc & ~axes.is_vacuum
     notes += [
@@ -101,7 +101,7 @@ def read_structure(
     if not periodic.any() and len(numbers) == 1:
         notes.append(Note("single_atom", "a single atom: nothing to relax"))
     shifted = positions + axes.shifts @ cell
-    crystal = Crystal(numbers, shifted, cell, periodic, np.concatenate(rows), _fixed(free))
+    crystal = Crystal(numbers, shifted, cell, periodic, rows, np.concatenate(across), _fixed(free))
     check_distances(crystal, search)
     return StructureInput(
         structure,

@@ -197,14 +197,14 @@ class StructureInput:
             whole = find_space_group(lattice)
             if whole is not None and (group is None or whole.order > group.order):
                 crystal, group = lattice, whole
-        held = crystal.held_strain
+        held = crystal.strain_constraints
         if group is not None and len(held):
             group = group.keeping(strain_freedom(held, crystal.cell, np.ones(3, dtype=bool)))
         return crystal, group
 
     def hold_strain(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
         """Deformation without the strains that are held."""
-        if not len(self.crystal.held_strain) and self.crystal.pbc.all():
+        if not len(self.crystal.strain_constraints) and self.crystal.pbc.all():
             return deformation
         free = self.crystal.strain_freedom() @ log_symmetric(deformation).ravel()
         return exp_symmetric(free.reshape(3, 3))
