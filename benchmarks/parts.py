@@ -15,7 +15,7 @@ from ase.io import write
 
 from benchmarks.worker import peak_memory
 from deeprelax_ase import Relaxer, solver
-from deeprelax_ase.relaxation import inference, traced
+from deeprelax_ase.relaxation import inference, single_crystal
 from deeprelax_ase.relaxation import relaxer as relaxer_module
 from deeprelax_ase.structures import structure_input
 from deeprelax_ase.structures.files import read_structures
@@ -66,7 +66,7 @@ def _timed(totals: dict[str, float]) -> Iterator[None]:
         for part, owner, name in (
             ("checks", relaxer_module, "read_structure"),
             ("graph", inference, "build_graph"),
-            ("network and solve in one", traced.TracedMove, "__call__"),
+            ("network and solve in one", single_crystal.SingleCrystal, "__call__"),
             ("network", inference.Predictor, "run_network"),
             ("solve", solver, "solve"),
             ("symmetry", structure_input, "find_space_group"),

@@ -228,7 +228,7 @@ def table(found: Mapping[str, Any]) -> str:
     ]
     parts = found["parts"]
     part_rows = [
-        [name, *(f"{1000 * parts[how][name]:.2f}" for how in ("single", "batched"))]
+        [name, *(f"{1000 * parts[how].get(name, 0.0):.2f}" for how in ("single", "batched"))]
         for name in parts["single"]
     ]
     part_header = ["ms a crystal, mean", "one by one", "in batches"]

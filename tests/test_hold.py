@@ -92,7 +92,9 @@ def test_batches_hold_as_single_crystals_do(random_weights):
     many = list(relaxer.relax_many([rocksalt()] * 3))
     alone = relaxer.relax(rocksalt())
     for result in many:
-        np.testing.assert_allclose(result.structure.cell, alone.structure.cell, atol=1e-9)
+        # Both are in single precision, each in its own order of operations.
+        np.testing.assert_allclose(result.structure.cell, alone.structure.cell, atol=1e-6)
+        assert result.volume_change == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize(

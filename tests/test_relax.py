@@ -269,8 +269,10 @@ def test_refusal_keeps_the_input(random_relaxer, monkeypatch, rng):
         solution = sound(*args, **kwargs)
         return replace(solution, displacements=solution.displacements * 1e5)
 
-    # A trace holds a solve of its own.
-    monkeypatch.setattr("deeprelax_ase.relaxation.traced.TracedMove.__call__", lambda *_: None)
+    # Single crystals have a solve of their own.
+    monkeypatch.setattr(
+        "deeprelax_ase.relaxation.single_crystal.SingleCrystal.__call__", lambda *_: None
+    )
     monkeypatch.setattr("deeprelax_ase.solver.solve", exploding)
     result = random_relaxer.relax(atoms)
     assert result.status == "refused"

@@ -122,23 +122,10 @@ def build_graph(
     Returns:
         The graph, floats in double precision.
     """
-    pair_lists = [crystal.pairs_within(config.reach + further) for crystal in crystals]
     num_atoms = np.array([len(crystal) for crystal in crystals])
     starts = np.cumsum(num_atoms) - num_atoms
-    first, second, offsets, vectors, lengths = (
-        np.concatenate(parts) for parts in zip(*pair_lists, strict=True)
-    )
-    pairs_per_crystal = np.array([len(pair_list[0]) for pair_list in pair_lists])
-    of_pair = np.repeat(np.arange(len(crystals)), pairs_per_crystal)
-    shift = np.repeat(starts, pairs_per_crystal)
-    first, second = first + shift, second + shift
-    pbc = np.stack([crystal.pbc for crystal in crystals])
-    pairs = PairList(first, second, offsets, lengths, of_pair)
-    if further:
-        pairs = pairs.of(lengths < config.reach)
-    neighbors, keep = enough_neighbors(pairs, num_atoms, pbc, config.max_neighbors)
-    if further:
-        keep = np.arange(len(lengths))
+    pairs, vectors, neighbors, keep = chosen_pairs(crystals, config, further)
+    first, second, offsets, lengths, of_pair = pairs
 
     fixed = np.zeros(num_atoms.sum())
     for crystal, start in zip(crystals, starts, strict=True):
@@ -149,8 +136,8 @@ def build_graph(
     if config.ucoe:
         encoded = np.concatenate(
             [
-                canonical_offsets(crystal, *pair_list[:3])
-                for crystal, pair_list in zip(crystals, pair_lists, strict=True)
+                canonical_offsets(crystal, *crystal.pairs_within(config.reach + further)[:3])
+                for crystal in crystals
             ]
         )
     return CrystalGraph(
@@ -172,6 +159,30 @@ def build_graph(
         edge_lengths=torch.from_numpy(lengths[keep]),
         encoded_offsets=torch.from_numpy(encoded[keep]),
     )
+
+
+def chosen_pairs(
+    crystals: Sequence[Crystal], config: NetworkConfig, further: float = 0.0
+) -> tuple[PairList, np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of several crystals, and which of them `build_graph` keeps.
+
+    Returns:
+        All pairs; their vectors, Å; neighbours that each crystal asks for; the pairs to keep.
+    """
+    pair_lists = [crystal.pairs_within(config.reach + further) for crystal in crystals]
+    num_atoms = np.array([len(crystal) for crystal in crystals])
+    starts = np.cumsum(num_atoms) - num_atoms
+    first, second, offsets, vectors, lengths = (
+        np.concatenate(parts) for parts in zip(*pair_lists, strict=True)
+    )
+    pairs_per_crystal = np.array([len(pair_list[0]) for pair_list in pair_lists])
+    of_pair = np.repeat(np.arange(len(crystals)), pairs_per_crystal)
+    shift = np.repeat(starts, pairs_per_crystal)
+    pairs = PairList(first + shift, second + shift, offsets, lengths, of_pair)
+    near = pairs.of(lengths < config.reach) if further else pairs
+    pbc = np.stack([crystal.pbc for crystal in crystals])
+    neighbors, keep = enough_neighbors(near, num_atoms, pbc, config.max_neighbors)
+    return pairs, vectors, neighbors, np.arange(len(lengths)) if further else keep
 
 
 def canonical_offsets(

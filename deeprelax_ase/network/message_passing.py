@@ -71,11 +71,10 @@ def portions(num_pairs: int, device: torch.device) -> list[slice]:
     """Slices of the pairs that are computed one after the other, at least one.
 
     Inference on a processor is bound by its memory unless the edges come in portions that its cache
-    holds. Under autograd, which keeps everything anyway, on other devices, and where a trace for
-    small crystals is taken, all come at once.
+    holds. Under autograd, which keeps everything anyway, and on other devices, all come at
+    once.
     """
-    is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if device.type != "cpu" or torch.is_grad_enabled() or is_traced:
+    if device.type != "cpu" or torch.is_grad_enabled():
         return [slice(None)]
     at_once = _PAIRS_AT_ONCE * torch.get_num_threads()
     return [slice(start, start + at_once) for start in range(0, max(num_pairs, 1), at_once)]

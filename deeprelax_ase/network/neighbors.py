@@ -120,12 +120,14 @@ def _nearest_shells(
     distances = np.concatenate([lengths, lengths])
     order = np.lexsort((distances, centers))
     centers, distances = centers[order], distances[order]
-    is_first = np.diff(centers, prepend=-1) != 0
+    is_first = np.ones(len(centers), dtype=bool)
+    is_first[1:] = centers[1:] != centers[:-1]
     position = np.arange(len(centers))
     start = np.maximum.accumulate(np.where(is_first, position, 0))
     rank = position - start
     # A shell ends where the next neighbour is further by a gap; after the cap, the first end cuts.
-    ends_shell = (rank >= max_neighbors) & (np.diff(distances, prepend=0.0) > SHELL_GAP)
+    ends_shell = rank >= max_neighbors
+    ends_shell[1:] &= distances[1:] - distances[:-1] > SHELL_GAP
     ended = np.cumsum(ends_shell)
     kept = np.zeros(len(lengths), dtype=bool)
     kept[order[ended == ended[start]] % len(lengths)] = True

@@ -16,7 +16,7 @@ from deeprelax_ase.network.prediction import Prediction, certainty, log_scale
 from deeprelax_ase.network.radial_basis import RadialBasis
 from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER
 
-_MEAN_PAIRS_PER_ATOM = 11.0
+MEAN_PAIRS_PER_ATOM = 11.0
 
 
 class Features(NamedTuple):
@@ -68,7 +68,7 @@ class PaEGNN(nn.Module):
         num_codes = self.radial.num_basis
         num_message_codes = num_codes + (self.offsets.num_channels if self.offsets else 0)
         self.messages = nn.ModuleList(
-            Message(features, num_message_codes, 2 * _MEAN_PAIRS_PER_ATOM, config.num_tensors)
+            Message(features, num_message_codes, 2 * MEAN_PAIRS_PER_ATOM, config.num_tensors)
             for _ in range(config.num_layers)
         )
         self.updates = nn.ModuleList(Update(features) for _ in range(config.num_layers))
@@ -116,7 +116,7 @@ class PaEGNN(nn.Module):
         scalars, vectors, tensors, directions, codes, envelope = features
         pairs = self.edge_head(graph, scalars, vectors, tensors, directions, codes)
         moves = self.displacement_head(scalars, vectors)
-        pulls = pairs.values[:, 1] * envelope / _MEAN_PAIRS_PER_ATOM
+        pulls = pairs.values[:, 1] * envelope / MEAN_PAIRS_PER_ATOM
         strain = self.strain_head(graph, scalars, tensors, pulls, directions)
         return Prediction(
             distances=graph.edge_lengths * pairs.values[:, 0].clamp(-1.0, 1.0).exp(),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 MIN_LOG_SCALE, MAX_LOG_SCALE = -5.0, 2.0
-_LEAST_WEIGHT = 1e-3
+LEAST_WEIGHT = 1e-3
 
 
 def log_scale(raw: Float[Tensor, " items"]) -> Float[Tensor, " items"]:
@@ -22,7 +22,7 @@ def log_scale(raw: Float[Tensor, " items"]) -> Float[Tensor, " items"]:
 
 def certainty(raw: Float[Tensor, " items"], start: float) -> Float[Tensor, " items"]:
     """Positive weight of a term of the solve; a raw zero gives about `exp(start)`."""
-    return softplus(raw + start) + _LEAST_WEIGHT
+    return softplus(raw + start) + LEAST_WEIGHT
 
 
 @dataclass(frozen=True)

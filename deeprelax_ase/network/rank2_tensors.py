@@ -14,21 +14,21 @@ from torch import Tensor
 
 Tensors = Float[Tensor, "atoms 5 tensors"]
 
-_BASIS = math.sqrt(5.0) * o3.wigner_3j(1, 1, 2, dtype=torch.float64).reshape(9, 5)
+BASIS = math.sqrt(5.0) * o3.wigner_3j(1, 1, 2, dtype=torch.float64).reshape(9, 5)
 
 
 def quadrupoles(directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 5"]:
     """Dyads of unit vectors less their trace: spherical harmonics times the root of 2/3."""
     dyads = directions.unsqueeze(2) * directions.unsqueeze(1)
-    return dyads.flatten(1) @ _BASIS.to(directions)
+    return dyads.flatten(1) @ BASIS.to(directions)
 
 
 def matrices_of(tensors: Float[Tensor, "n 5 T"]) -> Float[Tensor, "n 3 3 T"]:
     """The symmetric traceless matrices that have these components."""
-    return (_BASIS.to(tensors) @ tensors).unflatten(1, (3, 3))
+    return (BASIS.to(tensors) @ tensors).unflatten(1, (3, 3))
 
 
 def components_of(matrices: Float[Tensor, "n 3 3 T"]) -> Float[Tensor, "n 5 T"]:
     """Components of the symmetric traceless part of matrices."""
-    components: Tensor = _BASIS.to(matrices).T @ matrices.flatten(1, 2)
+    components: Tensor = BASIS.to(matrices).T @ matrices.flatten(1, 2)
     return components

@@ -1,12 +1,11 @@
 """One network, or the replicates of an ensemble, with the solver: crystals in, structures out."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 
 from deeprelax_ase import solver
 from deeprelax_ase.network.checkpoint import Weights, elements_seen, load_weights
@@ -15,38 +14,10 @@ from deeprelax_ase.network.graph import CrystalGraph, build_graph
 from deeprelax_ase.network.prediction import Prediction
 from deeprelax_ase.network.weights_registry import replicate_paths
 from deeprelax_ase.relaxation.calibration import Calibration, combine
+from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.relaxation.result import WeightsName
-from deeprelax_ase.relaxation.traced import TracedMove
+from deeprelax_ase.relaxation.single_crystal import SingleCrystal
 from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
-
-
-@dataclass(frozen=True)
-class CrystalPrediction:
-    """What is predicted of one crystal, in numpy.
-
-    Attributes:
-        displacements: Of the solved structure, Å.
-        deformation: Of the solved structure.
-        status: Of the solve.
-        displacement_scales: Laplace scale of each atom's displacement, Å.
-        strain_scale: Laplace scale of the strain.
-        edge_index: Atoms of each pair.
-        offsets: Cells between them.
-        lengths: Of the pairs in the input, Å.
-        distances: Predicted relaxed lengths, Å.
-        distance_scales: Their Laplace scales, Å.
-    """
-
-    displacements: Float[np.ndarray, "atoms 3"]
-    deformation: Float[np.ndarray, "3 3"]
-    status: solver.SolveStatus
-    displacement_scales: Float[np.ndarray, " atoms"]
-    strain_scale: float
-    edge_index: Int[np.ndarray, "2 bonds"]
-    offsets: Int[np.ndarray, "bonds 3"]
-    lengths: Float[np.ndarray, " bonds"]
-    distances: Float[np.ndarray, " bonds"]
-    distance_scales: Float[np.ndarray, " bonds"]
 
 
 class Predictor:
@@ -68,8 +39,8 @@ class Predictor:
                 msg = f"{other.name!r} is no replicate of {first.name!r}: it is another network"
                 raise ValueError(msg)
         self.networks = [weights.network.to(device) for weights in replicates]
-        self._small = [
-            TracedMove(network, network.config)
+        self._single = [
+            SingleCrystal(network)
             for network in self.networks
             if device.type == "cpu" and method == "joint"
         ]
@@ -93,10 +64,13 @@ class Predictor:
         self, crystals: Sequence[Crystal], functionals: Sequence[str]
     ) -> list[CrystalPrediction]:
         """Predict the relaxed structures of a batch, each with its functional."""
+        if self._single and len(crystals) == 1:
+            parts = [one(crystals[0], functionals[0]) for one in self._single]
+            known = [part for part in parts if part is not None]
+            if len(known) == len(parts):
+                return [_mean(known)]
         graph = build_graph(crystals, functionals, self.config)
-        replicates = [list(self._predict_one(k, graph)) for k in range(len(self.networks))]
-        if len(replicates) == 1:
-            return replicates[0]
+        replicates = [list(self._predict_batch(network, graph)) for network in self.networks]
         return [_mean(parts) for parts in zip(*replicates, strict=True)]
 
     def run_network(self, network: torch.nn.Module, graph: CrystalGraph) -> Prediction:
@@ -107,12 +81,11 @@ class Predictor:
             place = self.device if self.device.type == "cuda" else "cpu"
             return prediction.to(torch.float64, place)
 
-    def _predict_one(self, replicate: int, graph: CrystalGraph) -> Iterator[CrystalPrediction]:
+    def _predict_batch(
+        self, network: torch.nn.Module, graph: CrystalGraph
+    ) -> Iterator[CrystalPrediction]:
         """What one of the networks makes of a batch."""
-        at_once = self._small[replicate](graph) if self._small else None
-        if at_once is not None:
-            return _split(graph, *at_once)
-        prediction = self.run_network(self.networks[replicate], graph)
+        prediction = self.run_network(network, graph)
         own = graph.to(torch.float64, prediction.distances.device)
         solution = solver.solve(own, prediction, self.method, max_steps=self.config.solver_steps)
         return _split(graph, prediction.to(torch.float64, "cpu"), solution.cpu())
@@ -138,6 +111,8 @@ def load_replicates(name: str | Path) -> list[Weights]:
 def _mean(parts: Sequence[CrystalPrediction]) -> CrystalPrediction:
     """What replicates predict of one crystal together."""
     first = parts[0]
+    if len(parts) == 1:
+        return first
     failed = [part.status for part in parts if part.status != solver.SolveStatus.SOLVED]
     distances, distance_scales = combine(
         [part.distances for part in parts], [part.distance_scales for part in parts]

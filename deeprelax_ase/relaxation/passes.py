@@ -15,7 +15,8 @@ from jaxtyping import Float
 from scipy.linalg import polar
 
 from deeprelax_ase.relaxation.calibration import crystal_signs
-from deeprelax_ase.relaxation.inference import CrystalPrediction, Predictor
+from deeprelax_ase.relaxation.inference import Predictor
+from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.relaxation.sanity_checks import reason_to_refuse
 from deeprelax_ase.structures.crystal import relaxed_lengths
 from deeprelax_ase.structures.structure_input import StructureInput

@@ -28,7 +28,7 @@ def solve_normal_equations(
     solved sparse.
     """
     blocks = assemble(equations)
-    # One crystal alone, of which a trace is taken too, needs no padding and no sorting.
+    # One crystal alone needs no padding and no sorting.
     if len(equations.sizes) == 1 and len(equations.batch) <= _LARGEST_DENSE:
         return _solve_one(equations, blocks)
     sizes = equations.sizes.tolist()

@@ -80,21 +80,6 @@ def solve_joint(
     return Solution(*best.state, residuals, steps, status)
 
 
-def one_step(
-    graph: CrystalGraph, prediction: Prediction
-) -> tuple[Iterate, Bool[Tensor, " crystals"]]:
-    """The first step of `solve_joint`, without a decision: what a trace is taken of.
-
-    Returns:
-        The step's end, and for which crystals it is what `solve_joint` would return of one step.
-    """
-    heads = start(prediction)
-    before = _judge(graph, prediction, heads, heads)
-    after = _judge(graph, prediction, heads, gauss_newton_step(graph, prediction, heads, heads))
-    sound = (before.status == SolveStatus.SOLVED) & (after.status == SolveStatus.SOLVED)
-    return after, sound & _is_better(after, before)
-
-
 def _judge(graph: CrystalGraph, prediction: Prediction, heads: State, state: State) -> Iterate:
     lengths = pair_lengths(graph, state)
     status = check(graph, state, lengths)

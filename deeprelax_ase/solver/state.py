@@ -11,7 +11,7 @@ from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.prediction import Prediction
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE
 
-_LEAST_STRETCH = 0.2
+LEAST_STRETCH = 0.2
 TINY = 1e-12
 
 
@@ -101,7 +101,7 @@ def check(
     moved = sum_over(graph.batch, displacements.sum(dim=1), graph.num_crystals)
     finite = moved.isfinite() & deformations.sum(dim=(1, 2)).isfinite()
     # The factor exists if no stretch is below the least.
-    least = _LEAST_STRETCH * torch.eye(3, dtype=deformations.dtype, device=deformations.device)
+    least = LEAST_STRETCH * torch.eye(3, dtype=deformations.dtype, device=deformations.device)
     collapsed = torch.linalg.cholesky_ex(deformations - least)[1] != 0
     for code, failed in (
         (SolveStatus.ATOMS_OVERLAP, overlaps),

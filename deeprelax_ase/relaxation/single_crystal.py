@@ -1,0 +1,62 @@
+"""One small crystal through network and solve in numpy; see `network/numpy_layers.py`."""
+
+import math
+
+import numpy as np
+
+from deeprelax_ase.network.graph import chosen_pairs
+from deeprelax_ase.network.numpy_forward import NumpyPaEGNN, OneCrystal
+from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.relaxation.prediction import CrystalPrediction
+from deeprelax_ase.solver.numpy_step import one_step
+from deeprelax_ase.solver.state import SolveStatus
+from deeprelax_ase.structures.crystal import Crystal
+
+_MOST_PAIRS = 800
+"""Beyond them torch, in portions that a core's cache holds, is as fast."""
+
+
+class SingleCrystal:
+    """Network and one step of the joint solve for single crystals.
+
+    Args:
+        network: On a processor; its weights are copied.
+    """
+
+    def __init__(self, network: PaEGNN) -> None:
+        self._config = network.config
+        is_known = network.config.num_tensors > 0 and not network.config.ucoe
+        is_possible = is_known and network.config.solver_steps == 1
+        self._network = NumpyPaEGNN(network) if is_possible else None
+
+    def __call__(self, crystal: Crystal, functional: str) -> CrystalPrediction | None:
+        """What becomes of a crystal.
+
+        Returns:
+            None for what is left to the general way: large crystals, atoms without neighbours, and
+            whatever does not go smoothly.
+        """
+        if self._network is None:
+            return None
+        pairs, vectors, _, keep = chosen_pairs([crystal], self._config)
+        if not 0 < len(keep) <= _MOST_PAIRS:
+            return None
+        first, second, offsets, lengths, _ = pairs.of(keep)
+        freedom = crystal.strain_freedom()
+        known = OneCrystal(crystal, freedom, first, second, vectors[keep], lengths)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            output = self._network(known, functional)
+            end = None if output is None else one_step(known, output)
+        if output is None or end is None:
+            return None
+        return CrystalPrediction(
+            *end,
+            status=SolveStatus.SOLVED,
+            displacement_scales=np.exp(output.displacement_log_scales),
+            strain_scale=math.exp(output.strain_log_scale),
+            edge_index=np.stack([first, second]),
+            offsets=offsets,
+            lengths=lengths,
+            distances=output.distances,
+            distance_scales=np.exp(output.distance_log_scales),
+        )

@@ -1,0 +1,126 @@
+"""The numpy way of single crystals gives what torch gives of a batch."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, fcc111
+from ase.constraints import FixAtoms
+from hypothesis import given
+
+from deeprelax_ase.network.checkpoint import load_weights
+from deeprelax_ase.relaxation.inference import Predictor
+from deeprelax_ase.relaxation.relaxer import Relaxer
+from deeprelax_ase.relaxation.single_crystal import SingleCrystal
+from deeprelax_ase.structures.held import Held
+from deeprelax_ase.structures.read_structure import read_structure
+from tests.strategies import crystals
+
+FIELDS = ("displacements", "deformation", "displacement_scales", "strain_scale", "lengths")
+OF_PAIRS = ("distances", "distance_scales")
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor([load_weights("default")], torch.device("cpu"), "joint")
+
+
+@pytest.fixture(scope="module")
+def single(predictor):
+    return SingleCrystal(predictor.networks[0])
+
+
+def batch(predictor, crystal, functional="PBE"):
+    return predictor.predict([crystal, crystal], [functional] * 2)[0]
+
+
+def check_same(found, expected):
+    assert found.status == expected.status
+    np.testing.assert_array_equal(found.edge_index, expected.edge_index)
+    np.testing.assert_array_equal(found.offsets, expected.offsets)
+    for name in (*FIELDS, *OF_PAIRS):
+        one, other = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+@given(crystals(max_atoms=8))
+def test_same_as_in_a_batch(predictor, single, crystal):
+    found, expected = single(crystal, "PBEsol"), batch(predictor, crystal, "PBEsol")
+    if found is None:  # an atom without neighbours, or a step that does not count
+        return
+    check_same(found, expected)
+
+
+@pytest.mark.parametrize("hold", [None, "cell", "volume", "a,positions"])
+def test_same_where_something_is_held(predictor, single, hold):
+    slab = fcc111("Al", (1, 2, 4), a=4.2, vacuum=8.0)
+    slab.set_constraint(FixAtoms(indices=range(4)))
+    slab.rattle(0.05, seed=0)
+    crystal = read_structure(slab, held=Held.of(hold)).crystal
+    found = single(crystal, "PBE")
+    assert found is not None
+    check_same(found, batch(predictor, crystal))
+    assert not found.displacements[:4].any()
+
+
+def test_real_crystals_are_not_left_to_the_general_way(single):
+    for name, structure, a in (
+        ("Cu", "fcc", 3.7),
+        ("MgO", "rocksalt", 4.3),
+        ("GaN", "wurtzite", 3.3),
+    ):
+        assert single(read_structure(bulk(name, structure, a=a)).crystal, "PBE") is not None
+
+
+def test_what_is_left_to_the_general_way(single):
+    assert single(read_structure(bulk("Cu") * (6, 6, 6)).crystal, "PBE") is None
+    lonely = bulk("Cu", a=20.0)
+    assert single(read_structure(lonely).crystal, "PBE") is None
+
+
+def test_what_is_not_finite_is_left_to_the_general_way(predictor):
+    crystal = read_structure(bulk("MgO", "rocksalt", a=4.3)).crystal
+    for layer in ("edge_head.out", "displacement_head.gates.2", "strain_head.atoms.2"):
+        single = SingleCrystal(predictor.networks[0])
+        network = load_weights("default").network
+        network.get_submodule(layer).weight.fill_(np.nan)
+        assert single(crystal, "PBE") is not None
+        assert SingleCrystal(network)(crystal, "PBE") is None
+
+
+def test_networks_that_it_does_not_know_go_the_general_way(random_weights):
+    relaxer = Relaxer(random_weights)
+    copper = read_structure(bulk("TiO", "rocksalt", a=4.2)).crystal
+    assert SingleCrystal(relaxer._general.networks[0])(copper, "PBE") is not None
+    config = relaxer.config.model_copy(update={"solver_steps": 2})
+    network = type(relaxer._general.networks[0])(config)
+    assert SingleCrystal(network)(copper, "PBE") is None
+
+
+def test_can_be_pickled(single):
+    crystal = read_structure(bulk("MgO", "rocksalt", a=4.3)).crystal
+    copied = pickle.loads(pickle.dumps(single))  # noqa: S301 - its own
+    check_same(copied(crystal, "PBE"), single(crystal, "PBE"))
+
+
+def test_one_by_one_and_in_a_batch_agree(rng):
+    atoms = bulk("TiO", "rocksalt", a=4.4, cubic=True)
+    atoms.rattle(0.1, rng=rng)
+    relaxer = Relaxer()
+    alone = relaxer.relax(atoms)
+    together, _ = relaxer.relax_many([atoms, bulk("Cu", a=3.7)])
+    np.testing.assert_allclose(alone.structure.positions, together.structure.positions, atol=1e-5)
+    np.testing.assert_allclose(alone.strain, together.strain, atol=1e-6)
+    held = relaxer.relax(atoms, relax_cell=False)
+    np.testing.assert_array_equal(held.structure.cell, atoms.cell)
+
+
+def test_a_relaxer_can_be_sent_to_another_process(random_weights):
+    atoms = bulk("TiO", "rocksalt", a=4.4)
+    relaxer = Relaxer(random_weights)
+    first = relaxer.relax(atoms)
+    other = pickle.loads(pickle.dumps(relaxer))  # noqa: S301 - its own
+    np.testing.assert_allclose(other.relax(atoms).strain, first.strain, atol=1e-6)
+    copy.deepcopy(relaxer).relax(atoms)
