@@ -2,8 +2,10 @@ import os
 
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController
 
 from deeprelax_ase.cli import common
+from deeprelax_ase.relaxation.blas_threads import OneBlasThread
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,23 @@ def test_never_more_cores_than_given(monkeypatch, variables, cores):
     monkeypatch.setattr(torch, "set_num_threads", used.append)
     common.limit_threads()
     assert used == [min(3, cores)]
+
+
+def test_blas_has_one_thread_while_somebody_is_within():
+    libraries = ThreadpoolController().select(user_api="blas")
+
+    def counts():
+        return [entry["num_threads"] for entry in libraries.info()]
+
+    with libraries.limit(limits=2):
+        before = counts()
+        limiter = OneBlasThread()
+        with limiter:
+            assert set(counts()) == {1}
+            with limiter:  # another thread, say
+                assert set(counts()) == {1}
+            assert set(counts()) == {1}
+            with pytest.raises(KeyError), limiter:
+                {}["missing"]
+            assert set(counts()) == {1}
+        assert counts() == before

@@ -71,9 +71,9 @@ def read_structure(
     cell = complete_cell(given.cell, pbc)
     if held.positions:
         free = np.zeros_like(free)
-    axes = given_axes(len(numbers))
-    if vacuum == "auto":
-        axes = find_vacuum(positions, cell, pbc, numbers)
+    axes = (
+        find_vacuum(positions, cell, pbc, numbers) if vacuum == "auto" else given_axes(len(numbers))
+    )
     # The shape of a sheet is that of its plane, as its volume is its area.
     is_given = bool((axes.basis == np.eye(3)).all())
     rows = held.strain_rows(cell, pbc & ~axes.is_vacuum if is_given else pbc)

@@ -217,6 +217,8 @@ class StructureInput:
         The crystal as a whole may be anywhere, so it is first shifted to where its held atoms
         move least. Cartesian components that ASE's constraints fix are held by those, later.
         """
+        if self.free.all() and not getattr(self.source, "constraints", ()):
+            return displacements
         atoms, axes = np.nonzero(~self.free)
         cell = self._back @ self.crystal.cell
         across = np.linalg.inv(cell).T
