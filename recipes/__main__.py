@@ -89,9 +89,9 @@ class Calibrated(FrozenModel):
 class Stage(FrozenModel):
     """One training."""
 
-    starts_from: tuple[int, ...] = Field(
+    starts_from: tuple[int | tuple[int, ...], ...] = Field(
         default=(),
-        description="numbers of the stages whose mean it starts from; the one before",
+        description="stages whose mean it starts from, as in `average`; the one before",
     )
     train: dict[str, Any] = Field(
         default_factory=dict, description="entries of a `TrainConfig` that are not those of all"
@@ -138,8 +138,7 @@ def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
                 entries["start_from"] = str(_mean(work, ends, before))
             ends[number] = _train(entries, pairs, work / f"stage-{number}", where)
         beside = out.with_suffix(".unfinished")
-        parts = [(part,) if isinstance(part, int) else part for part in recipe.average]
-        average(beside, [_mean(work, ends, part) for part in parts or [(max(ends),)]])
+        average(beside, [_mean(work, ends, recipe.average or (max(ends),))])
         fit(beside, beside, _named(pairs, recipe.scales.files), **_rest(recipe.scales))
         calibrate(beside, _named(pairs, recipe.calibrate.files), **_rest(recipe.calibrate))
         beside.replace(out)
@@ -147,17 +146,23 @@ def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
     return out
 
 
-def _mean(work: Path, ends: Mapping[int, Path], numbers: Sequence[int]) -> Path:
-    """File of the mean of the weights of stages; that of a single one is its own."""
-    unknown = [number for number in numbers if number not in ends]
-    if unknown:
-        known = ", ".join(map(str, ends))
-        msg = f"stage {unknown[0]} is none of those that were made before: {known}"
-        raise ValueError(msg)
-    if len(numbers) == 1:
-        return ends[numbers[0]].absolute()
-    out = work / f"mean-of-{'-'.join(map(str, numbers))}.safetensors"
-    average(out, [ends[number] for number in numbers])
+def _mean(work: Path, ends: Mapping[int, Path], parts: Sequence[int | Sequence[int]]) -> Path:
+    """File of the mean of the weights of stages, or of means; that of a single one is its own."""
+    files = []
+    for part in parts:
+        if not isinstance(part, int):
+            files.append(_mean(work, ends, part))
+        elif part in ends:
+            files.append(ends[part].absolute())
+        else:
+            known = ", ".join(map(str, ends))
+            msg = f"stage {part} is none of those that were made before: {known}"
+            raise ValueError(msg)
+    if len(files) == 1:
+        return files[0]
+    names = [str(p) if isinstance(p, int) else "and".join(map(str, p)) for p in parts]
+    out = work / f"mean-of-{'-'.join(names)}.safetensors"
+    average(out, files)
     return out.absolute()
 
 
