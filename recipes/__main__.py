@@ -83,7 +83,7 @@ class Calibrated(FrozenModel):
 
     files: tuple[str, ...] = Field(min_length=1)
     limit: int = Field(default=400, ge=1, description="crystals a file")
-    least_gain: float = Field(default=0.75, ge=0, le=1)
+    least_gain: float = Field(default=0.65, ge=0, le=1)
 
 
 class Stage(FrozenModel):

@@ -150,7 +150,7 @@ def test_calibration_makes_expected_errors_true_on_average(weights_file, tmp_pat
 
 def test_what_counts_as_a_move_is_chosen_and_stays(weights_file, tmp_path):
     pairs = write_pairs(tmp_path / "pairs.parquet")
-    assert calibrate(weights_file, [pairs]).least_gain == 0.75
+    assert calibrate(weights_file, [pairs]).least_gain == 0.65
     assert run("calibrate", weights_file, pairs, "--least-gain", 1).exit_code == 0
     assert not evaluate(pairs, weights_file).moved.any()
     assert calibrate(weights_file, [pairs]).least_gain == 1

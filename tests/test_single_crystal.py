@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,20 @@ import torch
 from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms
 from hypothesis import given
+from hypothesis import strategies as st
 
+from deeprelax_ase import solver
 from deeprelax_ase.network.checkpoint import load_weights
+from deeprelax_ase.network.graph import build_graph
+from deeprelax_ase.network.numpy_forward import OneCrystal, Output
+from deeprelax_ase.network.prediction import Prediction
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.single_crystal import SingleCrystal
+from deeprelax_ase.solver.numpy_step import one_step
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.read_structure import read_structure
+from tests.conftest import SMALL
 from tests.strategies import crystals
 
 FIELDS = ("displacements", "deformation", "displacement_scales", "strain_scale", "lengths")
@@ -124,3 +132,52 @@ def test_a_relaxer_can_be_sent_to_another_process(random_weights):
     other = pickle.loads(pickle.dumps(relaxer))  # noqa: S301 - its own
     np.testing.assert_allclose(other.relax(atoms).strain, first.strain, atol=1e-6)
     copy.deepcopy(relaxer).relax(atoms)
+
+
+@given(crystals(max_atoms=6), st.integers(0, 2**32 - 1), st.floats(0.02, 1.0))
+def test_a_step_is_made_exactly_where_the_general_solve_makes_it(crystal, seed, strength):
+    """Whatever a network might say: also what makes things worse, or the cell collapse."""
+    rng = np.random.default_rng(seed)
+    if len(crystal) > 2 and rng.random() < 0.5:
+        crystal = replace(crystal, fixed=np.arange(len(crystal)) < 2)
+    graph = build_graph([crystal], ["PBE"], SMALL)
+    pairs = len(graph.edge_lengths)
+    if not pairs:
+        return
+    known = OneCrystal(
+        crystal,
+        crystal.strain_freedom(),
+        *graph.edge_index.numpy(),
+        graph.edge_vectors.numpy(),
+        graph.edge_lengths.numpy(),
+    )
+    strain = rng.normal(scale=strength / 2, size=(3, 3))
+    strain = (known.freedom @ (strain + strain.T).ravel()).reshape(3, 3)
+    atoms = len(crystal)
+    output = Output(
+        distances=known.lengths * np.exp(rng.normal(scale=strength, size=pairs)),
+        distance_log_scales=np.zeros(pairs),
+        distance_weights=rng.uniform(0.01, 1.0, size=pairs),
+        displacements=crystal.settled(rng.normal(scale=strength, size=(atoms, 3))),
+        displacement_log_scales=np.zeros(atoms),
+        displacement_weights=rng.uniform(0.01, 2.0, size=atoms),
+        strain=strain,
+        strain_log_scale=0.0,
+        strain_weight=float(rng.uniform(0.1, 20.0)),
+    )
+    of_crystal = {"strain": "strains", "strain_log_scale": "strain_log_scales"}
+    of_crystal["strain_weight"] = "strain_weights"
+    prediction = Prediction(
+        **{
+            of_crystal.get(name, name): torch.tensor([value] if name in of_crystal else value)
+            for name, value in output._asdict().items()
+        }
+    )
+    solution = solver.solve(graph, prediction, max_steps=1)
+    with np.errstate(all="ignore"):
+        found = one_step(known, output)
+    is_made = bool(solution.steps) and int(solution.status) == solver.SolveStatus.SOLVED
+    assert (found is not None) == is_made
+    if found is not None:
+        np.testing.assert_allclose(found[0], solution.displacements, rtol=1e-7, atol=1e-8)
+        np.testing.assert_allclose(found[1], solution.deformations[0], rtol=1e-7, atol=1e-8)

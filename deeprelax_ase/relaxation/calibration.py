@@ -50,7 +50,7 @@ class Calibration:
         default_factory=lambda: {share: -float(np.log1p(-share)) for share in COVERAGES}
     )
     gain: tuple[float, float] = (1.3, 1.3)
-    least_gain: float = 0.75
+    least_gain: float = 0.65
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Calibration":
