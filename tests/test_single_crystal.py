@@ -21,6 +21,7 @@ from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.single_crystal import SingleCrystal
 from deeprelax_ase.solver.numpy_step import one_step
+from deeprelax_ase.solver.state import LEAST_STRETCH
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.read_structure import read_structure
 from tests.conftest import SMALL
@@ -177,7 +178,8 @@ def test_a_step_is_made_exactly_where_the_general_solve_makes_it(crystal, seed, 
     with np.errstate(all="ignore"):
         found = one_step(known, output)
     is_made = bool(solution.steps) and int(solution.status) == solver.SolveStatus.SOLVED
-    assert (found is not None) == is_made
+    # A strain so large that the cell may collapse is left to the general way.
+    assert (found is not None) == (is_made and np.linalg.norm(strain) < -np.log(LEAST_STRETCH))
     if found is not None:
         np.testing.assert_allclose(found[0], solution.displacements, rtol=1e-7, atol=1e-8)
         np.testing.assert_allclose(found[1], solution.deformations[0], rtol=1e-7, atol=1e-8)
