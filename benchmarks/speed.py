@@ -229,7 +229,7 @@ def table(found: Mapping[str, Any]) -> str:
     parts = found["parts"]
     part_rows = [
         [name, *(f"{1000 * parts[how].get(name, 0.0):.2f}" for how in ("single", "batched"))]
-        for name in parts["single"]
+        for name in dict.fromkeys([*parts["single"], *parts["batched"]])
     ]
     part_header = ["ms a crystal, mean", "one by one", "in batches"]
     return f"{markdown_table(header, rows)}\n\n{markdown_table(part_header, part_rows)}"
