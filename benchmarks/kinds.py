@@ -26,6 +26,7 @@ from deeprelax_ase.evaluation.fit_calibration import (
     expected_errors,
     signs_of_gain,
 )
+from deeprelax_ase.evaluation.metrics import better
 from deeprelax_ase.evaluation.tables import markdown_table
 from deeprelax_ase.network.checkpoint import Weights, load_weights
 from deeprelax_ase.relaxation.calibration import Calibration, fit_crystal, fit_gain
@@ -57,8 +58,8 @@ class LeftOut:
         probability: Of a gain; 0 where nothing moves.
         gained: Whether it was one.
         harmed: Whether the move did harm.
-        sums: Sums of the errors of bonds: of the inputs, after all moves, after the moves decided
-            on.
+        given: Error of the bonds of the input, as `Errors` has it, Å.
+        after: The same after the move.
     """
 
     errors: Float[np.ndarray, " crystals"]
@@ -66,7 +67,8 @@ class LeftOut:
     probability: Float[np.ndarray, " crystals"]
     gained: Bool[np.ndarray, " crystals"]
     harmed: Bool[np.ndarray, " crystals"]
-    sums: tuple[float, float, float]
+    given: Float[np.ndarray, " crystals"]
+    after: Float[np.ndarray, " crystals"]
 
     @property
     def moved(self) -> Bool[np.ndarray, " crystals"]:
@@ -120,7 +122,8 @@ def leave_out(name: str, kinds: Mapping[str, Kind]) -> tuple[LeftOut, LeftOut]:
     fitted = Calibration(
         crystal=fit_crystal(*zip(*map(errors_and_signs, [k.far for k in others]), strict=True))
     )
-    sets = [signs_of_gain(run, fitted) for k in others for run in (k.far, k.near)]
+    runs = [run for k in others for run in (k.far, k.near)]
+    sets = [signs_of_gain(run, expected_errors(run, fitted)) for run in runs]
     fitted = replace(fitted, gain=fit_gain(sets))
     kind = kinds[name]
     return _judged(kind.far, fitted), _judged(kind.near, fitted)
@@ -137,20 +140,20 @@ def _judged(run: Evaluation, fitted: Calibration) -> LeftOut:
     harmed = own.log_volume > dummy.log_volume + _VOLUME_BY
     for after, before in lengths:
         harmed |= (after > _FARTHER * before) & (after > before + _FARTHER_BY)
-    decided = np.where(probability >= Calibration.least_gain, own.bonds, dummy.bonds)
     return LeftOut(
         np.array([errors.mean() for errors in run.bond_errors]),
         expected,
         probability,
         run.gained,
         harmed,
-        (float(dummy.bonds.sum()), float(own.bonds.sum()), float(decided.sum())),
+        dummy.bonds,
+        own.bonds,
     )
 
 
 def summary(far: LeftOut, near: LeftOut) -> dict[str, float]:
     """Numbers of a kind; shares in per cent."""
-    given, after, decided = far.sums
+    decided = np.where(far.moved, far.after, far.given)
     return {
         "crystals": len(far.errors),
         "error": float(far.errors.mean()),
@@ -162,8 +165,8 @@ def summary(far: LeftOut, near: LeftOut) -> dict[str, float]:
         "harmed": 100 * float((far.harmed & far.moved).mean()),
         "near_harmed_always": 100 * float(near.harmed.mean()),
         "near_harmed": 100 * float((near.harmed & near.moved).mean()),
-        "better_always": 100 * (1 - after / given),
-        "better": 100 * (1 - decided / given),
+        "better_always": better(far.after.mean(), far.given.mean()),
+        "better": better(decided.mean(), far.given.mean()),
     }
 
 

@@ -23,7 +23,7 @@ from deeprelax_ase.network.checkpoint import Weights
 from deeprelax_ase.network.config import FUNCTIONALS
 from deeprelax_ase.relaxation.calibration import COVERAGES
 from deeprelax_ase.relaxation.relaxer import Relaxer
-from deeprelax_ase.relaxation.result import Bonds, RelaxResult
+from deeprelax_ase.relaxation.result import RelaxResult
 from deeprelax_ase.structures.crystal import Crystal, log_symmetric, relaxed_lengths
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.read_structure import HeldStructure, atoms_of
@@ -177,11 +177,11 @@ def _compare(
     deformations = torch.linalg.matrix_exp(strains)
     solved = list(zip(moves, deformations.numpy(), pairs, strict=True))
     true_lengths = [
-        np.zeros(0) if r.bonds is None else _true_lengths(r.bonds, pair)
+        _lengths(r, pair.crystal, pair.displacements, pair.deformation)
         for r, pair in zip(results, pairs, strict=True)
     ]
     given = [
-        np.zeros(0) if r.bonds is None else _lengths(r.bonds, pair.crystal)
+        _lengths(r, pair.crystal, np.zeros_like(pair.displacements), np.eye(3))
         for r, pair in zip(results, pairs, strict=True)
     ]
     bonds = [
@@ -263,17 +263,17 @@ def _moves(result: RelaxResult[Any], pair: Pair) -> Float[np.ndarray, "atoms 3"]
     return result.displacement if result.bonds is not None else np.zeros_like(pair.displacements)
 
 
-def _lengths(bonds: Bonds, crystal: Crystal) -> Float[np.ndarray, " bonds"]:
-    """Length of predicted bonds in the input, Å."""
-    still = np.zeros_like(crystal.positions), np.eye(3)
-    return relaxed_lengths(crystal, bonds.edge_index, bonds.offsets, *still)
-
-
-def _true_lengths(bonds: Bonds, pair: Pair) -> Float[np.ndarray, " bonds"]:
-    """Relaxed length of predicted bonds in the target, Å."""
-    return relaxed_lengths(
-        pair.crystal, bonds.edge_index, bonds.offsets, pair.displacements, pair.deformation
-    )
+def _lengths(
+    result: RelaxResult[Any],
+    crystal: Crystal,
+    displacements: Float[np.ndarray, "atoms 3"],
+    deformation: Float[np.ndarray, "3 3"],
+) -> Float[np.ndarray, " bonds"]:
+    """Length of the bonds of a result after a move of its input, Å; none if it has none."""
+    if result.bonds is None:
+        return np.zeros(0)
+    pairs = result.bonds.edge_index, result.bonds.offsets
+    return relaxed_lengths(crystal, *pairs, displacements, deformation)
 
 
 def _chunks(rows: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -68,12 +68,14 @@ def calibrate(
     _check_count(sum(map(len, crystal_errors)), signs[0].shape[1] + 1)
     crystal = fit_crystal(crystal_errors, signs)
     own = Calibration(crystal=crystal)
-    expected = [
-        np.repeat(expected_errors(entry, own), [len(s) for s in entry.bond_scales if len(s)])
-        for entry in evaluations
-    ]
     nearly = [evaluate(file, plain, limit=limit, nearly=True, always_move=True) for file in files]
-    gains = [signs_of_gain(entry, own) for entry in [*evaluations, *nearly]]
+    runs = [*evaluations, *nearly]
+    of_crystals = [expected_errors(entry, own) for entry in runs]
+    gains = list(map(signs_of_gain, runs, of_crystals))
+    expected = [
+        np.repeat(known, [len(s) for s in entry.bond_scales if len(s)])
+        for entry, known in zip(evaluations, of_crystals[: len(evaluations)], strict=True)
+    ]
     power, crystal_power = fit_powers(errors, scales, expected)
     powers = Calibration(power=power, crystal_power=crystal_power)
     scales = [powers.bond_scales(*values) for values in zip(scales, expected, strict=True)]
@@ -141,17 +143,17 @@ def expected_errors(entry: Evaluation, calibration: Calibration) -> Float[np.nda
 
 
 def signs_of_gain(
-    entry: Evaluation, calibration: Calibration
-) -> tuple[Float[np.ndarray, " crystals"], Bool[np.ndarray, " crystals"]]:
+    entry: Evaluation, expected: Float[np.ndarray, " crystals"]
+) -> tuple[Float[np.ndarray, " moved"], Bool[np.ndarray, " moved"]]:
     """`gain_sign` of each crystal that would be moved, and whether the move gained.
 
     Args:
         entry: Made without a calibration, with every move.
-        calibration: What the expected errors are of.
+        expected: Its `expected_errors`, Å.
     """
     known = np.array([len(errors) > 0 for errors in entry.bond_errors])
     changes, gained = entry.changes[known], entry.gained[known]
-    signs = gain_sign(changes, expected_errors(entry, calibration))
+    signs = gain_sign(changes, expected)
     return signs[changes > 0], gained[changes > 0]
 
 

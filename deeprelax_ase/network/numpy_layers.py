@@ -46,10 +46,10 @@ class Radial:
         self.radii = array_of(radial.radii)
         self.cutoff, self.exponent = radial.cutoff, radial.envelope_exponent
         width, relative = radial.inverse_width, radial.relative_inverse_width
-        root = math.sqrt(0.5)
-        self.centers = np.float32(root * width) * array_of(radial.centers)
-        self.relative = np.float32(root * relative) * array_of(radial.relative_centers)
-        self.width, self.relative_width = np.float32(root * width), np.float32(root * relative)
+        # The root of the half in the exponent.
+        self.width, self.relative_width = np.float32(_ROOT * width), np.float32(_ROOT * relative)
+        self.centers = self.width * array_of(radial.centers)
+        self.relative = self.relative_width * array_of(radial.relative_centers)
 
     def __call__(
         self,

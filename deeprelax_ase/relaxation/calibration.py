@@ -15,6 +15,7 @@ _LEAST_ERROR = 1e-3
 """Å. Smaller errors are no more alike or different than this."""
 _SCALE_POWER = 0.5
 _LITTLE = 1e-4
+"""What keeps the odds of a gain finite where every move gained."""
 _CRYSTAL_POWERS = np.round(np.arange(0.0, 1.2, 0.01), 2)
 
 
@@ -179,12 +180,11 @@ def fit_gain(
     if not filled:
         return Calibration.gain
     sign, gain = (np.concatenate(column) for column in zip(*filled, strict=True))
-    weights = np.concatenate([np.full(len(signs), 1 / len(signs)) for signs, _ in filled])
+    weights = _set_weights([signs for signs, _ in filled])
 
     def loss(line: Float[np.ndarray, "2"]) -> float:
         odds = line[0] * sign + line[1]
         lost = np.logaddexp(0, np.where(gain, -odds, odds))
-        # Where every move gained, the odds would grow for ever.
         return float(np.average(lost, weights=weights)) + _LITTLE * float(line @ line)
 
     slope, constant = minimize(loss, np.array(Calibration.gain), method="BFGS").x.tolist()
@@ -209,7 +209,7 @@ def fit_crystal(
         signs: `crystal_signs` of each.
     """
     design = np.concatenate([np.c_[rows, np.ones(len(rows))] for rows in signs])
-    weights = np.concatenate([np.full(len(rows), len(rows) ** -0.25) for rows in signs])
+    weights = _set_weights(signs, -0.25)
     logs = np.log(np.concatenate(errors) + _LEAST_ERROR)
     fitted = np.linalg.lstsq(design * weights[:, None], logs * weights, rcond=None)[0]
     expected = np.exp(design @ fitted)
@@ -258,7 +258,12 @@ def fit_intervals(
         scales: Laplace scale of each error.
     """
     ratios = np.concatenate([e / s for e, s in zip(errors, scales, strict=True)])
-    weights = np.concatenate([np.full(len(e), 1 / len(e)) for e in errors])
+    weights = _set_weights(errors)
     order = np.argsort(ratios)
     shares = np.cumsum(weights[order]) / weights.sum()
     return {share: float(np.interp(share, shares, ratios[order])) for share in COVERAGES}
+
+
+def _set_weights(sets: Sequence[np.ndarray], power: float = -1.0) -> Float[np.ndarray, " items"]:
+    """A weight for each item of each set: a power of their number; -1: all sets count alike."""
+    return np.concatenate([np.full(len(items), float(len(items)) ** power) for items in sets])

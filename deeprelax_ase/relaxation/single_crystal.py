@@ -37,7 +37,9 @@ class SingleCrystal:
             None for what is left to the general way: large crystals, atoms without neighbours, and
             whatever does not go smoothly.
         """
-        if self._network is None:
+        # Pairs at least, where atoms have the neighbours they ask for: then none are chosen twice.
+        least_pairs = len(crystal) * self._config.max_neighbors / 2
+        if self._network is None or least_pairs > _MOST_PAIRS:
             return None
         pairs, vectors, _, keep = chosen_pairs([crystal], self._config)
         if not 0 < len(keep) <= _MOST_PAIRS:
