@@ -104,3 +104,16 @@ def test_public_names_resolve():
     for name in deeprelax_ase.__all__:
         assert getattr(deeprelax_ase, name) is not None
         assert name in dir(deeprelax_ase)
+
+
+def test_prediction_imports_no_compiler():
+    """e3nn, whose import takes as long as torch's, is for training and for those who ask."""
+    code = """
+import sys
+from ase.build import bulk
+from deeprelax_ase import Relaxer
+list(Relaxer().relax_many([bulk("MgO", "rocksalt", a=4.3)] * 2))
+print([name for name in ("e3nn", "torch._dynamo", "sympy", "matplotlib") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "[]"

@@ -13,7 +13,7 @@ from deeprelax_ase.network.message_passing import Edges, Message, TensorUpdate, 
 from deeprelax_ase.network.offset_encoding import OffsetEncoding
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.network.radial_basis import RadialBasis, covalent_radii, polynomial_envelope
-from deeprelax_ase.network.rank2_tensors import components_of, matrices_of, quadrupoles
+from deeprelax_ase.network.rank2_tensors import BASIS, components_of, matrices_of, quadrupoles
 from deeprelax_ase.structures.crystal import Crystal
 
 TOLERANCE = {"atol": 1e-9, "rtol": 1e-7}
@@ -221,6 +221,11 @@ def test_mixing_is_the_linear_of_e3nn():
         linear.weight.copy_((update.mix.weight.T * features**0.5).flatten())
     theirs = linear(vectors.transpose(1, 2).flatten(1)).view(3, 2 * features, 3).transpose(1, 2)
     torch.testing.assert_close(update.mix(vectors), theirs)
+
+
+def test_basis_of_tensors_is_that_of_e3nn():
+    theirs = 5**0.5 * o3.wigner_3j(1, 1, 2, dtype=torch.float64).reshape(9, 5)
+    torch.testing.assert_close(BASIS, theirs, rtol=0, atol=1e-15)
 
 
 def test_irreps_transform_as_declared():

@@ -174,6 +174,10 @@ class PairFile:
         """Name of a row: its `id`, or its number where there is no such column."""
         return str(self._columns["id"][row]) if "id" in self._columns else str(row)
 
+    def functional(self, row: int) -> str:
+        """Name of the functional of a row's target."""
+        return str(self._columns["functional"][row])
+
     def source(self, row: int) -> str:
         """Where a row is from: its `source`, or the file where there is no such column."""
         return str(self._columns["source"][row]) if "source" in self._columns else self.path.stem

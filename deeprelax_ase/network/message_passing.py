@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from e3nn import o3
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from deeprelax_ase.network.equivariant import Equivariant, Multiplicities
 from deeprelax_ase.network.rank2_tensors import Tensors, components_of, matrices_of, quadrupoles
 
 Scalars = Float[Tensor, "atoms features"]
@@ -80,7 +80,7 @@ def portions(num_pairs: int, device: torch.device) -> list[slice]:
     return [slice(start, start + at_once) for start in range(0, max(num_pairs, 1), at_once)]
 
 
-class Message(nn.Module):
+class Message(Equivariant):
     """Sum of what the neighbours send, along both directions of every pair.
 
     Args:
@@ -93,11 +93,9 @@ class Message(nn.Module):
     def __init__(
         self, num_features: int, num_basis: int, mean_neighbors: float, num_tensors: int = 0
     ) -> None:
-        super().__init__()
+        super().__init__(Multiplicities(num_features, num_features, num_tensors))
         self.widths = [num_features] * 3 + [num_tensors] * 2
         self.num_tensors = num_tensors
-        self.irreps_in = o3.Irreps(f"{num_features}x0e + {num_features}x1o + {num_tensors}x2e")
-        self.irreps_out = self.irreps_in
         self.norm = nn.LayerNorm(num_features)
         self.source = nn.Sequential(
             nn.Linear(num_features, num_features),
@@ -147,13 +145,11 @@ class Message(nn.Module):
         return new_scalars, new_vectors, new_tensors
 
 
-class Update(nn.Module):
+class Update(Equivariant):
     """Exchange between the scalars and the vectors of one atom."""
 
     def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.irreps_in = o3.Irreps(f"{num_features}x0e + {num_features}x1o")
-        self.irreps_out = self.irreps_in
+        super().__init__(Multiplicities(num_features, num_features))
         self.mix = nn.Linear(num_features, 2 * num_features, bias=False)
         self.gates = nn.Sequential(
             nn.Linear(2 * num_features, num_features),
@@ -172,7 +168,7 @@ class Update(nn.Module):
         return new_scalars, torch.addcmul(vectors, vector.unsqueeze(1), first)
 
 
-class TensorUpdate(nn.Module):
+class TensorUpdate(Equivariant):
     """Exchange between the scalars, the vectors and the tensors of one atom.
 
     Tensors turn vectors, vectors make tensors of their dyads, and the scalars learn how tensors lie
@@ -180,9 +176,7 @@ class TensorUpdate(nn.Module):
     """
 
     def __init__(self, num_features: int, num_tensors: int) -> None:
-        super().__init__()
-        self.irreps_in = o3.Irreps(f"{num_features}x0e + {num_features}x1o + {num_tensors}x2e")
-        self.irreps_out = self.irreps_in
+        super().__init__(Multiplicities(num_features, num_features, num_tensors))
         self.mix = nn.Linear(num_tensors, 2 * num_tensors, bias=False)
         self.down = nn.Linear(num_features, 2 * num_tensors, bias=False)
         self.up = nn.Linear(num_tensors, num_features, bias=False)

@@ -4,10 +4,10 @@ import math
 from typing import NamedTuple
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
 from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.equivariant import Equivariant, Multiplicities
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.heads import DisplacementHead, EdgeHead, StrainHead
 from deeprelax_ase.network.message_passing import Edges, Message, TensorUpdate, Update, portions
@@ -39,7 +39,7 @@ class Features(NamedTuple):
     envelope: Tensor
 
 
-class PaEGNN(nn.Module):
+class PaEGNN(Equivariant):
     """Periodicity-aware equivariant graph network with heads for distances, moves and strain.
 
     Without the offset encoding it is exactly equivariant under rotation, reflection and
@@ -47,11 +47,11 @@ class PaEGNN(nn.Module):
     """
 
     def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        self.config = config
         features = config.num_features
-        self.irreps_in = o3.Irreps(f"{features}x0e")
-        self.irreps_out = o3.Irreps(f"{features}x0e + {features}x1o + {config.num_tensors}x2e")
+        super().__init__(
+            Multiplicities(features), Multiplicities(features, features, config.num_tensors)
+        )
+        self.config = config
         num_elements = MAX_ATOMIC_NUMBER + 1
         self.elements = nn.Embedding(num_elements, features)
         self.functionals = nn.Embedding(len(config.functionals), features)
