@@ -1,17 +1,16 @@
-"""`python -m benchmarks speed|accuracy|steps|dft|clients|check`: DeepRelax beside its rivals."""
+"""`python -m benchmarks all|publish|speed|accuracy|...`: DeepRelax beside its rivals."""
 
 import json
-import platform
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from benchmarks.environments import RivalError, pinned_versions
+from benchmarks import store
+from benchmarks.environments import RivalError
 from deeprelax_ase.cli.common import Strict, stop
 
 app = typer.Typer(
@@ -19,7 +18,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-_VERSIONS = ("deeprelax-ase", "torch", "numpy", "ase", "e3nn", "vesin", "spglib")
 
 Pairs = Annotated[
     list[Path], typer.Argument(help="Parquet files of pairs, in the schema of `deeprelax data`.")
@@ -35,18 +33,81 @@ Rivals = Annotated[
 Root = Annotated[
     Path, typer.Option("--work", help="Folder of the rivals' environments and of their answers.")
 ]
-M3GNetWeights = Annotated[
-    Path | None,
-    typer.Option(help="Folder of M3GNet's weights; its package's own download if not given."),
+RivalWeights = Annotated[
+    list[str],
+    typer.Option(
+        "--weights",
+        metavar="RIVAL=PATH",
+        help="File or folder of a rival's weights, where its package has none; may be repeated.",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of tables, JSON and figures.")]
 Limit = Annotated[int, typer.Option(min=1, help="Crystals a file, evenly spaced.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 _DEFAULT_RIVALS = ["m3gnet", "chgnet"]
+_ALL_RIVALS: list[str] = []
+_NO_WEIGHTS: list[str] = []
 _CHECK_RIVALS = ["chgnet"]
 _DEFAULT_OPTIMIZERS, _DEFAULT_CELLS = ["FIRE"], ["free"]
 _DEFAULT_ROOT = Path("benchmarks-work")
 _DEFAULT_OUT = Path("benchmarks-out")
+
+
+@app.command("all")
+def everything(
+    data: Annotated[Path, typer.Option(help="Folder of the files of pairs.")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Measurements, of those that `--help` names; may be repeated."),
+    ] = None,
+    rivals: Rivals = _ALL_RIVALS,
+    work: Root = _DEFAULT_ROOT,
+    weights: RivalWeights = _NO_WEIGHTS,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is out of date, and measure nothing.")
+    ] = False,
+) -> None:
+    """Measure what is out of date, and write it into README, manual and model card.
+
+    The measurements are evaluations, accuracy, steps, clients, speed and dft. Out of date is what
+    other weights, other crystals or other versions of a rival gave. Every answer of a rival is
+    kept: a second call goes on where the first one stopped.
+    """
+    from benchmarks import figures
+    from benchmarks import publish as pages
+    from benchmarks.update import UPDATES, Bench
+
+    def run() -> None:
+        unknown = [name for name in only or () if name not in UPDATES]
+        if unknown:
+            msg = f"no measurement {unknown[0]!r}: choose from {', '.join(UPDATES)}"
+            raise ValueError(msg)
+        if not data.is_dir():
+            msg = f"no folder {data}: --data names the one of the files of pairs"
+            raise ValueError(msg)
+        work.mkdir(parents=True, exist_ok=True)
+        bench = Bench(data, work, _paths(weights), rivals, is_trial=dry_run)
+        with closing(bench):
+            for name in only or UPDATES:
+                UPDATES[name](bench)
+        if not dry_run:
+            pages.write_pages()
+            figures.draw()
+
+    _guarded(run)
+
+
+@app.command()
+def publish() -> None:
+    """Write the numbers of `benchmarks/results` into README, manual, model card and figures."""
+    from benchmarks import figures
+    from benchmarks import publish as pages
+
+    def run() -> None:
+        pages.write_pages()
+        figures.draw()
+
+    _guarded(run)
 
 
 @app.command()
@@ -60,7 +121,7 @@ def speed(
         float, typer.Option(help="Seconds after which a rival is asked for no larger crystal.")
     ] = 30.0,
     work: Root = _DEFAULT_ROOT,
-    m3gnet_weights: M3GNetWeights = None,
+    weights: RivalWeights = _NO_WEIGHTS,
     out: Out = _DEFAULT_OUT,
     split: Split = "val",
 ) -> None:
@@ -72,10 +133,8 @@ def speed(
 
     def run() -> None:
         cases = find_cases(structures, limit, split, sizes=(least, most))
-        started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=False)
-        found = measure.compare(cases, started)
-        found["growth"] = measure.growth(started, longest)
-        found["ratios"] = measure.ratios(found)
+        started = start_rivals(rivals, work, _paths(weights), recorded=False)
+        found = measure.measure(cases, started, longest)
         _write(out, "speed", found, measure.table(found), started)
         plots.plot_growth(found["growth"], out / "speed.png")
 
@@ -88,7 +147,7 @@ def accuracy(
     rivals: Rivals = _DEFAULT_RIVALS,
     limit: Limit = 200,
     work: Root = _DEFAULT_ROOT,
-    m3gnet_weights: M3GNetWeights = None,
+    weights: RivalWeights = _NO_WEIGHTS,
     out: Out = _DEFAULT_OUT,
     split: Split = "val",
     strict: Strict = False,
@@ -105,7 +164,7 @@ def accuracy(
         chosen = {
             name: choose_cases(path, limit, split, strict=strict) for name, path in files.items()
         }
-        started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=True)
+        started = start_rivals(rivals, work, _paths(weights), recorded=True)
         found = {name: measure.compare(cases, started) for name, cases in chosen.items()}
         tables = "\n\n".join(f"`{name}`:\n\n{measure.table(f)}" for name, f in found.items())
         _write(out, "accuracy", found, tables, started)
@@ -120,7 +179,7 @@ def steps(
     rivals: Rivals = _DEFAULT_RIVALS,
     limit: Limit = 200,
     work: Root = _DEFAULT_ROOT,
-    m3gnet_weights: M3GNetWeights = None,
+    weights: RivalWeights = _NO_WEIGHTS,
     out: Out = _DEFAULT_OUT,
     split: Split = "val",
     dft: Annotated[
@@ -136,7 +195,7 @@ def steps(
 
     def run() -> None:
         cases = find_cases(structures, limit, split)
-        started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=True)
+        started = start_rivals(rivals, work, _paths(weights), recorded=True)
         found: dict[str, Any] = {}
         for name, rival in started.items():
             with going_on():
@@ -165,11 +224,7 @@ def dft(
     def run() -> None:
         rival = Rival(measure.RIVAL, work, record=work / f"{measure.RIVAL}.jsonl")
         with closing(rival):
-            cases = measure.cheapest_cases(pairs, max(relaxations, energies))
-            found: dict[str, Any] = {
-                "relaxations": measure.relaxations(cases[:relaxations], rival),
-                "energies": measure.energies(cases[:energies], rival),
-            }
+            found = measure.measure(pairs, rival, relaxations, energies)
         tables = [steps.table({"gpaw": found["relaxations"]}), measure.table(found["energies"])]
         _write(out, "dft", found, "\n\n".join(tables), [measure.RIVAL])
 
@@ -214,7 +269,7 @@ def check(
         bool, typer.Option("--update", help="Make what is measured the new baseline.")
     ] = False,
     work: Root = _DEFAULT_ROOT,
-    m3gnet_weights: M3GNetWeights = None,
+    weights: RivalWeights = _NO_WEIGHTS,
 ) -> None:
     """Fail if one of our ratios is more than 20 % worse than in `baseline.json`.
 
@@ -228,12 +283,12 @@ def check(
         baseline = {} if update else measure.read_baseline()["ratios"]
         cases = {path.stem: choose_cases(path, 200) for path in pairs}
         timed = choose_cases(pairs[0], 20, sizes=(2, 40))
-        started = start_rivals(rivals, work, {"m3gnet": m3gnet_weights}, recorded=False)
+        started = start_rivals(rivals, work, _paths(weights), recorded=False)
         now = measure.measure(timed, cases, started)
         for name, value in now.items():
             print(f"{name}: {value:.3g}")
         if update:
-            text = json.dumps({"ratios": now, **_made_with(started)}, indent=1)
+            text = json.dumps({"ratios": now, **store.of_this_run(started)}, indent=1)
             measure.BASELINE.write_text(text + "\n")
         worse = measure.worsened(baseline, now)
         for sentence in worse:
@@ -242,6 +297,20 @@ def check(
             raise typer.Exit(1)
 
     _guarded(run)
+
+
+def _paths(weights: list[str]) -> dict[str, Path]:
+    """Weights of rivals by name.
+
+    Raises:
+        ValueError: Not of the form RIVAL=PATH.
+    """
+    parts = [entry.partition("=") for entry in weights]
+    for entry, (name, _, path) in zip(weights, parts, strict=True):
+        if not name or not path:
+            msg = f"--weights {entry}: give RIVAL=PATH, such as m3gnet=MP-2021.2.8-EFS"
+            raise ValueError(msg)
+    return {name: Path(path) for name, _, path in parts}
 
 
 def _guarded(run: Callable[[], None]) -> None:
@@ -259,27 +328,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     print(table)
     (folder / f"{name}.md").write_text(table + "\n")
-    text = json.dumps({**found, "made_with": _made_with(rivals)}, indent=1)
-    (folder / f"{name}.json").write_text(text + "\n")
-
-
-def _made_with(rivals: Iterable[str]) -> dict[str, Any]:
-    """Versions, ours and those of the rivals, weights and processor."""
-    from deeprelax_ase.network.checkpoint import load_weights
-
-    return {
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in _VERSIONS}},
-        "weights": load_weights("default").sha256,
-        "rivals": {name: pinned_versions(name) for name in rivals},
-        "processor": _processor(),
-    }
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    store.write(name, {**found, store.MADE_WITH: store.of_this_run(rivals)}, folder)
 
 
 if __name__ == "__main__":

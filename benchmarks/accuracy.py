@@ -1,7 +1,7 @@
-"""How near to DFT every contender ends: the paper's measures (Eq. 25-28) on files of pairs."""
+"""How near to DFT every contender ends: the paper's measures (Eq. 25-28) and those of the field."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,14 @@ from jaxtyping import Float
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
-from benchmarks.cases import Case, Measured, Move, measure, move_of
+from benchmarks import field
+from benchmarks.cases import Case, Measured, Move, measure, move_of, relaxed_atoms
 from benchmarks.rival import Rival, going_on
 from deeprelax_ase.evaluation.tables import markdown_table
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.relaxer import shared_relaxer
+from deeprelax_ase.structures.held import Held
+from deeprelax_ase.structures.read_structure import HeldStructure
 
 _TITLES = {
     "coordinates": "coordinates / Å",
@@ -24,53 +27,83 @@ _TITLES = {
     "volume": "volume / Å³",
 }
 INPUT, OURS = "input", "DeepRelax"
+OWN_RELAXER = ", its own relaxer"
 
 
-def compare(cases: Sequence[Case], rivals: Mapping[str, Rival]) -> dict[str, Any]:
+def compare(
+    cases: Sequence[Case],
+    rivals: Mapping[str, Rival],
+    *,
+    known: Mapping[str, Any] | None = None,
+    own_relaxers: bool = True,
+    judge: Rival | None = None,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     """Relax every case with every contender and summarise the errors.
 
     Args:
         cases: The pairs; each is relaxed by us to its own functional.
         rivals: By name. One whose process ends is left out; one that fails on a crystal counts as
             having left it as it was.
+        known: Summaries that need not be made again, by contender.
+        own_relaxers: Whether the relaxers of the rivals' packages take part, where there are any.
+        judge: The potential whose energies are compared; none: no energies.
+        keep: Called with everything found so far whenever a contender is done.
 
     Returns:
         For each contender, the input first, the number of crystals and of failures, and of every
-        measure the mean with its 95 % interval, the median and the 90th percentile.
+        measure the mean with its 95 % interval, the median and the 90th percentile; RMSD,
+        symmetry and energies as in `field`.
     """
-    pairs = [case.pair for case in cases]
-    still = [(np.zeros_like(pair.displacements), np.eye(3)) for pair in pairs]
-    found = {INPUT: summarise(measure(pairs, still), 0)}
-    ours = [our_move(case) for case in cases]
-    failures = sum(move is None for move in ours)
-    found[OURS] = summarise(measure(pairs, _or_still(ours, still)), failures)
-    for name, rival in rivals.items():
-        for how in ("relax", "packaged"):
-            label = name if how == "relax" else f"{name}, its own relaxer"
+    found: dict[str, Any] = {}
+
+    def contend(label: str, relax: Callable[[], tuple[list[Move | None], dict[str, Any]]]) -> None:
+        if known is not None and label in known:
+            found[label] = known[label]
+        else:
             with going_on():
-                if how == "packaged" and not rival.has_packaged:
-                    continue
-                answers = [_ask(rival, how, case) for case in tqdm(cases, label, file=sys.stderr)]
-                moves = [_move(case, answer) for case, answer in zip(cases, answers, strict=True)]
-                failures = sum(move is None for move in moves)
-                found[label] = summarise(measure(pairs, _or_still(moves, still)), failures)
-                found[label]["not_converged"] = sum(
-                    not answer.get("converged", True) for answer in answers
-                )
+                moves, more = relax()
+                found[label] = {**summarise(cases, moves, judge), **more}
+        keep(found)
+
+    contend(INPUT, lambda: ([_still(case) for case in cases], {}))
+    contend(OURS, lambda: ([our_move(case) for case in cases], {}))
+    for name, rival in rivals.items():
+        contend(name, lambda rival=rival: _of_rival(rival, "relax", cases))  # type: ignore[misc]
+        if own_relaxers and rival.has_packaged:
+            label = f"{name}{OWN_RELAXER}"
+            contend(label, lambda rival=rival: _of_rival(rival, "packaged", cases))  # type: ignore[misc]
     return found
 
 
 def our_move(case: Case) -> Move | None:
     """Our relaxation of a case to its own functional; None if it was refused."""
     relaxer = shared_relaxer(RelaxOptions(functional=case.pair.functional, allow_unseen=True))
-    result = relaxer.relax(case.atoms)
+    result = relaxer.relax(HeldStructure(case.atoms, Held(rows=case.pair.crystal.held_strain)))
     if not result.is_sound:
         return None
     return move_of(case.pair, result.structure.positions, np.array(result.structure.cell))
 
 
+def _of_rival(
+    rival: Rival, how: str, cases: Sequence[Case]
+) -> tuple[list[Move | None], dict[str, Any]]:
+    """Moves of a rival, and how many relaxations did not converge, steps and seconds."""
+    answers = [_ask(rival, how, case) for case in tqdm(cases, rival.name, file=sys.stderr)]
+    moves = [_move(case, answer) for case, answer in zip(cases, answers, strict=True)]
+    sound = [answer for answer in answers if "error" not in answer]
+    steps = [answer["steps"] for answer in sound]
+    return moves, {
+        "not_converged": sum(not answer.get("converged", True) for answer in answers),
+        "steps": float(np.median(steps)) if steps else None,
+    }
+
+
 def _ask(rival: Rival, how: str, case: Case) -> dict[str, Any]:
-    return rival.relax(case.atoms) if how == "relax" else rival.ask("packaged", case.atoms)
+    if how == "packaged":
+        return rival.ask("packaged", case.atoms)
+    options = rival.options(case.pair.functional)
+    return rival.relax(case.atoms, options=options, strains=case.strains)
 
 
 def _move(case: Case, answer: Mapping[str, Any]) -> Move | None:
@@ -79,18 +112,35 @@ def _move(case: Case, answer: Mapping[str, Any]) -> Move | None:
     return move_of(case.pair, np.array(answer["positions"]), np.array(answer["cell"]))
 
 
-def _or_still(moves: Sequence[Move | None], still: Sequence[Move]) -> list[Move]:
-    return [stay if move is None else move for move, stay in zip(moves, still, strict=True)]
+def _still(case: Case) -> Move:
+    return np.zeros_like(case.pair.displacements), np.eye(3)
 
 
-def summarise(measured: Measured, failures: int) -> dict[str, Any]:
-    """Statistics of the errors of one contender."""
-    return {
-        "crystals": len(measured.matched),
-        "failures": failures,
+def summarise(
+    cases: Sequence[Case], moves: Sequence[Move | None], judge: Rival | None = None
+) -> dict[str, Any]:
+    """Statistics of the errors of one contender; a crystal without a move stays as it is.
+
+    Raises:
+        RivalError: The process of the judge ended.
+    """
+    pairs = [case.pair for case in cases]
+    made = [_still(case) if m is None else m for case, m in zip(cases, moves, strict=True)]
+    measured: Measured = measure(pairs, made)
+    ends = [relaxed_atoms(pair, *move) for pair, move in zip(pairs, made, strict=True)]
+    inputs, targets = [case.atoms for case in cases], [case.target for case in cases]
+    entry = {
+        "crystals": len(cases),
+        "failures": sum(move is None for move in moves),
         "match_rate": 100 * float(measured.matched.mean()),
         **{name: _statistics(values) for name, values in measured.measures().items()},
+        "symmetry": field.symmetry(ends, inputs, targets),
     }
+    if all(atoms.pbc.all() for atoms in targets):  # long cells of sheets have no Niggli form
+        entry["rmsd"] = field.rmsd(ends, targets)
+    if judge is not None:
+        entry["energy"] = field.energies(ends, targets, judge)
+    return entry
 
 
 def _statistics(values: Float[np.ndarray, " crystals"]) -> dict[str, Any]:
@@ -112,6 +162,7 @@ def table(found: Mapping[str, Any]) -> str:
         "mean (95 % interval), median",
         *_TITLES.values(),
         "match rate / %",
+        "RMSD",
         "not converged",
         "failures",
     ]
@@ -124,5 +175,7 @@ def table(found: Mapping[str, Any]) -> str:
             for name in _TITLES
         ]
         counts = [str(entry.get("not_converged", "")), str(entry["failures"])]
-        rows.append([label, *cells, f"{entry['match_rate']:.1f}", *counts])
+        rmsd = f"{entry['rmsd']['mean']:.3f}" if "rmsd" in entry else ""
+        rates = [f"{entry['match_rate']:.1f}", rmsd]
+        rows.append([label, *cells, *rates, *counts])
     return markdown_table(header, rows)

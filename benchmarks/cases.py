@@ -23,6 +23,9 @@ from deeprelax_ase.structures.read_structure import atoms_of, plain_crystal, pla
 from deeprelax_ase.structures.validation import check_input
 
 T = TypeVar("T")
+_VOIGT = np.eye(6)[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]].transpose(2, 0, 1)
+"""Unit strains of the Voigt components xx, yy, zz, yz, xz, xy."""
+_SOME = 1e-3
 _IMAGES = np.array(list(product((-1, 0, 1), repeat=3)))
 
 
@@ -33,6 +36,12 @@ class Case:
     name: str
     pair: Pair
     atoms: Atoms
+
+    @property
+    def strains(self) -> tuple[bool, ...]:
+        """Which components (Voigt) of the strain are free: none across vacuum, or where held."""
+        freedom = self.pair.crystal.strain_freedom()
+        return tuple(bool(np.linalg.norm(freedom @ np.ravel(unit)) > _SOME) for unit in _VOIGT)
 
     @property
     def target(self) -> Atoms:
@@ -46,17 +55,29 @@ def choose_cases(
     split: str = "val",
     *,
     sizes: tuple[int, int] = (1, 10**9),
+    functional: str | None = None,
     strict: bool = False,
 ) -> list[Case]:
     """Evenly spaced pairs of a file whose numbers of atoms are within a range.
 
+    Args:
+        path: The file.
+        limit: At most so many; all if None.
+        split: `train`, `val` or `test`.
+        sizes: Fewest and most atoms.
+        functional: Of the targets; any if None.
+        strict: Refuse a file with rows that cannot be used.
+
     Raises:
-        ValueError: Not a file of pairs, or none of that split and size.
+        ValueError: Not a file of pairs, or none of that split, size and functional.
     """
     file = open_pairs(path, split, strict=strict)
     fitting = np.flatnonzero((file.num_atoms >= sizes[0]) & (file.num_atoms <= sizes[1]))
+    if functional is not None:
+        fitting = np.array([k for k in fitting if file.functional(int(k)) == functional], int)
     if not len(fitting):
-        msg = f"{path}: no crystal of {sizes[0]} to {sizes[1]} atoms in the split {split!r}"
+        of = "" if functional is None else f" relaxed with {functional}"
+        msg = f"{path}: no crystal of {sizes[0]} to {sizes[1]} atoms{of} in the split {split!r}"
         raise ValueError(msg)
     return [
         Case(file.id(row), file[row], atoms_of(file[row].crystal))

@@ -8,12 +8,11 @@ from typing import Any
 from benchmarks.accuracy import INPUT, OURS, compare
 from benchmarks.cases import Case
 from benchmarks.rival import Rival
+from benchmarks.speed import SHOWN, ratios
 from benchmarks.speed import compare as compare_speed
-from benchmarks.speed import ratios
 
 BASELINE = Path(__file__).parent / "baseline.json"
 ALLOWED = 0.2
-_SPEED = ("single", "single_total", "batched", "batched_total")
 _ACCURACY = ("coordinates", "displacement", "bonds", "lattice", "volume")
 
 
@@ -33,7 +32,7 @@ def measure(
     """
     found = {}
     for name, entry in ratios(compare_speed(timed, rivals)).items():
-        found |= {f"speed {name} {kind}": entry[kind] for kind in _SPEED}
+        found |= {f"speed {name} {kind}": entry[kind] for kind in SHOWN}
     for name, cases in pairs.items():
         errors = compare(cases, {})
         for kind in _ACCURACY:

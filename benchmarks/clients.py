@@ -212,7 +212,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
             ]
             rows.append(
                 [
-                    f"{name} {version}, {_words(Way(*way))}, `{file}`",
+                    f"{name} {version}, {words(Way(*way))}, `{file}`",
                     f"{s['crystals']} ({s['failed']})",
                     *pairs,
                     str(s["same"]),
@@ -222,6 +222,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     return markdown_table(head, rows)
 
 
-def _words(way: Way) -> str:
+def words(way: Way) -> str:
+    """Optimizer, and what of the crystal is held."""
     what = {"free": "", "fixed": ", cell fixed", "symmetric": ", FixSymmetry"}
     return f"{way.optimizer}{what[way.cell]}"

@@ -17,6 +17,7 @@ from deeprelax_ase.evaluation.tables import markdown_table
 
 RIVAL = "gpaw"
 OPTIMIZER = "BFGS"
+RELAXATIONS, ENERGIES = 8, 30
 _SPACING = 20.0
 """Number of k-points along an axis, times the length of the axis in Å."""
 
@@ -37,6 +38,21 @@ def cheapest_cases(path: Path, count: int, sizes: tuple[int, int] = (2, 8)) -> l
 def mesh(atoms: Atoms) -> list[int]:
     """k-points along each axis."""
     return [max(1, round(_SPACING / length)) for length in atoms.cell.lengths()]
+
+
+def measure(
+    path: Path, rival: Rival, num_relaxations: int = RELAXATIONS, num_energies: int = ENERGIES
+) -> dict[str, Any]:
+    """Energies and steps of the crystals of a file that are quickest.
+
+    Raises:
+        RivalError: The process of the rival ended.
+    """
+    cases = cheapest_cases(path, max(num_relaxations, num_energies))
+    return {
+        "relaxations": relaxations(cases[:num_relaxations], rival),
+        "energies": energies(cases[:num_energies], rival),
+    }
 
 
 def energies(cases: Sequence[Case], rival: Rival) -> list[dict[str, Any]]:

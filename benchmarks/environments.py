@@ -31,6 +31,11 @@ def pinned_versions(name: str) -> dict[str, str]:
     return dict(pairs)
 
 
+def pins_digest(name: str) -> str:
+    """SHA-256 of a rival's pinned file."""
+    return hashlib.sha256((_PINS / f"{name}.txt").read_bytes()).hexdigest()
+
+
 def interpreter(name: str, root: Path) -> Path:
     """Python of a rival's environment, which is made if it is not there or its pins have changed.
 
@@ -47,14 +52,16 @@ def interpreter(name: str, root: Path) -> Path:
         raise RivalError(msg)
     folder = root / name
     python = folder / "bin" / "python"
-    digest = hashlib.sha256(pins.read_bytes()).hexdigest()
+    digest = pins_digest(name)
     complete = folder / _COMPLETE
     if complete.is_file() and complete.read_text() == digest and python.is_file():
         return python
     shutil.rmtree(folder, ignore_errors=True)
     print(f"{name}: making an environment in {folder}", file=sys.stderr)
     _run(name, [_fitting_python(name, pins), "-m", "venv", str(folder)])
-    _run(name, [str(python), "-m", "pip", "install", "--quiet", "--requirement", str(pins)])
+    # The files name every package: nothing is to be resolved, whatever a package claims to need.
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-deps"]
+    _run(name, [*pip, "--requirement", str(pins)])
     complete.write_text(digest)
     return python
 

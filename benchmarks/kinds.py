@@ -31,6 +31,7 @@ from deeprelax_ase.evaluation.tables import markdown_table
 from deeprelax_ase.network.checkpoint import Weights, load_weights
 from deeprelax_ase.relaxation.calibration import Calibration, fit_crystal, fit_gain
 
+LIMIT = 400
 _FARTHER, _FARTHER_BY, _VOLUME_BY = 1.2, 0.02, 0.015
 """Harm: displacements or bonds farther by this factor and Å, or the volume by this share."""
 
@@ -82,28 +83,50 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--model", default="default")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--limit", type=int, default=400)
+    parser.add_argument("--limit", type=int, default=LIMIT)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figures", type=Path, help="folder for two figures")
     options = parser.parse_args()
     torch.set_num_threads(1)
     weights = load_weights(options.model)
-    kinds = {
-        path.stem: measure(path, weights, options.split, options.limit) for path in options.files
-    }
-    found = {name: leave_out(name, kinds) for name in kinds}
-    rows = {name: summary(*pair) for name, pair in found.items()}
-    everything = total([far for far, _ in found.values()], [near for _, near in found.values()])
+    found = measure_all(options.files, weights, options.split, options.limit, options.figures)
     if options.out:
-        text = {"sha256": weights.sha256, "all": everything, "kinds": rows}
-        options.out.write_text(json.dumps(text, indent=1))
-    if options.figures:
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found["kinds"]))
+    print(found["all"])
+
+
+def measure_all(
+    files: Sequence[Path],
+    weights: Weights,
+    split: str = "val",
+    limit: int = LIMIT,
+    figures: Path | None = None,
+) -> dict[str, Any]:
+    """Leave out one file at a time.
+
+    Args:
+        files: Of pairs, one a kind.
+        weights: The network; it is calibrated anew.
+        split: `train`, `val` or `test`.
+        limit: Most crystals of a file.
+        figures: Folder for two figures.
+
+    Returns:
+        `kinds`, a row a file, and `all`, over all of them.
+    """
+    kinds = {path.stem: measure(path, weights, split, limit) for path in files}
+    found = {name: leave_out(name, kinds) for name in kinds}
+    if figures:
         from benchmarks.plots import plot_reliability, plot_risk
 
-        plot_reliability(found, options.figures)
-        plot_risk([far for far, _ in found.values()], options.figures)
-    print(table(rows))
-    print(everything)
+        plot_reliability(found, figures)
+        plot_risk([far for far, _ in found.values()], figures)
+    return {
+        "all": total([far for far, _ in found.values()], [near for _, near in found.values()]),
+        "kinds": {name: summary(*pair) for name, pair in found.items()},
+        "made_with": {"weights": weights.sha256},
+    }
 
 
 def measure(path: Path, weights: Weights, split: str, limit: int) -> Kind:

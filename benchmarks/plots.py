@@ -7,7 +7,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from benchmarks.accuracy import INPUT
+from benchmarks.accuracy import INPUT, OURS, OWN_RELAXER
+from benchmarks.rival import title
 from benchmarks.steps import summarise
 
 mpl.use("Agg")
@@ -20,13 +21,6 @@ _NEUTRAL = "#666666"
 _PARTS = 10
 _ENOUGH = 15
 """Crystals of a kind whose mean is shown."""
-_TITLES = {
-    "m3gnet": "M3GNet",
-    "chgnet": "CHGNet",
-    "sevennet": "SevenNet-0",
-    "gpaw": "GPAW (PBE)",
-    INPUT: "unrelaxed input",
-}
 _MEASURES = {
     "coordinates": "coordinates",
     "displacement": "displacement",
@@ -34,12 +28,6 @@ _MEASURES = {
     "lattice": "lattice",
     "volume": "volume",
 }
-
-
-def title(name: str) -> str:
-    """How a contender is called in a figure."""
-    first, comma, rest = name.partition(",")
-    return _TITLES.get(first, first) + comma + rest
 
 
 def plot_growth(found: Mapping[str, Any], out: Path) -> None:
@@ -63,7 +51,7 @@ def plot_accuracy(sets: Mapping[str, Mapping[str, Any]], out: Path) -> None:
         1, len(sets), figsize=(1 + 5.2 * len(sets), 4.6), sharey=True, squeeze=False
     )
     for axis, (name, found) in zip(axes[0], sets.items(), strict=True):
-        contenders = [label for label in found if label != INPUT]
+        contenders = [label for label in found if label != INPUT and OWN_RELAXER not in label]
         width = 0.8 / len(contenders)
         places = np.arange(len(_MEASURES))
         for number, label in enumerate(contenders):
@@ -87,6 +75,55 @@ def plot_accuracy(sets: Mapping[str, Mapping[str, Any]], out: Path) -> None:
     axes[0][0].set_ylabel("mean error / % of the unrelaxed input's")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    _save(figure, out)
+
+
+def plot_tradeoff(
+    seconds: Mapping[str, float], errors: Mapping[str, float], crystals: str, out: Path
+) -> None:
+    """Mean error of the bonds against the time of a relaxation; one point a contender.
+
+    Args:
+        seconds: Median time of a relaxation, by contender.
+        errors: Mean error of the bonds, Å, by contender; that of the input is a line.
+        crystals: What was relaxed.
+        out: File of the figure.
+    """
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    axis.axhline(errors[INPUT], color=_NEUTRAL, ls="--", lw=1)
+    axis.annotate(
+        title(INPUT),
+        (0.98, errors[INPUT]),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        xytext=(0, 4),
+        textcoords="offset points",
+        color=_NEUTRAL,
+    )
+    shown = [label for label in seconds if label.partition(",")[0] in errors]
+    for number, label in enumerate(shown):
+        error = errors[label.partition(",")[0]]
+        is_ours = label.startswith(OURS)
+        color = _COLORS[0] if is_ours else _NEUTRAL
+        axis.plot(
+            seconds[label], error, "*" if is_ours else "o", ms=13 if is_ours else 7, color=color
+        )
+        axis.annotate(
+            title(label),
+            (seconds[label], error),
+            xytext=(0, 9 if number % 2 else -15),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=color,
+        )
+    axis.set_xscale("log")
+    axis.set_ylim(0, 1.1 * max(errors.values()))
+    axis.margins(x=0.12)
+    axis.set_xlabel("time of a relaxation, median, one thread / s")
+    axis.set_ylabel("mean error of bond lengths / Å")
+    axis.set_title(crystals)
+    axis.grid(visible=True, which="major", alpha=0.3)
     _save(figure, out)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,26 @@ _ONE_THREAD = dict.fromkeys(
     "1",
 )
 _LAST_LINES = 3
+_TITLES = {
+    "input": "unrelaxed input",
+    "nequix": "Nequix-OAM-1",
+    "tensornet": "TensorNet-MatPES",
+    "m3gnet": "M3GNet",
+    "chgnet": "CHGNet",
+    "sevennet": "SevenNet-0",
+    "gpaw": "GPAW, PBE",
+}
 FMAX = 0.05
 """eV/Å"""
 MOST_STEPS = 500
+FREE = (True,) * 6
+"""Every component of the strain (Voigt) may change."""
+
+
+def title(label: str) -> str:
+    """How a contender is called in tables and figures."""
+    first, comma, rest = label.partition(",")
+    return _TITLES.get(first, first) + comma + rest
 
 
 def known_rivals() -> list[str]:
@@ -47,15 +65,23 @@ class Rival:
         weights: Folder or file of its weights; its package's own if None.
         record: File that answers are kept in, so that no task is carried out twice; none: nothing
             is kept.
+        is_quick: Whether an adapter may use other code than its package's for the same numbers.
 
     Raises:
         RivalError: No such rival, no such weights, or its environment cannot be made.
     """
 
     def __init__(
-        self, name: str, root: Path, weights: Path | None = None, record: Path | None = None
+        self,
+        name: str,
+        root: Path,
+        weights: Path | None = None,
+        record: Path | None = None,
+        *,
+        is_quick: bool = False,
     ) -> None:
         self.name = name
+        self.is_quick = is_quick
         self._identity = (name, "" if weights is None else weights.name)
         self._record = record
         self._known = {} if record is None else _read_record(record)
@@ -75,7 +101,7 @@ class Rival:
     @property
     def has_packaged(self) -> bool:
         """Whether its package has a relaxer of its own."""
-        return bool(self.ask("hello")["packaged"])
+        return bool(self._hello["packaged"])
 
     def close(self) -> None:
         """End the process; the next task starts another."""
@@ -84,17 +110,43 @@ class Rival:
                 process.kill()
             self._process = None
 
+    def options(self, functional: str = "PBE") -> dict[str, Any] | None:
+        """Options of its calculator for a functional: none where it has one model for all."""
+        chosen = {"quick": True} if self.is_quick and self._hello["quick"] else {}
+        if functional in self._hello["functionals"]:
+            chosen["functional"] = functional
+        return chosen or None
+
+    @cached_property
+    def _hello(self) -> dict[str, Any]:
+        return self.ask("hello")
+
     def relax(
-        self, atoms: Atoms, optimizer: str = "FIRE", options: Mapping[str, Any] | None = None
+        self,
+        atoms: Atoms,
+        optimizer: str = "FIRE",
+        options: Mapping[str, Any] | None = None,
+        strains: Sequence[bool] = FREE,
     ) -> dict[str, Any]:
         """Relax atoms and cell to `FMAX` in at most `MOST_STEPS` steps of an ASE optimizer.
+
+        Args:
+            atoms: What to relax; atoms under `FixAtoms` stay.
+            optimizer: Of ASE.
+            options: For the rival's calculator.
+            strains: Which components (Voigt) of the strain are free.
 
         Returns:
             `seconds`, `steps`, `converged`, `energies` (eV, of every step), `positions` and `cell`
             (Å); or `error`.
         """
-        limits = {"fmax": FMAX, "steps": MOST_STEPS}
-        return self.ask("relax", atoms, optimizer=optimizer, options=options, **limits)
+        settings: dict[str, Any] = {"fmax": FMAX, "steps": MOST_STEPS}
+        fixed = [index for one in atoms.constraints for index in one.get_indices().tolist()]
+        if fixed:
+            settings["fixed"] = fixed
+        if tuple(strains) != FREE:
+            settings["mask"] = list(strains)
+        return self.ask("relax", atoms, optimizer=optimizer, options=options, **settings)
 
     def ask(self, do: str, atoms: Atoms | None = None, **settings: Any) -> dict[str, Any]:
         """Answer to a task; one that fails is answered with `error`, its reason.
@@ -110,7 +162,7 @@ class Rival:
                 "cell": np.array(atoms.cell).tolist(),
                 "pbc": atoms.pbc.tolist(),
             }
-        if self._record is None:
+        if self._record is None or do == "hello":
             return self._carry_out(task)
         key = hashlib.sha256(json.dumps([*self._identity, task]).encode()).hexdigest()
         if key not in self._known:

@@ -19,6 +19,10 @@ from benchmarks.rival import Rival, going_on
 from deeprelax_ase import Relaxer
 from deeprelax_ase.evaluation.tables import markdown_table
 
+SHOWN = ("single", "single_total", "batched", "batched_total")
+"""Ratios that are published and watched, see `ratios`."""
+LONGEST = 30.0
+"""A rival that takes so many seconds is asked for no larger crystal."""
 _REPEATS = 5
 _BLOCKS = 10
 _REPLICAS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 500)
@@ -150,6 +154,14 @@ def _factors(count: int) -> list[int]:
             count //= divisor
         divisor += 1
     return found[::-1]
+
+
+def measure(
+    cases: Sequence[Case], rivals: Mapping[str, Rival], longest: float = LONGEST
+) -> dict[str, Any]:
+    """Times of crystals, their growth with the number of atoms, and the ratios."""
+    found = {**compare(cases, rivals), "growth": growth(rivals, longest)}
+    return {**found, "ratios": ratios(found)}
 
 
 def ratios(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -64,15 +64,16 @@ def compare(
         cases: The crystals.
         rival: Whose potential it is.
         optimizer: Of ASE.
-        options: For the rival's calculator, of a case.
+        options: For the rival's calculator, of a case; none: those of its functional.
 
     Raises:
         RivalError: Its process ended.
     """
     found, failures = [], 0
     for case in tqdm(cases, rival.name, file=sys.stderr):
-        own = None if options is None else options(case)
-        runs = [rival.relax(start, optimizer, own) for start in (case.atoms, predicted(case))]
+        own = rival.options(case.pair.functional) if options is None else options(case)
+        starts = (case.atoms, predicted(case))
+        runs = [rival.relax(start, optimizer, own, case.strains) for start in starts]
         if any("error" in run for run in runs):
             failures += 1
             continue

@@ -7,6 +7,7 @@ answered with its error, and the next one is taken.
 """
 
 import importlib.util
+import inspect
 import json
 import os
 import resource
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE
 
@@ -34,7 +36,7 @@ class Worker:
         self.adapter = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.adapter)
         self.weights = weights
-        self._calculator = None
+        self._calculators: dict[str, Any] = {}
         self._packaged = None
 
     def answer(self, task: dict[str, Any]) -> dict[str, Any]:
@@ -49,16 +51,27 @@ class Worker:
 
     def hello(self, task: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """What can be asked of this rival."""
-        return {"packaged": hasattr(self.adapter, "packaged")}
+        return {
+            "packaged": hasattr(self.adapter, "packaged"),
+            "functionals": getattr(self.adapter, "FUNCTIONALS", []),
+            "quick": "quick" in inspect.signature(self.adapter.calculator).parameters,
+        }
 
     def relax(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Relax atoms and cell with an optimizer of ASE."""
+        """Relax atoms and cell with an optimizer of ASE, or what of them is not held.
+
+        `fixed`: indices of atoms that stay; `mask`: which strains (Voigt) are free, all by default.
+        """
         atoms = _atoms(task)
+        if "fixed" in task:
+            atoms.set_constraint(FixAtoms(task["fixed"]))
+        mask = task.get("mask", [True] * 6)
+        movable = FrechetCellFilter(atoms, mask=mask) if any(mask) else atoms
         atoms.calc = self._fresh_calculator(task)
         volume = atoms.get_volume()
         energies: list[float] = []
         started = time.perf_counter()
-        with _OPTIMIZERS[task["optimizer"]](FrechetCellFilter(atoms), logfile=None) as optimizer:
+        with _OPTIMIZERS[task["optimizer"]](movable, logfile=None) as optimizer:
             optimizer.attach(lambda: energies.append(float(atoms.get_potential_energy())))
             optimizer.attach(lambda: _check(atoms, volume))
             converged = optimizer.run(fmax=task["fmax"], steps=task["steps"])
@@ -90,11 +103,12 @@ class Worker:
         return {"seconds": time.perf_counter() - started, "energy": energy, "largest_force": force}
 
     def _fresh_calculator(self, task: dict[str, Any]) -> Any:
-        """The calculator, made once, unless it has options that depend on the crystal."""
+        """The calculator, made once for the same options, unless it has to be made every time."""
         options = task.get("options") or {}
-        if self._calculator is None or options:
-            self._calculator = self.adapter.calculator(self.weights, **options)
-        return self._calculator
+        key = json.dumps(options, sort_keys=True)
+        if key not in self._calculators or getattr(self.adapter, "MADE_EVERY_TIME", False):
+            self._calculators = {key: self.adapter.calculator(self.weights, **options)}
+        return self._calculators[key]
 
 
 def _atoms(task: dict[str, Any]) -> Atoms:

@@ -165,7 +165,7 @@ def test_accuracy_of_all_contenders(some_cases, morse, tmp_path):
 
 
 def test_a_failure_counts_as_the_input(some_cases, morse, monkeypatch):
-    monkeypatch.setattr(morse, "relax", lambda _: {"error": "none"})
+    monkeypatch.setattr(morse, "relax", lambda *_, **__: {"error": "none"})
     found = accuracy.compare(some_cases, {"morse": morse})
     assert found["morse"]["failures"] == len(some_cases)
     assert found["morse"]["bonds"] == found[accuracy.INPUT]["bonds"]

@@ -4,12 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 from ase import Atoms
-from chgnet.model import CHGNetCalculator, StructOptimizer
+from chgnet.model import CHGNet, CHGNetCalculator, StructOptimizer
+
+FUNCTIONALS = ("PBE", "r2SCAN")
+_MODELS = {"PBE": "0.3.0", "r2SCAN": "r2scan"}
 
 
-def calculator(weights: str | None) -> Any:  # noqa: ARG001 - every adapter is called alike
+def calculator(
+    weights: str | None,  # noqa: ARG001 - every adapter is called alike
+    functional: str = "PBE",
+) -> Any:
     """Energies in eV, forces in eV/Å, stresses in eV/Å^3."""
-    return CHGNetCalculator(use_device="cpu", on_isolated_atoms="ignore")
+    model = CHGNet.load(model_name=_MODELS[functional], use_device="cpu", verbose=False)
+    return CHGNetCalculator(model, use_device="cpu", on_isolated_atoms="ignore")
 
 
 def packaged(weights: str | None) -> Callable[[Atoms], tuple[Atoms, int]]:  # noqa: ARG001

@@ -9,6 +9,8 @@ from typing import Any
 
 from gpaw import GPAW, PW, FermiDirac
 
+MADE_EVERY_TIME = True
+"""A calculator keeps the density of the last crystal."""
 _CUTOFF = 400.0
 """eV"""
 _SMEARING = 0.1

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
 from jaxtyping import Float
 
 TENSORNET = "TensorNet-MatPES-PBE-v2025.1"
@@ -172,6 +173,28 @@ def from_calculator(calculator: Any) -> Potential:
         return responses
 
     return evaluate
+
+
+def as_calculator(potential: Potential) -> Calculator:
+    """An ASE calculator of a potential, one structure after the other."""
+
+    class Single(Calculator):
+        """Ask the potential of one structure."""
+
+        implemented_properties = ("energy", "forces", "stress")
+
+        def calculate(
+            self,
+            atoms: Atoms | None = None,
+            properties: Sequence[str] = ("energy",),
+            system_changes: Sequence[str] = all_changes,
+        ) -> None:
+            super().calculate(atoms, properties, system_changes)
+            (response,) = potential([self.atoms])
+            stress = response.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            self.results = {"energy": response.energy, "forces": response.forces, "stress": stress}
+
+    return Single()
 
 
 def add(first: Potential, second: Potential) -> Potential:
