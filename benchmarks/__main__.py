@@ -22,7 +22,6 @@ app = typer.Typer(
 Pairs = Annotated[
     list[Path], typer.Argument(help="Parquet files of pairs, in the schema of `deeprelax data`.")
 ]
-OnePairs = Annotated[Path, typer.Argument(help="Parquet file of pairs.")]
 Structures = Annotated[
     list[str],
     typer.Argument(help="A parquet file of pairs; or structure files, folders, 'patterns*'."),
@@ -182,10 +181,6 @@ def steps(
     weights: RivalWeights = _NO_WEIGHTS,
     out: Out = _DEFAULT_OUT,
     split: Split = "val",
-    dft: Annotated[
-        Path | None,
-        typer.Option(help="JSON of `python -m benchmarks dft`, to show beside the rivals."),
-    ] = None,
 ) -> None:
     """How many relaxation steps it saves when it goes first. Goes on where it was interrupted."""
     from benchmarks import plots
@@ -200,33 +195,8 @@ def steps(
         for name, rival in started.items():
             with going_on():
                 found[name] = measure.compare(cases, rival)
-        if dft is not None:
-            found["gpaw"] = json.loads(dft.read_text())["relaxations"]
         _write(out, "steps", found, measure.table(found), found)
         plots.plot_steps(found, out / "steps.png")
-
-    _guarded(run)
-
-
-@app.command()
-def dft(
-    pairs: OnePairs,
-    relaxations: Annotated[int, typer.Option(min=1, help="Crystals to relax.")] = 8,
-    energies: Annotated[int, typer.Option(min=1, help="Crystals to compute energies of.")] = 30,
-    work: Root = _DEFAULT_ROOT,
-    out: Out = _DEFAULT_OUT,
-) -> None:
-    """Steps saved and energies with real DFT (GPAW): hours. Goes on where it was interrupted."""
-    from benchmarks import dft as measure
-    from benchmarks import steps
-    from benchmarks.rival import Rival
-
-    def run() -> None:
-        rival = Rival(measure.RIVAL, work, record=work / f"{measure.RIVAL}.jsonl")
-        with closing(rival):
-            found = measure.measure(pairs, rival, relaxations, energies)
-        tables = [steps.table({"gpaw": found["relaxations"]}), measure.table(found["energies"])]
-        _write(out, "dft", found, "\n\n".join(tables), [measure.RIVAL])
 
     _guarded(run)
 

@@ -76,9 +76,10 @@ def compare(
     return found
 
 
-def our_move(case: Case) -> Move | None:
+def our_move(case: Case, passes: int = 1) -> Move | None:
     """Our relaxation of a case to its own functional; None if it was refused."""
-    relaxer = shared_relaxer(RelaxOptions(functional=case.pair.functional, allow_unseen=True))
+    functional = case.pair.functional
+    relaxer = shared_relaxer(RelaxOptions(functional=functional, allow_unseen=True, passes=passes))
     result = relaxer.relax(HeldStructure(case.atoms, Held(rows=case.pair.crystal.held_strain)))
     if not result.is_sound:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from benchmarks import accuracy, clients, kinds, plan, steps, store
+from benchmarks import accuracy, clients, dft, kinds, plan, steps, store
 from benchmarks.ablation import table as ablation_table
 from benchmarks.rival import title
 from benchmarks.solves import table as solves_table
@@ -184,9 +184,9 @@ def steps_table(results: Path) -> str:
     """Steps from the input and from the prediction."""
     rows = []
     sources = {**store.read("steps", results)}
-    known_dft = store.read("dft", results)
-    if known_dft:
-        sources["hypothetical (PBE), the smallest"] = {"gpaw": known_dft["relaxations"]}
+    by_dft = store.read("dft", results)
+    if "relaxations" in by_dft:
+        sources["hypothetical (PBE), the smallest"] = {dft.RIVAL: by_dft["relaxations"]}
     for name, rivals in sources.items():
         for rival, found in rivals.items():
             entry = steps.summarise(found)
@@ -215,20 +215,19 @@ def steps_table(results: Path) -> str:
     return markdown_table(header, rows)
 
 
-def dft_sentence(results: Path) -> str:
+def dft_energies(results: Path) -> str:
     """Energies of single crystals by GPAW."""
     found = store.read("dft", results)
-    known = [entry for entry in found["energies"] if "error" not in entry]
-    values = {key: np.array([e[key] for e in known]) for key in ("input", "prediction")}
-    parts = [
-        f"the {key} {v.mean():.0f} meV/atom in the mean ({np.median(v):.1f} in the median)"
-        for key, v in values.items()
-    ]
-    text = (
-        f"Single energies by GPAW (PBE, plane waves) of {len(known)} small crystals, above the "
-        f"relaxed crystal of the data set: {', '.join(parts)}."
+    coarse, fine = (
+        {entry["name"]: entry for entry in entries if "error" not in entry}
+        for entries in (next(iter(found["energies"].values())), found["fine"])
     )
-    return text + _earlier(found)
+    apart = max(abs(coarse[k][g] - fine[k][g]) for k in fine for g in dft.GEOMETRIES)
+    text = (
+        "With a cutoff of 600 eV and half as many k-points again along each axis, the energies of "
+        f"{len(fine)} crystals change by {apart:.1f} meV/atom at most."
+    )
+    return f"{dft.table(found)}\n\n{text}{_earlier(found)}"
 
 
 def _earlier(found: Mapping[str, Any]) -> str:
@@ -328,7 +327,7 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "speed-sentence": speed_sentence,
     "speed": speed_table,
     "steps": steps_table,
-    "dft": dft_sentence,
+    "dft": dft_energies,
     "clients": clients_table,
     "kinds": kinds_table,
     "weights": _weights,

@@ -4,11 +4,12 @@ import json
 import re
 
 import pytest
+from ase.build import mx2
 from datasets import write_pairs
 from test_harness import adapters, calls, morse  # noqa: F401 - fixtures
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, environments, plan, publish, store, tables, update
+from benchmarks import accuracy, dft, environments, plan, publish, store, tables, update
 from benchmarks.__main__ import app
 
 
@@ -122,3 +123,25 @@ def test_bad_arguments_of_all(tmp_path, arguments, sentence):
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 2
     assert sentence in re.sub(r"\s+", " ", result.stderr)
+
+
+def test_energies_by_dft_and_their_table(morse, tmp_path, monkeypatch):  # noqa: F811
+    write_pairs(tmp_path / "hypothetical.parquet", 60)
+    monkeypatch.setattr(dft, "GROUPS", {"bulk": ("hypothetical", "PBE")})
+    monkeypatch.setattr(dft, "ENERGIES", 3)
+    kept = []
+    found = dft.measure(tmp_path, morse, lambda part: kept.append(sorted(part)))
+    assert kept == [["energies", "fine"], ["energies", "fine", "relaxations"]]
+    assert len(found["energies"]["bulk"]) == 3
+    assert len(found["fine"]) == dft.CONVERGED
+    for entry, fine in zip(found["energies"]["bulk"], found["fine"], strict=False):
+        assert [entry[g] for g in dft.GEOMETRIES] == [fine[g] for g in dft.GEOMETRIES]
+    store.write("dft", found, tmp_path)
+    assert "change by 0.0 meV/atom" in tables.dft_energies(tmp_path)
+    assert dft.table(found).count("\n") == 2
+
+
+def test_k_points_are_not_spent_on_vacuum():
+    sheet = mx2("MoS2", a=3.2, vacuum=8.0)
+    sheet.pbc = [True, True, False]
+    assert dft.mesh(sheet) == [6, 6, 1]

@@ -1,4 +1,4 @@
-"""Density functional theory by GPAW: plane waves of 400 eV, PBE.
+"""Density functional theory by GPAW, with plane waves.
 
 Mortensen et al., J. Chem. Phys. 160, 092503 (2024). Spin is paired and there is no Hubbard U, so
 energies are compared with energies of the same settings alone.
@@ -11,25 +11,28 @@ from gpaw import GPAW, PW, FermiDirac
 
 MADE_EVERY_TIME = True
 """A calculator keeps the density of the last crystal."""
-_CUTOFF = 400.0
-"""eV"""
+FUNCTIONALS = ("PBE", "PBEsol")
 _SMEARING = 0.1
 """eV"""
 
 
 def calculator(
     weights: str | None,  # noqa: ARG001 - every adapter is called alike
-    kpts: Sequence[int],
+    kpts: Sequence[int] = (1, 1, 1),
+    functional: str = "PBE",
+    cutoff: float = 400.0,
 ) -> Any:
     """Energies in eV, forces in eV/Å, stresses in eV/Å^3.
 
     Args:
         weights: There are none.
         kpts: Mesh around the Gamma point, the same for every geometry of a crystal.
+        functional: One of `FUNCTIONALS`.
+        cutoff: Of the plane waves, eV.
     """
     return GPAW(
-        mode=PW(_CUTOFF),
-        xc="PBE",
+        mode=PW(cutoff),
+        xc=functional,
         kpts={"size": tuple(kpts), "gamma": True},
         occupations=FermiDirac(_SMEARING),
         convergence={"energy": 1e-4, "density": 1e-4},
