@@ -196,6 +196,9 @@ def test_runs_that_are_no_relaxations_are_left_out(tmp_path):
         ("static", '"NSW">5', '"NSW">0'),
         ("dynamics", '"IBRION">2', '"IBRION">0'),
         ("unfinished", '"NSW">5', '"NSW">3'),
+        ("static too", '"NSW">5', '"NSW">-1'),
+        ("one step", '"NSW">5', '"NSW">1'),
+        ("image", "</incar>", '<i type="int" name="IMAGES">3</i></incar>'),
     ):
         folder = make(tmp_path / name)
         path = sources.vasp_xml(folder) / "vasprun.xml"
@@ -207,12 +210,55 @@ def test_runs_that_are_no_relaxations_are_left_out(tmp_path):
     report = Report()
     rows = list(convert(tmp_path, report))
     assert [row.id for row in rows] == ["good"]
-    assert report.num_skipped == 4, report.skipped
+    assert report.num_skipped == 7, report.skipped
     hybrid = sources.vasp_xml(make(tmp_path / "good" / "hybrid"), "PE") / "vasprun.xml"
     flag = '<i type="logical" name="LHFCALC"> T </i></incar>'
     hybrid.write_text(hybrid.read_text().replace("</incar>", flag))
     (row,) = convert(hybrid.parent, Report())
     assert row.pair.functional == "unknown"
+
+
+def test_a_whole_number_that_overflowed_is_no_matter(tmp_path):
+    path = sources.vasp_xml(tmp_path) / "vasprun.xml"
+    stars = '<i type="int" name="KINTER">******</i></separator>'
+    path.write_text(path.read_text().replace("</separator>", stars))
+    assert len(list(convert(tmp_path, Report()))) == 1
+
+
+def test_archives_of_outputs_are_no_outputs(tmp_path):
+    sources.vasp_xml(tmp_path)
+    (tmp_path / "vasprun.xml.tar.bz2").write_bytes(b"BZh9")
+    (tmp_path / "vasprun.xmls").mkdir()
+    assert len(list(convert(tmp_path, Report()))) == 1
+
+
+@pytest.mark.parametrize(
+    ("incar", "functional"),
+    [
+        ("", "unknown"),
+        ("NSW = 9\nIBRION = 2\nGGA = PS", "PBEsol"),
+        ("NSW = 9\nIBRION = 0", None),
+        ("IBRION = 2", None),
+        ("NSW = 9\nNSW = 8", None),
+    ],
+)
+@pytest.mark.parametrize("layout", [sources.vasp_contcar, sources.vasp_xdatcar])
+def test_an_incar_beside_says_what_a_run_was(tmp_path, layout, incar, functional):
+    layout(tmp_path)
+    if incar:
+        (tmp_path / "INCAR").write_text(incar)
+    report = Report()
+    rows = list(convert(tmp_path, report))
+    assert [row.pair.functional for row in rows] == [functional] * (functional is not None)
+    assert report.num_skipped == (functional is None)
+
+
+def test_images_of_a_path_are_left_out(tmp_path):
+    sources.vasp_contcar(make(tmp_path / "01"))
+    (tmp_path / "INCAR").write_text("NSW = 9\nIBRION = 3\nIMAGES = 1")
+    report = Report()
+    assert not list(convert(tmp_path, report))
+    assert "image of a path" in report.first
 
 
 def test_a_run_in_two_steps_goes_from_first_to_last(tmp_path):

@@ -4,17 +4,21 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ase.io
+from monty.io import zopen
 from pymatgen.io.vasp.outputs import Vasprun
 
 from deeprelax_ase.datasets.importers.raw_pair import Found, Structure, ends, file_reader
 from deeprelax_ase.structures.files import read_structures
 from deeprelax_ase.structures.validation import StructureError
-from deeprelax_ase.structures.vasp_calculation import functional_of
+from deeprelax_ase.structures.vasp_calculation import functional_of, read_vasp_calculation
 
 _TRAJECTORIES = (".traj", ".extxyz", ".xyz")
 _RELAXATIONS = (1, 2, 3)
+_OVERFLOW = re.compile(rb'(<i type="int"[^>]*>)[ \t]*\*+[ \t]*(</i>)')
+"""A whole number that VASP could not fit into its columns, such as KINTER."""
 
 
 # VASP runs
@@ -24,7 +28,12 @@ def runs(path: Path) -> list[Path]:
     """Folders with the output of a run, a given one and all below it."""
     if not path.is_dir():
         return []
-    outputs = [m for name in ("vasprun.xml*", "XDATCAR*") for m in path.rglob(name)]
+    outputs = [
+        mark
+        for stem in ("vasprun.xml", "XDATCAR")
+        for mark in path.rglob(f"{stem}*")
+        if _is_output(stem, mark)
+    ]
     contcars = [mark for mark in path.rglob("CONTCAR*") if any(mark.parent.glob("POSCAR*"))]
     return sorted({mark.parent for mark in (*outputs, *contcars)})
 
@@ -38,15 +47,38 @@ def read_vasp(root: Path) -> Iterator[Found]:
     for folder in runs(root):
         name = folder.name if folder == root else str(folder.relative_to(root))
         vaspruns, poscars, contcars, xdatcars = (
-            sorted(folder.glob(f"{stem}*"), key=partial(_turn, stem))
+            sorted(
+                (path for path in folder.glob(f"{stem}*") if _is_output(stem, path)),
+                key=partial(_turn, stem),
+            )
             for stem in ("vasprun.xml", "POSCAR", "CONTCAR", "XDATCAR")
         )
         if vaspruns:
             yield _read_vasprun(vaspruns[0], vaspruns[-1], name)
-        elif poscars and contcars:
-            yield Found(name, file_reader(poscars[0]), file_reader(contcars[-1]))
-        elif xdatcars:
-            yield ends(name, None, _snapshots, xdatcars)
+        elif (poscars and contcars) or xdatcars:
+            functional, reason = _read_incar(folder)
+            if reason:
+                yield _refused(name, reason)
+            elif poscars and contcars:
+                before, after = file_reader(poscars[0]), file_reader(contcars[-1])
+                yield Found(name, before, after, functional)
+            else:
+                yield ends(name, functional, _snapshots, xdatcars)
+
+
+def _is_output(stem: str, path: Path) -> bool:
+    """Whether a file is such an output, with any ending, and not an archive of several."""
+    rest = path.name.removeprefix(stem)
+    return path.is_file() and not rest[:1].isalpha() and ".tar" not in path.suffixes
+
+
+def _read_incar(folder: Path) -> tuple[str | None, str]:
+    """Functional that an INCAR names, if there is one, and why the run is no relaxation."""
+    try:
+        calculation = read_vasp_calculation(folder)
+    except StructureError as error:
+        return None, str(error)
+    return calculation.functional, calculation.refusal
 
 
 def _turn(stem: str, path: Path) -> tuple[int, list[int], str]:
@@ -63,14 +95,35 @@ def _snapshots(xdatcars: Sequence[Path]) -> Sequence[Structure]:
 def _read_vasprun(first: Path, last: Path, name: str) -> Found:
     options = {"parse_dos": False, "parse_eigen": False, "parse_potcar_file": False}
     try:
-        start, end = (Vasprun(path, **options) for path in (first, last))
+        start, end = (_parse_vasprun(path, **options) for path in (first, last))
         functional = _vasp_functional(end)
         reason = _no_relaxation(end)
     except Exception as error:  # noqa: BLE001 - of a file that broke off, whatever it meets
         functional, reason = None, f"{last} cannot be read ({type(error).__name__}: {error})"
     if reason:
-        return Found(name, partial(_refuse, reason), partial(_refuse, reason))
+        return _refused(name, reason)
     return Found(name, lambda: start.initial_structure, lambda: end.final_structure, functional)
+
+
+def _parse_vasprun(path: Path, **options: bool) -> Vasprun:
+    """Parse a vasprun.xml, also where a whole number overflowed to asterisks.
+
+    pymatgen gives up at those. They become 0: an overflowed NSW then counts as no relaxation.
+    """
+    with zopen(path, "rb") as stream:
+        content = stream.read()
+    mended = _OVERFLOW.sub(rb"\g<1>0\2", content)
+    if mended == content:
+        return Vasprun(path, **options)
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, "vasprun.xml")
+        copy.write_bytes(mended)
+        return Vasprun(copy, **options)
+
+
+def _refused(name: str, reason: str) -> Found:
+    """A run that is no pair, with the reason."""
+    return Found(name, partial(_refuse, reason), partial(_refuse, reason))
 
 
 def _refuse(reason: str) -> Structure:
@@ -80,9 +133,12 @@ def _refuse(reason: str) -> Structure:
 def _no_relaxation(run: Vasprun) -> str | None:
     """Why a run's last structure is not relaxed, or None."""
     kind, steps = run.parameters.get("IBRION", -1), run.parameters.get("NSW", 0)
-    if kind not in _RELAXATIONS or not steps:
+    if kind not in _RELAXATIONS or steps <= 0:
         return f"it is no relaxation (IBRION = {kind}, NSW = {steps})"
-    if not run.converged_ionic:
+    images = run.incar.get("IMAGES") or run.parameters.get("IMAGES")
+    if images:
+        return f"it is an image of a path (IMAGES = {images})"
+    if steps == 1 or not run.converged_ionic:  # to pymatgen, one step is always converged
         return f"it used up its {steps} ionic steps: it is not relaxed"
     return None
 
