@@ -1,0 +1,1 @@
+"""Relaxations that others published in their packages, and how they were collected."""
