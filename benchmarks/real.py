@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.cases import Case, choose_cases, measure
+from benchmarks.cases import Case, measure
 from deeprelax_ase.evaluation.metrics import better
 from deeprelax_ase.evaluation.tables import markdown_table
 from deeprelax_ase.network.checkpoint import load_weights
@@ -22,7 +22,6 @@ from deeprelax_ase.structures.read_structure import HeldStructure, atoms_of
 
 FOLDER = Path(__file__).parent / "real_runs"
 PAIRS = FOLDER / "pairs.parquet"
-RESULTS = Path(__file__).parent / "results" / "real_runs.json"
 MEASURES = ("displacement", "bonds", "lattice", "volume")
 LICENSES = frozenset({"MIT", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0"})
 _HARM = 0.005
@@ -161,7 +160,7 @@ def table(found: Mapping[str, Any]) -> str:
     ]
     rows = [
         [
-            f"{entry['formula']}, `{entry['name']}`",
+            f"{entry['formula']}, {entry['name'].partition('/')[0].replace('-', ' ')}",
             entry["kind"],
             str(entry["atoms"]),
             entry["functional"],
@@ -204,14 +203,3 @@ def _number(value: float) -> float | None:
 
 def _shown(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def main() -> None:
-    """Relax every case, print the table and write the results."""
-    found = relax_cases(choose_cases(PAIRS, None, "test", strict=True))
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
-
-
-if __name__ == "__main__":
-    main()

@@ -27,6 +27,23 @@ _SHA256 = 64
 """Digits; the weights of rivals are named by their files."""
 
 
+class NotMeasuredError(ValueError):
+    """A page wants numbers that nobody measured."""
+
+
+def measured(name: str, folder: Path = RESULTS) -> dict[str, Any]:
+    """A result that a page shows.
+
+    Raises:
+        NotMeasuredError: There is none.
+    """
+    found = read(name, folder)
+    if not found:
+        msg = f"nothing was measured of {name!r}: run python -m benchmarks all --only {name}"
+        raise NotMeasuredError(msg)
+    return found
+
+
 def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     """A result; empty where it was never measured."""
     path = folder / f"{name}.json"

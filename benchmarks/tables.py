@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from benchmarks import accuracy, clients, dft, kinds, plan, steps, store
+from benchmarks import accuracy, clients, dft, kinds, plan, real, steps, store
 from benchmarks.ablation import table as ablation_table
 from benchmarks.rival import title
 from benchmarks.solves import table as solves_table
@@ -39,7 +39,7 @@ _FIVE = ("coordinates", *_FOUR)
 
 def _result(name: str, results: Path) -> dict[str, Any]:
     """A result without what it was made with."""
-    found = store.read(name, results)
+    found = store.measured(name, results)
     found.pop(store.MADE_WITH, None)
     return found
 
@@ -83,7 +83,7 @@ def test_three_passes(results: Path) -> str:
 
 def rivals_summary(results: Path) -> str:
     """Mean errors of the bonds of every contender on every set, the smallest in bold."""
-    found = store.read("accuracy", results)
+    found = store.measured("accuracy", results)
     labels = [accuracy.INPUT, accuracy.OURS, *plan.KNOWN]
     labels = [label for label in labels if any(label in entry for entry in found.values())]
     rows = []
@@ -110,7 +110,7 @@ def _mean_median(entry: Mapping[str, float], digits: int = 3) -> str:
 
 
 def _of_sets(results: Path, sets: tuple[plan.Set, ...]) -> str:
-    found = store.read("accuracy", results)
+    found = store.measured("accuracy", results)
     rows = []
     for name in map(str, sets):
         for label, entry in found.get(name, {}).items():
@@ -123,7 +123,7 @@ def _of_sets(results: Path, sets: tuple[plan.Set, ...]) -> str:
                     *(_mean_median(entry[m]) for m in ("displacement", "bonds", "lattice")),
                     f"{entry['match_rate']:.0f}",
                     _mean_median(entry["rmsd"]) if "rmsd" in entry else "",
-                    *(f"{symmetry[key]['kept']:.0f}" for key in symmetry),
+                    *(f"{symmetry[key]['lost']:.0f}" for key in symmetry),
                     f"{next(iter(symmetry.values()))['as_dft']:.0f}",
                     "" if energy is None else f"{energy['close']:.0f}",
                     f"{entry['steps']:.0f}" if entry.get("steps") is not None else "",
@@ -138,7 +138,7 @@ def _of_sets(results: Path, sets: tuple[plan.Set, ...]) -> str:
         "lattice / Å",
         "match rate / %",
         "RMSD",
-        *(f"symmetry kept, {symprec:g} Å / %" for symprec in (1e-2, 1e-5)),
+        *(f"symmetry lost, {symprec:g} Å / %" for symprec in (1e-2, 1e-5)),
         "as many operations as DFT / %",
         "within 5 meV/atom / %",
         "steps, median",
@@ -149,7 +149,7 @@ def _of_sets(results: Path, sets: tuple[plan.Set, ...]) -> str:
 
 def speed_sentence(results: Path) -> str:
     """The two ratios that the README names."""
-    ratio = store.read("speed", results)["ratios"]["m3gnet"]
+    ratio = store.measured("speed", results)["ratios"]["m3gnet"]
     return (
         f"**Speed**: {ratio['single']:.0f} times as fast as M3GNet one by one, "
         f"{ratio['batched']:.0f} times in batches (medians, one thread): [how](docs/accuracy.md)."
@@ -158,7 +158,7 @@ def speed_sentence(results: Path) -> str:
 
 def speed_table(results: Path) -> str:
     """Medians and ratios."""
-    found = store.read("speed", results)
+    found = store.measured("speed", results)
     own = [c["seconds"][accuracy.OURS] for c in found["crystals"]]
     batched = [c["batched"] for c in found["crystals"]]
     rows = [
@@ -183,7 +183,7 @@ def speed_table(results: Path) -> str:
 def steps_table(results: Path) -> str:
     """Steps from the input and from the prediction."""
     rows = []
-    sources = {**store.read("steps", results)}
+    sources = {**store.measured("steps", results)}
     by_dft = store.read("dft", results)
     if "relaxations" in by_dft:
         sources["hypothetical (PBE), the smallest"] = {dft.RIVAL: by_dft["relaxations"]}
@@ -217,7 +217,7 @@ def steps_table(results: Path) -> str:
 
 def dft_energies(results: Path) -> str:
     """Energies of single crystals by GPAW."""
-    found = store.read("dft", results)
+    found = store.measured("dft", results)
     coarse, fine = (
         {entry["name"]: entry for entry in entries if "error" not in entry}
         for entries in (next(iter(found["energies"].values())), found["fine"])
@@ -238,7 +238,7 @@ def _earlier(found: Mapping[str, Any]) -> str:
 
 def clients_table(results: Path) -> str:
     """Calls of the potential with a stock optimizer and with ours."""
-    found = store.read("clients", results)
+    found = store.measured("clients", results)
     rows = []
     for label, entry in found["clients"].items():
         name, *way = label.split()
@@ -273,7 +273,7 @@ def clients_table(results: Path) -> str:
 
 def kinds_table(results: Path) -> str:
     """Expected errors of kinds that were left out of the fit."""
-    return kinds.table(store.read("kinds", results)["kinds"])
+    return kinds.table(store.measured("kinds", results)["kinds"])
 
 
 def _weights(_results: Path) -> str:
@@ -330,6 +330,7 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "dft": dft_energies,
     "clients": clients_table,
     "kinds": kinds_table,
+    "real-runs": lambda results: real.table(store.measured("real_runs", results)),
     "weights": _weights,
     "data": _data,
     "elements": _elements,

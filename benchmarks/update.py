@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, clients, dft, kinds, plan, speed, steps, store
-from benchmarks.cases import Case
+from benchmarks import accuracy, clients, dft, kinds, plan, real, speed, steps, store
+from benchmarks.cases import Case, choose_cases
 from benchmarks.environments import RivalError
 from benchmarks.plan import Set
 from benchmarks.rival import Rival, going_on
@@ -196,6 +196,14 @@ def update_kinds(bench: Bench) -> None:
     store.write("kinds", found, bench.results)
 
 
+def update_real_runs(bench: Bench) -> None:
+    """Relaxations that others made."""
+    before = store.read("real_runs", bench.results)
+    if not store.is_current(before) and _said("real_runs", bench):
+        found = real.relax_cases(choose_cases(real.PAIRS, None, "test"))
+        store.write("real_runs", found, bench.results)
+
+
 def _taught_files() -> list[Path]:
     return sorted((_ROOT / "recipes" / "data").glob("*.parquet"))
 
@@ -256,6 +264,7 @@ def update_dft(bench: Bench) -> None:
 UPDATES: Mapping[str, Callable[[Bench], None]] = {
     "evaluations": update_evaluations,
     "kinds": update_kinds,
+    "real_runs": update_real_runs,
     "accuracy": update_accuracy,
     "steps": update_steps,
     "clients": update_clients,

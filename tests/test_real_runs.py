@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import real
+from benchmarks import real, store
 from benchmarks.cases import choose_cases
 from benchmarks.real_runs import collect
 
@@ -54,7 +54,7 @@ def test_the_table_has_a_row_for_each_case_and_one_of_totals(cases):
 
 
 def test_the_stored_results_are_of_this_set(cases):
-    found = json.loads(real.RESULTS.read_text())
+    found = store.read("real_runs")
     assert [entry["name"] for entry in found["cases"]] == [case.name for case in cases]
     assert found["totals"] == real.totals(found["cases"])
 
