@@ -435,6 +435,21 @@ def test_an_ensemble_is_of_a_list_or_a_name(random_weights):
     assert Relaxer([weights, weights]).relax(rattled()).status == "relaxed"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_replicate_that_fails_is_not_hidden(random_weights, order):
+    """What it says is part of no mean: the ensemble fails as it would by itself."""
+    sound, broken = (load_weights(random_weights) for _ in range(2))
+    with torch.no_grad():
+        for parameter in broken.network.parameters():
+            parameter.fill_(torch.nan)
+    assert Relaxer([sound, sound]).relax(rattled()).status == "relaxed"
+    results = [Relaxer([sound, broken][::order]).relax(rattled())]
+    results += Relaxer([sound, broken][::order]).relax_many([rattled(), rattled()])
+    for result in results:
+        assert result.status == "refused"
+        assert "not finite" in result.message
+
+
 def test_intervals_widen_with_their_coverage(random_weights):
     bonds = Relaxer(random_weights).relax(rattled()).bonds
     assert list(bonds.intervals) == [0.5, 0.8, 0.9]

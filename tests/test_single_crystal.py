@@ -22,6 +22,7 @@ from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.single_crystal import SingleCrystal
 from deeprelax_ase.solver.numpy_step import one_step
 from deeprelax_ase.solver.state import LEAST_STRETCH
+from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.read_structure import read_structure
 from tests.conftest import SMALL
@@ -183,3 +184,25 @@ def test_a_step_is_made_exactly_where_the_general_solve_makes_it(crystal, seed, 
     if found is not None:
         np.testing.assert_allclose(found[0], solution.displacements, rtol=1e-7, atol=1e-8)
         np.testing.assert_allclose(found[1], solution.deformations[0], rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize(("distance", "is_made"), [(0.45, False), (0.55, True)])
+def test_a_step_that_puts_atoms_on_each_other_is_left_to_the_general_solve(distance, is_made):
+    places = np.array([[0, 0, 0], [0, 0, 1.2]])
+    pair = Crystal(np.array([8, 8]), places, np.eye(3), np.zeros(3, dtype=bool))
+    known = OneCrystal(
+        pair, pair.strain_freedom(), np.array([0]), np.array([1]), places[1:], np.array([1.2])
+    )
+    one, none = np.ones(1), np.zeros(1)
+    output = Output(
+        distances=np.array([distance]),
+        distance_log_scales=none,
+        distance_weights=one,
+        displacements=np.zeros((2, 3)),
+        displacement_log_scales=np.zeros(2),
+        displacement_weights=np.full(2, 1e-6),
+        strain=np.zeros((3, 3)),
+        strain_log_scale=0.0,
+        strain_weight=1.0,
+    )
+    assert (one_step(known, output) is not None) == is_made

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import spglib
+from ase import Atoms
 from ase.build import bulk, graphene, molecule, mx2
 from ase.spacegroup import crystal as spacegroup_crystal
 from hypothesis import given
@@ -123,6 +124,14 @@ def test_a_noisy_crystal_becomes_exactly_symmetric(rng):
     assert order_by_spglib(noisy, 1e-6) == 1
     assert order_by_spglib(clean, 1e-6) == 16
     assert np.abs(moves).max() < 5e-4
+
+
+@pytest.mark.parametrize(("shift", "order"), [(1e-4, 48), (1e-2, 8)])
+def test_a_distortion_that_is_no_noise_is_kept(shift, order):
+    """The ferroelectric phase of a perovskite is not made cubic."""
+    places = [[0.5, 0.5, 0.5 + shift / 4], [0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    atoms = Atoms("TiBaO3", scaled_positions=places, cell=[4.0] * 3, pbc=True)
+    assert find_space_group(crystal_of(atoms)).order == order
 
 
 @pytest.mark.parametrize(
