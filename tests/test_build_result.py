@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.constraints import FixAtoms, FixBondLength
+from ase.constraints import FixAtoms, FixBondLength, FixBondLengths
 from test_passes import SHEAR, Scripted, moves, says
 
 from deeprelax_ase.relaxation.build_result import build_result
@@ -169,3 +169,14 @@ def test_numbers_of_the_old_geometry_are_dropped_and_named():
     assert codes(result) == ["stale_dropped"]
     assert "energy" not in result.structure.info
     assert atoms.info == {"energy": -1.0}
+
+
+def test_a_move_that_constraints_contradict_is_not_made_but_told():
+    atoms = rattled()
+    atoms.set_constraint([FixAtoms([0, 2]), FixBondLengths([[0, 1], [1, 2]])])
+    result = relax(atoms, says(moves(0), SHEAR))
+    assert (result.status, codes(result)) == ("refused", ["constraints_contradict"])
+    assert result.structure is atoms
+    assert not result.displacement.any()
+    moved = relax(rattled(), says(), always_move=True).bonds.lengths - result.bonds.lengths
+    assert np.abs(moved).max() > 1e-2

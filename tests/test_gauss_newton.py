@@ -12,10 +12,10 @@ from deeprelax_ase.network.graph import build_graph
 from deeprelax_ase.solver.state import choose
 
 
-def contradictory(rng, repeats=((1, 1, 1), (2, 1, 1)), pbc=(True, True, True), noise=0.05):
+def contradictory(rng, repeats, noise=0.05, **changes):
     """Crystals, and a prediction whose distances, displacements and strains disagree."""
     some = [next(crystals(1, rng, repeat))[0] for repeat in repeats]
-    some = [replace(crystal, pbc=np.array(pbc)) for crystal in some]
+    some = [replace(crystal, **changes) for crystal in some]
     graph = build_graph(some, ["PBE"] * len(some), CONFIG).to(torch.float64)
 
     def normal(*shape, scale=1.0):
@@ -59,9 +59,16 @@ def objectives(graph, prediction, displacements, deformations):
     return torch.zeros(graph.num_crystals).double().index_add(0, torch.cat(of_terms), squares)
 
 
-@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False)])
-def test_a_step_is_the_least_squares_of_the_linearised_fit(rng, pbc):
-    graph, prediction = contradictory(rng, pbc=pbc)
+@pytest.mark.parametrize("kind", ["free", "sheet", "fixed atoms", "fixed cell"])
+def test_a_step_is_the_least_squares_of_the_linearised_fit(rng, kind):
+    repeats, changes = [(1, 1, 1), (2, 1, 1)], {}
+    if kind == "sheet":
+        changes["pbc"] = np.array([True, True, False])
+    elif kind == "fixed atoms":
+        repeats, changes["fixed"] = [(1, 1, 1)] * 2, np.arange(8) < 3
+    elif kind == "fixed cell":
+        changes["held_strain"] = np.eye(9)
+    graph, prediction = contradictory(rng, repeats, **changes)
     state = solver.start(prediction)
     atoms, count = len(graph.numbers), graph.num_crystals
 
@@ -69,7 +76,8 @@ def test_a_step_is_the_least_squares_of_the_linearised_fit(rng, pbc):
         strains = changes[3 * atoms :].view(count, 3, 3)
         strains = ((strains + strains.mT) / 2).reshape(count, 9, 1)
         strains = (graph.strain_projectors @ strains).view(count, 3, 3)
-        return state[0] + changes[: 3 * atoms].view(atoms, 3), state[1] + strains
+        moves = changes[: 3 * atoms].view(atoms, 3) * (1.0 - graph.holds[:, :1])
+        return state[0] + moves, state[1] + strains
 
     def misfits(changes):
         return terms(graph, prediction, *moved(changes))

@@ -70,7 +70,12 @@ def test_a_sheet_that_is_cut_is_put_together(height):
     assert not axes.shifts[:, :2].any()
 
 
-CUTS = [[[1, 0, 1], [0, 1, 0], [0, 0, 1]], [[1, 2, 1], [0, 1, 1], [1, 2, 2]]]
+CUTS = [
+    [[1, 0, 1], [0, 1, 0], [0, 0, 1]],
+    [[0, 0, 1], [1, 0, 1], [0, 1, 0]],
+    [[1, 2, 1], [0, 1, 1], [1, 2, 2]],
+    [[1, 0, 2], [0, 1, 0], [1, 0, 3]],
+]
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -78,7 +83,8 @@ CUTS = [[[1, 0, 1], [0, 1, 0], [0, 0, 1]], [[1, 2, 1], [0, 1, 1], [1, 2, 2]]]
 def test_along_other_directions_a_gap_has_to_be_that_of_a_sheet(cut, gap, is_vacuum):
     assert VACUUM_GAP < 13.9 < SHEET_GAP < 14.1
     cell = np.array(cut) @ np.diag([3.0, 3.5, gap + 2.0])
-    places = np.array([[0.0, 0, 0], [1.5, 1.5, 1.0], [0, 1.5, 2.0]])
+    inside = np.array([[0.0, 0, 0], [1.5, 1.5, 1.0], [0, 1.5, 2.0]])
+    places = inside + np.array([[0, 0, 0], [2, 0, -1], [0, 1, 3]]) @ cell  # in other cells
     axes = axes_of(places, cell)
     assert axes.is_vacuum.sum() == is_vacuum
     if not is_vacuum:
@@ -123,22 +129,26 @@ def test_equivalent_directions_are_treated_alike():
     np.testing.assert_allclose(turned @ turned.swapaxes(1, 2), np.tile(cell @ cell.T, (48, 1, 1)))
 
 
-@pytest.mark.parametrize(("space", "is_along_axes"), [(5.9, False), (6.1, True)])
-def test_wires_that_are_seen_across_all_axes_have_normals(space, is_along_axes):
+@pytest.mark.parametrize(
+    ("spaces", "is_along_axes"), [((5.9, 6.6), False), ((6.6, 5.9), False), ((6.1, 6.6), True)]
+)
+def test_wires_that_are_seen_across_all_axes_have_normals(spaces, is_along_axes):
     """Vacuum along both diagonals, and along the axes an empty slab of the width that counts."""
     reach = 4.4
-    period = 2 * (2 * reach + space)
+    x, y = (2 * (2 * reach + space) for space in spaces)
     ring = np.array([[reach, 0, 0], [-reach, 0, 0], [0, reach, 0], [0, -reach, 0]])
-    places = np.vstack([ring, ring + np.array([period / 2, period / 2, 0])])
-    axes = axes_of(places, [period, period, 2.6])
+    places = np.vstack([ring, ring + np.array([x / 2, y / 2, 0])])
+    axes = axes_of(places, [x, y, 2.6])
     if is_along_axes:
         assert len(axes.normals) == 0
         assert axes.is_vacuum.sum() == 2
         return
     assert not axes.is_vacuum.any()
-    units = np.abs(axes.normals)
-    np.testing.assert_allclose(units, np.tile([0.5**0.5, 0.5**0.5, 0], (2, 1)), atol=1e-9)
-    assert axes.normals[0] @ axes.normals[1] == pytest.approx(0, abs=1e-9)
+    expected = np.array([y, x, 0]) / np.hypot(x, y)
+    np.testing.assert_allclose(np.abs(axes.normals), [expected] * 2, atol=1e-9)
+    assert axes.normals[0, 0] * axes.normals[0, 1] == pytest.approx(
+        -axes.normals[1, 0] * axes.normals[1, 1]
+    )
 
 
 def test_a_crystal_has_its_given_axes():
