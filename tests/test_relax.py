@@ -18,6 +18,7 @@ from deeprelax_ase.network.checkpoint import load_weights, save_weights
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.relaxer import Relaxer, shared_relaxer
+from deeprelax_ase.structures.read_structure import HeldStructure
 
 ELEMENTS = [8, 12, 22, 38]
 
@@ -483,6 +484,15 @@ def test_a_functional_that_was_never_seen_is_told(random_weights, tmp_path):
     assert "never saw" not in Relaxer(path, "PBE").relax(crystal).message
     message = Relaxer(path, "PBEsol").relax(crystal).message
     assert f"the weights {str(path)!r} never saw PBEsol, but unknown, PBE" in message
+
+
+def test_each_structure_of_a_batch_has_the_functional_of_its_calculation(random_weights):
+    pbe, pbesol = (Relaxer(random_weights, name).relax(rattled()) for name in ("PBE", "PBEsol"))
+    assert np.abs(pbe.strain - pbesol.strain).max() > 1e-5
+    some = [rattled(), HeldStructure(rattled(), functional="PBEsol"), rattled()]
+    results = Relaxer(random_weights).relax_many(some)
+    for result, expected in zip(results, (pbe, pbesol, pbe), strict=True):
+        np.testing.assert_allclose(result.strain, expected.strain, atol=1e-6)
 
 
 @pytest.mark.parametrize(

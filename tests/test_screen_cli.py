@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ase.io import write
@@ -12,6 +13,7 @@ from test_screen import Inline, crystals
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
+from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.screening import html_report as page
 from deeprelax_ase.screening.work_folder import work_path
 
@@ -23,7 +25,13 @@ runner = CliRunner()
 def run(tmp_path, random_weights, monkeypatch):
     """`deeprelax screen` in this process, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(screen_cli, "_pool", lambda *_: nullcontext(Inline(random_weights)))
+
+    def pool(options, *_):
+        inline = Inline(random_weights)
+        inline.relaxer = Relaxer(options=options)
+        return nullcontext(inline)
+
+    monkeypatch.setattr(screen_cli, "_pool", pool)
     write("in.extxyz", list(crystals(5)))
 
     def call(*arguments, environment=None):
@@ -50,6 +58,51 @@ def test_summary_says_what_came_of_it(run, tmp_path):
     assert re.search(r"expected error / Å: 10 % [\d.]+, median [\d.]+", text)
     assert "trusted (at most 10 Å): 5" in text
     assert "different structures: " in text
+
+
+def test_options_reach_the_relaxers(run):
+    """What is asked for on the line is what every structure is relaxed with."""
+    results = {}
+    for name, more in {
+        "plain": (),
+        "moved": ("--always-move",),
+        "other": ("--always-move", "--functional", "PBEsol"),
+        "held": ("--always-move", "--hold", "volume"),
+    }.items():
+        result = run("screen", "in.extxyz", "-o", f"{name}.parquet", "--min-gain", 1, *more)
+        assert result.exit_code == 0, result.output
+        results[name] = pq.read_table(f"{name}.parquet").to_pylist()
+    statuses = {name: {row["status"] for row in rows} for name, rows in results.items()}
+    assert statuses == {"plain": {"unchanged"}} | {
+        name: {"relaxed"} for name in ("moved", "other", "held")
+    }
+    moved, other, held = (
+        np.array([row["volume_change"] for row in results[name]])
+        for name in ("moved", "other", "held")
+    )
+    assert np.abs(moved - other).min() > 1e-6
+    assert np.abs(moved).min() > 1e-6
+    np.testing.assert_allclose(held, 0, atol=1e-9)
+    # Another functional is another run, whose results are not taken for those of this one.
+    result = run("screen", "in.extxyz", "-o", "other.parquet", "--min-gain", 1, "--always-move")
+    assert result.exit_code == 2
+    assert "of another run" in result.stderr
+
+
+def test_a_functional_on_the_line_goes_before_that_of_the_calculation(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    write(tmp_path / "run" / "POSCAR", next(crystals(1)))
+    (tmp_path / "run" / "INCAR").write_text("IBRION = 2\nNSW = 50\nISIF = 3\nGGA = PS\n")
+    changes = {}
+    for functional in (None, "PBEsol", "PBE"):
+        more = () if functional is None else ("--functional", functional)
+        output = f"{functional}.parquet"
+        result = run("screen", "run/POSCAR", "-o", output, "--always-move", *more)
+        assert result.exit_code == 0, result.output
+        (row,) = pq.read_table(output).to_pylist()
+        changes[functional] = row["volume_change"]
+    assert changes[None] == pytest.approx(changes["PBEsol"], abs=1e-9)
+    assert changes["PBE"] != pytest.approx(changes["PBEsol"], abs=1e-6)
 
 
 def test_shares_by_hand_and_by_slurm(run):

@@ -29,7 +29,9 @@ def test_a_process_that_dies_costs_one_structure(random_weights):
     items = [(k, Item(f"good-{k}", Named(atoms))) for k, atoms in enumerate(crystals(3))]
     items.insert(1, (7, Item("deadly", suicide)))
     chunk = Chunk(0, items)
-    with ProcessPool(RelaxOptions(str(random_weights)), 1) as pool:
+    # With these options nothing would be relaxed if the processes did not know both of them.
+    options = RelaxOptions(str(random_weights), min_gain=1.0, always_move=True)
+    with ProcessPool(options, 1) as pool:
         ((number, table),) = pool.relax([chunk])
     assert number == 0
     found = table.to_pylist()
