@@ -139,6 +139,22 @@ def test_a_neighbour_leaving_the_cutoff_leaves_no_step(network):
     assert (strains[2] - strains[1]).abs().max() < 10 * (strains[1] - strains[0]).abs().max() + 1e-6
 
 
+def test_every_edge_points_from_its_target_to_its_source(rng):
+    """Both ways of each pair; weights that were trained with one convention are lost in another."""
+    places = rng.uniform(0, 3, size=(5, 3))
+    molecule = Crystal(np.full(5, 8), places, np.eye(3), np.zeros(3, dtype=bool))
+    graph = build_graph([molecule], ["PBE"], SMALL)
+    count = len(graph.edge_lengths)
+    directions = graph.edge_vectors / graph.edge_lengths[:, None]
+    edges = Edges.of_pairs(
+        graph.edge_index, directions, torch.zeros(1, count, 1), torch.ones(count)
+    )
+    apart = torch.from_numpy(places)[edges.sources] - torch.from_numpy(places)[edges.targets]
+    torch.testing.assert_close(edges.directions, apart / apart.norm(dim=1, keepdim=True))
+    pairs = list(zip(edges.targets.tolist(), edges.sources.tolist(), strict=True))
+    assert sorted(pairs) == [(i, j) for i in range(5) for j in range(5) if i != j]
+
+
 def test_message_is_the_tensor_product_of_e3nn():
     """Our tensor algebra equals e3nn's TensorProduct with the edge's spherical harmonics."""
     torch.manual_seed(0)
