@@ -111,9 +111,11 @@ def _mean_median(entry: Mapping[str, float], digits: int = 3) -> str:
 
 def _of_sets(results: Path, sets: tuple[plan.Set, ...]) -> str:
     found = store.measured("accuracy", results)
+    order = [accuracy.INPUT, accuracy.OURS, *plan.KNOWN]
     rows = []
     for name in map(str, sets):
-        for label, entry in found.get(name, {}).items():
+        entries = found.get(name, {})
+        for label, entry in ((label, entries[label]) for label in order if label in entries):
             symmetry, energy = entry["symmetry"], entry.get("energy")
             counts = (entry["failures"], entry.get("not_converged", 0))
             rows.append(

@@ -113,7 +113,7 @@ def update_accuracy(bench: Bench) -> None:
         known = {
             label: entry
             for label, entry in store.read("accuracy", bench.results).get(str(one), {}).items()
-            if entry[store.MADE_WITH] == made_with.get(label.partition(accuracy.OWN_RELAXER)[0])
+            if entry[store.MADE_WITH] == made_with.get(label)
         }
         missing = [label for label in made_with if label not in known]
         if not missing or not _said(f"accuracy of {', '.join(missing)} on {one}", bench):
@@ -127,12 +127,10 @@ def update_accuracy(bench: Bench) -> None:
             everything = store.read("accuracy", bench.results)
             entries = everything.setdefault(str(one), {})
             for label, entry in found.items():
-                base = made[label.partition(accuracy.OWN_RELAXER)[0]]
-                entries[label] = {**entry, store.MADE_WITH: base}
+                entries[label] = {**entry, store.MADE_WITH: made[label]}
             store.write("accuracy", everything, bench.results)
 
-        own = one == plan.DFT_SETS[0]
-        accuracy.compare(cases, rivals, known=known, own_relaxers=own, judge=judge, keep=keep)
+        accuracy.compare(cases, rivals, known=known, own_relaxers=False, judge=judge, keep=keep)
 
 
 def update_steps(bench: Bench) -> None:

@@ -20,6 +20,7 @@ OLD_NAMES = {"optimizer", "transformation", "workflows"}
 """Modules of earlier versions, which import what took their place."""
 LIBRARIES = {
     "structures/ase_adapter": {"ase"},
+    "structures/elements": {"ase"},
     "structures/pymatgen_adapter": {"pymatgen"},
     "structures/read_structure": {"ase", "pymatgen"},
     "structures/structure_input": {"ase"},
@@ -30,11 +31,8 @@ LIBRARIES = {
     "structures/files": {"ase"},
     "structures/parse_file": {"ase", "pymatgen"},
     "structures/tables": {"ase"},
-    "structures/unnamed_species": {"ase"},
     "structures/write_files": {"ase", "pymatgen"},
-    "relaxation/foreign": {"ase"},
     "evaluation/structure_match": {"pymatgen"},
-    "evaluation/tables": {"ase"},
     "interfaces/ase_filters": {"ase"},
     "interfaces/ase_optimizer": {"ase"},
     "interfaces/pymatgen_transformation": {"pymatgen"},
@@ -42,7 +40,6 @@ LIBRARIES = {
     "structures/pw_text": {"ase"},
     "structures/poscar_text": {"pymatgen"},
     "interfaces/dft_inputs/vasp": {"pymatgen"},
-    "datasets/importers/safe_pickle": {"ase"},
     "datasets/importers/published": {"ase"},
     "datasets/importers/run_folders": {"ase", "pymatgen"},
     "datasets/substitution": {"pymatgen"},
@@ -50,9 +47,7 @@ LIBRARIES = {
     "structures/containers": {"ase"},
     "structures/records": {"ase", "pymatgen"},
     "screening/output_formats": {"ase", "pymatgen"},
-    "screening/html_report": {"ase"},
     "screening/rows": {"ase", "pymatgen"},
-    "cli/weights": {"ase"},
 }
 
 

@@ -18,10 +18,9 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Show the weights: training data, accuracy, elements covered, versions."""
-    from ase.data import chemical_symbols
-
     from deeprelax_ase.network.checkpoint import elements_seen, load_weights
     from deeprelax_ase.network.weights_registry import available_weights, name_of
+    from deeprelax_ase.structures.elements import chemical_symbols
 
     try:
         weights = load_weights(model)

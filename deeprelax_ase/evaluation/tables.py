@@ -5,12 +5,12 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 from jaxtyping import Float
 from scipy.stats import spearmanr
 
 from deeprelax_ase.evaluation.evaluate import Evaluation
 from deeprelax_ase.evaluation.metrics import NO_ERROR, Errors, better
+from deeprelax_ase.structures.elements import chemical_symbols
 
 _MEASURES = tuple(field.name for field in fields(Errors))
 _RESAMPLES = 1000

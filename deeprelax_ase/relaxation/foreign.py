@@ -6,11 +6,11 @@ What counts of kinds is what the files of the recipe hold: bulk crystals, sheets
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
 
 from deeprelax_ase.network.config import FUNCTIONALS
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.elements import chemical_symbols, covalent_radii
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.validation import StructureError
 

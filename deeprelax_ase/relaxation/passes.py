@@ -81,7 +81,7 @@ def run_passes(
     """
     results: list[Relaxation | None] = [None] * len(inputs)
     active = list(range(len(inputs)))
-    for number in range(passes):
+    for _ in range(passes):
         if not active:
             break
         crystals = [
@@ -96,7 +96,7 @@ def run_passes(
             if before is not None and _is_no_gain(before, after):
                 continue
             results[k] = after
-            if after.refusal is None and number + 1 < passes:
+            if after.refusal is None:
                 going_on.append(k)
         active = going_on
     return [result for result in results if result is not None]

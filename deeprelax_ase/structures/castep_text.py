@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
-from ase.data import atomic_numbers, chemical_symbols
 from ase.geometry import cellpar_to_cell
 from jaxtyping import Float
 
+from deeprelax_ase.structures.elements import atomic_numbers, chemical_symbols
 from deeprelax_ase.structures.file_text import fortran_float
 from deeprelax_ase.structures.validation import StructureError
 

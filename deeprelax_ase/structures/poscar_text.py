@@ -179,9 +179,8 @@ def new_poscar_text(structure: IStructure, comment: str = "") -> str:
     It is right-handed: see `right_handed`.
     """
     structure = right_handed(structure)
-    groups = [
-        (name, len(list(group))) for name, group in groupby(_symbol(site) for site in structure)
-    ]
+    symbols = [str(_main_species(site).symbol) for site in structure]
+    groups = [(name, len(list(group))) for name, group in groupby(symbols)]
     middle = [
         " ".join(name for name, _ in groups),
         " ".join(str(count) for _, count in groups),
@@ -229,10 +228,6 @@ def right_handed(structure: IStructure) -> IStructure:
 def _main_species(site: Any) -> Any:
     """Species of a site; the most abundant one of several of one element."""
     return max(site.species.items(), key=lambda pair: pair[1])[0]
-
-
-def _symbol(site: Any) -> str:
-    return str(_main_species(site).symbol)
 
 
 def _check_names(names: Sequence[str], counts: Sequence[int]) -> None:

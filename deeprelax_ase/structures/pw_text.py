@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
-from ase.data import atomic_numbers
 from jaxtyping import Float
 
+from deeprelax_ase.structures.elements import atomic_numbers
 from deeprelax_ase.structures.pw_namelists import (
     BOHR,
     cell_of_ibrav,

@@ -7,8 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ase.data import atomic_masses, atomic_numbers, chemical_symbols
-
+from deeprelax_ase.structures.elements import atomic_masses, atomic_numbers, chemical_symbols
 from deeprelax_ase.structures.validation import StructureError
 
 _MASS = 0.1

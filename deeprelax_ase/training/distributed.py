@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """This process among those that share every batch.
 
     Attributes:
@@ -22,7 +22,7 @@ class Team:
     size: int = 1
 
     @classmethod
-    def join(cls, device: str) -> "Team":
+    def join(cls, device: str) -> "ProcessGroup":
         """Join the processes that `torchrun` started, if it did."""
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
@@ -56,8 +56,8 @@ class Team:
             dist.all_reduce(values)
         return values
 
-    def first_says(self, value: float) -> float:
-        """What the first process has, on all of them."""
+    def broadcast(self, value: float) -> float:
+        """The value of rank 0, on every rank."""
         if self.size == 1:
             return value
         message = torch.tensor([value], dtype=torch.float64)

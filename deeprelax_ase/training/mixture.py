@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from deeprelax_ase.datasets.augment import Pair, disturb
 from deeprelax_ase.datasets.config import SourceConfig
@@ -13,6 +14,7 @@ from deeprelax_ase.datasets.pair_file import PairFile, Targets, collate
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.training.config import TrainConfig
 from deeprelax_ase.training.own_outputs import FURTHER, nearest
+from deeprelax_ase.training.process import leave_interrupts_to_the_parent
 
 _POOL = 2048
 _OWN = 7  # tells the random numbers of own outputs from those of the pairs
@@ -147,6 +149,25 @@ class Mixture(torch.utils.data.Dataset[Batch]):
 
     def _num_atoms(self, reference: Reference) -> int:
         return int(self.files[reference[0]].num_atoms[reference[1]])
+
+
+def load_batches(mixture: Mixture, first: int, config: TrainConfig) -> DataLoader[Batch]:
+    """Batches of the rest of an epoch, collated by worker processes if the run has some.
+
+    Args:
+        mixture: The files.
+        first: Number of the first batch.
+        config: The run.
+    """
+    return DataLoader(
+        mixture,
+        batch_size=None,
+        sampler=range(first, len(mixture)),
+        num_workers=config.workers,
+        prefetch_factor=4 if config.workers else None,
+        pin_memory=config.device == "cuda",
+        worker_init_fn=leave_interrupts_to_the_parent,
+    )
 
 
 def _pinned(holder: Any) -> Any:

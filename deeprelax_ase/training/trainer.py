@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from deeprelax_ase.datasets.pair_file import Targets, file_labels
@@ -19,13 +18,12 @@ from deeprelax_ase.network.checkpoint import elements_seen, load_weights, save_w
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import TrainConfig
-from deeprelax_ase.training.distributed import Team
+from deeprelax_ase.training.distributed import ProcessGroup
 from deeprelax_ase.training.loss import Loss, compute_loss
-from deeprelax_ase.training.mixture import Batch, Mixture
+from deeprelax_ase.training.mixture import Batch, Mixture, load_batches
 from deeprelax_ase.training.own_outputs import relaxed_inputs
 from deeprelax_ase.training.process import (
     keep_freed_memory,
-    leave_interrupts_to_the_parent,
     patient_interrupt,
 )
 from deeprelax_ase.training.run_folder import RunFolder
@@ -68,7 +66,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config = config
         self._folder = RunFolder(folder, config)
-        self.team = Team.join(config.device)
+        self.processes = ProcessGroup.join(config.device)
         saved = self._folder.load_state()
         start = None
         if saved is None and config.start_from is not None:
@@ -95,12 +93,12 @@ class Trainer:
             torch.set_float32_matmul_precision("high")
         if config.compile:
             self.network.compile(dynamic=True)
-        self._forward = self.team.wrap(self.network, uses_all=config.network.solver_steps > 0)
+        self._forward = self.processes.wrap(self.network, uses_all=config.network.solver_steps > 0)
 
     @cached_property
     def _mixture(self) -> Mixture:
         """The training files, read once."""
-        return Mixture(self.config, "train", self.team.rank, self.team.size)
+        return Mixture(self.config, "train", self.processes.rank, self.processes.size)
 
     @cached_property
     def _validation(self) -> dict[str, Any]:
@@ -116,7 +114,7 @@ class Trainer:
         """
         # What is wrong with the files is said before anything is written.
         mixture, _ = self._mixture, self._validation
-        if self.team.is_first:
+        if self.processes.is_first:
             self._folder.open()
             self._folder.forget_after(self.step)
         last_save = started = time.monotonic()
@@ -127,7 +125,7 @@ class Trainer:
             file=sys.stderr,
             unit="step",
             mininterval=30,
-            disable=not self.team.is_first,
+            disable=not self.processes.is_first,
         )
         with progress, patient_interrupt() as interrupted:
             try:
@@ -151,8 +149,8 @@ class Trainer:
 
     def validate(self) -> dict[str, Scores]:
         """Improvement over the input on the validation split of every file of pairs, per cent."""
-        scores = self._score_and_save() if self.team.is_first else {}
-        self.schedule.report(self.team.first_says(overall(scores)))
+        scores = self._score_and_save() if self.processes.is_first else {}
+        self.schedule.report(self.processes.broadcast(overall(scores)))
         return scores
 
     def _score_and_save(self) -> dict[str, Scores]:
@@ -178,7 +176,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write everything that a resumed run needs."""
-        if not self.team.is_first:
+        if not self.processes.is_first:
             return
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
@@ -207,15 +205,7 @@ class Trainer:
     def _batches(self, mixture: Mixture) -> Iterator[Batch]:
         while not self._is_over:
             mixture.set_epoch(self.epoch)
-            loader = DataLoader(
-                mixture,
-                batch_size=None,
-                sampler=range(self.batch, len(mixture)),
-                num_workers=self.config.workers,
-                prefetch_factor=4 if self.config.workers else None,
-                pin_memory=self.config.device == "cuda",
-                worker_init_fn=leave_interrupts_to_the_parent,
-            )
+            loader = load_batches(mixture, self.batch, self.config)
             for batch in loader:
                 yield batch
                 if self._is_over:
@@ -226,7 +216,7 @@ class Trainer:
         """One step on a batch, and for a share of them another on what the network makes of it."""
         config = self.config
         batch = batch.to(config.device)
-        weight = batch.share * self.team.size
+        weight = batch.share * self.processes.size
         if batch.wide is not None:
             network = self.average.module.eval()
             own = relaxed_inputs(network, *batch.wide, config.network, batch.own_passes)
@@ -237,7 +227,7 @@ class Trainer:
         if self.step % config.log_every == 0:
             self._give_up_if_lost()
             terms = torch.stack([term.detach() for term in vars(loss).values()]) * batch.share
-            self._log_loss(dict(zip(vars(loss), self.team.sum(terms).tolist(), strict=True)))
+            self._log_loss(dict(zip(vars(loss), self.processes.sum(terms).tolist(), strict=True)))
 
     def _update(self, graph: CrystalGraph, targets: Targets, weight: float) -> Loss:
         self.schedule.apply(self.step)
@@ -297,7 +287,7 @@ class Trainer:
         }
 
     def _log_loss(self, terms: Mapping[str, float]) -> None:
-        if self.team.is_first:
+        if self.processes.is_first:
             row = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
             row["crystals"] = self.crystals
             rounded = {name: round(term, 5) for name, term in terms.items()}

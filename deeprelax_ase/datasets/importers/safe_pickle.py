@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers
 
 from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.elements import atomic_numbers
 
 _MODULES = ("pymatgen.core.", "pymatgen.util.")
 _CLASSES = {
