@@ -49,21 +49,23 @@ DFT_SETS = (
     Set("heusler", "PBE"),
 )
 """Targets by DFT."""
-TAUGHT_SETS = tuple(
-    Set(name, "PBE")
-    for name in (
-        "slabs",
-        "adsorbates",
-        "ions",
-        "sheets",
-        "decorations",
-        "random",
-        "oxides",
-        "monolayers",
-        "defects",
-    )
-)
-"""Targets by the potential named in the file: that one is not compared with itself."""
+TAUGHT_SETS: Mapping[Set, tuple[str, ...]] = {
+    **{
+        Set(name, "PBE"): ("tensornet",)
+        for name in (
+            "slabs",
+            "adsorbates",
+            "ions",
+            "sheets",
+            "decorations",
+            "random",
+            "oxides",
+            "monolayers",
+        )
+    },
+    Set("defects", "PBE"): ("nequix",),
+}
+"""Targets by one potential, mostly, and the rivals that are the other one."""
 KNOWN: Mapping[str, tuple[str, ...]] = {
     "nequix": ("PBE",),
     "tensornet": ("PBE", "r2SCAN"),
@@ -72,12 +74,18 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "sevennet": ("PBE",),
 }
 """Functionals that a rival's models were trained on."""
-TAUGHT_RIVALS = ("nequix", "tensornet")
 STEP_SETS = (Set("hypothetical", "PBE"), Set("battery", "PBE"))
 STEP_RIVALS = ("nequix", "tensornet", "m3gnet", "chgnet")
 CLIENT_SETS = (Set("hypothetical", "PBE"), Set("substitution", "PBE"))
 CLIENT_CRYSTALS = 20
-CLIENT_OPTIMIZERS = ("FIRE", "BFGS", "LBFGS")
+CLIENT_OPTIMIZERS: Mapping[str, tuple[str, ...]] = {
+    "matcalc": ("FIRE", "BFGS", "LBFGS"),
+    "pymatgen": ("FIRE",),
+    "quacc": ("FIRE",),
+    "janus": ("FIRE",),
+    "atomate2": ("FIRE",),
+}
+"""All of them drive the same optimizers of ASE: one is enough for the others."""
 JUDGE = "nequix"
 """The potential whose energies are compared, on `JUDGED`."""
 JUDGED = (Set("hypothetical", "PBE"), Set("substitution", "PBE"), Set("battery", "PBE"))

@@ -325,7 +325,7 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "test-3-passes": test_three_passes,
     "rivals-summary": rivals_summary,
     "rivals": lambda results: _of_sets(results, plan.DFT_SETS),
-    "rivals-taught": lambda results: _of_sets(results, plan.TAUGHT_SETS),
+    "rivals-taught": lambda results: _of_sets(results, tuple(plan.TAUGHT_SETS)),
     "speed-sentence": speed_sentence,
     "speed": speed_table,
     "steps": steps_table,

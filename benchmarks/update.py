@@ -100,7 +100,7 @@ def update_accuracy(bench: Bench) -> None:
         cases = bench.cases(one)
         if not cases:
             continue
-        names = plan.TAUGHT_RIVALS if one in plan.TAUGHT_SETS else tuple(plan.KNOWN)
+        names = plan.TAUGHT_SETS.get(one, tuple(plan.KNOWN))
         names = [name for name in names if one.functional in plan.KNOWN[name]]
         names = [name for name in names if not bench.only or name in bench.only]
         is_judged = one in plan.JUDGED
@@ -217,9 +217,11 @@ def update_clients(bench: Bench) -> None:
         one.file: some[:: max(1, len(some) // plan.CLIENT_CRYSTALS)][: plan.CLIENT_CRYSTALS]
         for one, some in spread.items()
     }
-    ways = [clients.Way(optimizer) for optimizer in plan.CLIENT_OPTIMIZERS]
-    found = clients.run_clients(list(clients.CLIENTS), cases, bench.work, ways)
-    if set(found) >= {" ".join((name, *way)) for name in clients.CLIENTS for way in ways}:
+    found: dict[str, Any] = {}
+    for name, optimizers in plan.CLIENT_OPTIMIZERS.items():
+        ways = [clients.Way(optimizer) for optimizer in optimizers]
+        found |= clients.run_clients([name], cases, bench.work, ways)
+    if len(found) == sum(map(len, plan.CLIENT_OPTIMIZERS.values())):
         pins = sorted({f"clients/{environment}" for environment in clients.CLIENTS.values()})
         made_with = store.of_this_run(pins)
         store.write("clients", {"clients": found, store.MADE_WITH: made_with}, bench.results)

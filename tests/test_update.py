@@ -52,7 +52,7 @@ def bench(adapters, tmp_path, monkeypatch):  # noqa: F811
     (adapters / "morse.txt").write_text("# python: 3.11\nmorse==1.0\n")
     for name, value in {
         "DFT_SETS": (pbe, plan.Set("battery", "PBE")),
-        "TAUGHT_SETS": (),
+        "TAUGHT_SETS": {},
         "STEP_SETS": (pbe,),
         "STEP_RIVALS": ("morse",),
         "KNOWN": {"morse": ("PBE",)},
