@@ -9,6 +9,19 @@ from matgl.ext.ase import PESCalculator
 FUNCTIONALS = ("PBE", "r2SCAN")
 
 
+class Periodic(PESCalculator):
+    """Repeat slabs and sheets across their vacuum: matgl 2.0.4 loses neighbours without.
+
+    Where `pbc` is False along one axis only, energies are off by some eV an atom.
+    """
+
+    def calculate(self, atoms: Any = None, *arguments: Any, **settings: Any) -> None:
+        """Evaluate a copy that is periodic along all axes."""
+        copy = atoms.copy()
+        copy.pbc = True
+        super().calculate(copy, *arguments, **settings)
+
+
 def calculator(weights: str | None, functional: str = "PBE") -> Any:
     """Energies in eV, forces in eV/Å, stresses in eV/Å^3.
 
@@ -18,4 +31,4 @@ def calculator(weights: str | None, functional: str = "PBE") -> Any:
     """
     name = f"TensorNet-MatPES-{functional}-v2025.1-PES"
     model = matgl.load_model(name if weights is None else str(Path(weights) / name))
-    return PESCalculator(model, stress_unit="eV/A3")
+    return Periodic(model, stress_unit="eV/A3")
