@@ -91,9 +91,9 @@ def rivals_summary(results: Path) -> str:
         if name not in found:
             continue
         means = {label: e["bonds"]["mean"] for label, e in found[name].items() if label in labels}
-        least = min(means.values())
+        least = f"{min(means.values()):.3f}"
         cells = [
-            "" if label not in means else _bold(f"{means[label]:.3f}", means[label] == least)
+            "" if label not in means else _bold(f"{means[label]:.3f}", least)
             for label in labels
         ]
         rows.append([name, str(found[name][accuracy.INPUT]["crystals"]), *cells])
@@ -101,8 +101,8 @@ def rivals_summary(results: Path) -> str:
     return markdown_table(header, rows)
 
 
-def _bold(text: str, is_bold: bool) -> str:
-    return f"**{text}**" if is_bold else text
+def _bold(text: str, least: str) -> str:
+    return f"**{text}**" if text == least else text
 
 
 def _mean_median(entry: Mapping[str, float], digits: int = 3) -> str:

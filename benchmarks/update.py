@@ -202,6 +202,11 @@ def update_real_runs(bench: Bench) -> None:
         store.write("real_runs", found, bench.results)
 
 
+def _spread(cases: Sequence[Case], count: int) -> list[Case]:
+    """About evenly spaced cases."""
+    return list(cases[:: max(1, len(cases) // count)][:count])
+
+
 def _taught_files() -> list[Path]:
     return sorted((_ROOT / "recipes" / "data").glob("*.parquet"))
 
@@ -212,10 +217,8 @@ def update_clients(bench: Bench) -> None:
         return
     if bench.only or not _said("clients", bench):
         return
-    spread = {one: bench.cases(one) for one in plan.CLIENT_SETS}
     cases = {
-        one.file: some[:: max(1, len(some) // plan.CLIENT_CRYSTALS)][: plan.CLIENT_CRYSTALS]
-        for one, some in spread.items()
+        one.file: _spread(bench.cases(one), plan.CLIENT_CRYSTALS) for one in plan.CLIENT_SETS
     }
     found: dict[str, Any] = {}
     for name, optimizers in plan.CLIENT_OPTIMIZERS.items():
@@ -238,7 +241,7 @@ def update_speed(bench: Bench) -> None:
     least, most = plan.SPEED_ATOMS
     fitting = [case for case in cases if least <= len(case.atoms) <= most]
     rivals = bench.rivals(plan.SPEED_RIVALS, recorded=False)
-    found = speed.measure(fitting[: plan.SPEED_CRYSTALS], rivals)
+    found = speed.measure(_spread(fitting, plan.SPEED_CRYSTALS), rivals)
     store.write("speed", {**found, store.MADE_WITH: store.of_this_run(rivals)}, bench.results)
 
 
