@@ -93,8 +93,7 @@ def rivals_summary(results: Path) -> str:
         means = {label: e["bonds"]["mean"] for label, e in found[name].items() if label in labels}
         least = f"{min(means.values()):.3f}"
         cells = [
-            "" if label not in means else _bold(f"{means[label]:.3f}", least)
-            for label in labels
+            "" if label not in means else _bold(f"{means[label]:.3f}", least) for label in labels
         ]
         rows.append([name, str(found[name][accuracy.INPUT]["crystals"]), *cells])
     header = ["mean error of bond lengths / Å", "crystals", *map(title, labels)]

@@ -217,9 +217,7 @@ def update_clients(bench: Bench) -> None:
         return
     if bench.only or not _said("clients", bench):
         return
-    cases = {
-        one.file: _spread(bench.cases(one), plan.CLIENT_CRYSTALS) for one in plan.CLIENT_SETS
-    }
+    cases = {one.file: _spread(bench.cases(one), plan.CLIENT_CRYSTALS) for one in plan.CLIENT_SETS}
     found: dict[str, Any] = {}
     for name, optimizers in plan.CLIENT_OPTIMIZERS.items():
         ways = [clients.Way(optimizer) for optimizer in optimizers]
