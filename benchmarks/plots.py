@@ -108,14 +108,15 @@ def plot_tradeoff(
         axis.plot(
             seconds[label], error, "*" if is_ours else "o", ms=13 if is_ours else 7, color=color
         )
+        beside = {"xytext": (-9, 0), "ha": "right", "va": "center"}
+        over = {"xytext": (0, 9 if number % 2 else -17), "ha": "center"}
         axis.annotate(
             title(label),
             (seconds[label], error),
-            xytext=(0, 9 if number % 2 else -15),
             textcoords="offset points",
-            ha="center",
             fontsize=9,
             color=color,
+            **(over if is_ours else beside),
         )
     axis.set_xscale("log")
     axis.set_ylim(0, 1.1 * max(errors.values()))

@@ -9,7 +9,7 @@ from datasets import write_pairs
 from test_harness import adapters, calls, morse  # noqa: F401 - fixtures
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, dft, environments, plan, publish, store, tables, update
+from benchmarks import accuracy, dft, environments, figures, plan, publish, store, tables, update
 from benchmarks.__main__ import app
 
 
@@ -145,3 +145,13 @@ def test_k_points_are_not_spent_on_vacuum():
     sheet = mx2("MoS2", a=3.2, vacuum=8.0)
     sheet.pbc = [True, True, False]
     assert dft.mesh(sheet) == [6, 6, 1]
+
+
+def test_figures_are_drawn_of_what_there_is(tmp_path):
+    results, docs = tmp_path / "results", tmp_path / "docs"
+    docs.mkdir()
+    figures.draw(results, docs)
+    assert list(docs.iterdir()) == []
+    figures.draw(store.RESULTS, docs)
+    drawn = {path.name for path in docs.iterdir()}
+    assert drawn == {"accuracy.png", "steps.png", "speed.png", "tradeoff.png"}
