@@ -68,12 +68,10 @@ def everything(
 ) -> None:
     """Measure what is out of date, and write it into README, manual and model card.
 
-    The measurements are evaluations, accuracy, steps, clients, speed and dft. Out of date is what
-    other weights, other crystals or other versions of a rival gave. Every answer of a rival is
-    kept: a second call goes on where the first one stopped.
+    The measurements are evaluations, kinds, real_runs, accuracy, steps, clients, speed and dft. Out
+    of date is what other weights, other crystals or other versions of a rival gave. Every answer of
+    a rival is kept: a second call goes on where the first one stopped.
     """
-    from benchmarks import figures
-    from benchmarks import publish as pages
     from benchmarks.update import UPDATES, Bench
 
     def run() -> None:
@@ -90,8 +88,7 @@ def everything(
             for name in only or UPDATES:
                 UPDATES[name](bench)
         if not dry_run:
-            pages.write_pages()
-            figures.draw()
+            _publish()
 
     _guarded(run)
 
@@ -99,14 +96,7 @@ def everything(
 @app.command()
 def publish() -> None:
     """Write the numbers of `benchmarks/results` into README, manual, model card and figures."""
-    from benchmarks import figures
-    from benchmarks import publish as pages
-
-    def run() -> None:
-        pages.write_pages()
-        figures.draw()
-
-    _guarded(run)
+    _guarded(_publish)
 
 
 @app.command()
@@ -267,6 +257,14 @@ def check(
             raise typer.Exit(1)
 
     _guarded(run)
+
+
+def _publish() -> None:
+    from benchmarks import figures
+    from benchmarks import publish as pages
+
+    pages.write_pages()
+    figures.draw()
 
 
 def _paths(weights: list[str]) -> dict[str, Path]:

@@ -10,13 +10,12 @@ from scipy.stats import bootstrap
 from tqdm import tqdm
 
 from benchmarks import field
-from benchmarks.cases import Case, Measured, Move, measure, move_of, relaxed_atoms
+from benchmarks.cases import Case, Measured, Move, measure, move_of, relaxed_atoms, still
 from benchmarks.rival import Rival, going_on
 from deeprelax_ase.evaluation.tables import markdown_table
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.relaxer import shared_relaxer
-from deeprelax_ase.structures.held import Held
-from deeprelax_ase.structures.read_structure import HeldStructure
+from deeprelax_ase.structures.read_structure import held_structure
 
 _TITLES = {
     "coordinates": "coordinates / Å",
@@ -64,15 +63,16 @@ def compare(
             with going_on():
                 moves, more = relax()
                 found[label] = {**summarise(cases, moves, judge), **more}
-        keep(found)
+                keep(found)
 
-    contend(INPUT, lambda: ([_still(case) for case in cases], {}))
+    contend(INPUT, lambda: ([still(case) for case in cases], {}))
     contend(OURS, lambda: ([our_move(case) for case in cases], {}))
     for name, rival in rivals.items():
         contend(name, lambda rival=rival: _of_rival(rival, "relax", cases))  # type: ignore[misc]
-        if own_relaxers and rival.has_packaged:
-            label = f"{name}{OWN_RELAXER}"
-            contend(label, lambda rival=rival: _of_rival(rival, "packaged", cases))  # type: ignore[misc]
+        with going_on():
+            if own_relaxers and rival.has_packaged:
+                label = f"{name}{OWN_RELAXER}"
+                contend(label, lambda rival=rival: _of_rival(rival, "packaged", cases))  # type: ignore[misc]
     return found
 
 
@@ -80,7 +80,7 @@ def our_move(case: Case, passes: int = 1) -> Move | None:
     """Our relaxation of a case to its own functional; None if it was refused."""
     functional = case.pair.functional
     relaxer = shared_relaxer(RelaxOptions(functional=functional, allow_unseen=True, passes=passes))
-    result = relaxer.relax(HeldStructure(case.atoms, Held(rows=case.pair.crystal.held_strain)))
+    result = relaxer.relax(held_structure(case.pair.crystal))
     if not result.is_sound:
         return None
     return move_of(case.pair, result.structure.positions, np.array(result.structure.cell))
@@ -89,7 +89,7 @@ def our_move(case: Case, passes: int = 1) -> Move | None:
 def _of_rival(
     rival: Rival, how: str, cases: Sequence[Case]
 ) -> tuple[list[Move | None], dict[str, Any]]:
-    """Moves of a rival, and how many relaxations did not converge, steps and seconds."""
+    """Moves of a rival, how many relaxations did not converge, and the median of the steps."""
     answers = [_ask(rival, how, case) for case in tqdm(cases, rival.name, file=sys.stderr)]
     moves = [_move(case, answer) for case, answer in zip(cases, answers, strict=True)]
     sound = [answer for answer in answers if "error" not in answer]
@@ -113,10 +113,6 @@ def _move(case: Case, answer: Mapping[str, Any]) -> Move | None:
     return move_of(case.pair, np.array(answer["positions"]), np.array(answer["cell"]))
 
 
-def _still(case: Case) -> Move:
-    return np.zeros_like(case.pair.displacements), np.eye(3)
-
-
 def summarise(
     cases: Sequence[Case], moves: Sequence[Move | None], judge: Rival | None = None
 ) -> dict[str, Any]:
@@ -126,7 +122,7 @@ def summarise(
         RivalError: The process of the judge ended.
     """
     pairs = [case.pair for case in cases]
-    made = [_still(case) if m is None else m for case, m in zip(cases, moves, strict=True)]
+    made = [still(case) if m is None else m for case, m in zip(cases, moves, strict=True)]
     measured: Measured = measure(pairs, made)
     ends = [relaxed_atoms(pair, *move) for pair, move in zip(pairs, made, strict=True)]
     inputs, targets = [case.atoms for case in cases], [case.target for case in cases]

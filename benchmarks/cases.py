@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
 from jaxtyping import Bool, Float
 from scipy.linalg import polar
 
@@ -23,7 +24,7 @@ from deeprelax_ase.structures.read_structure import atoms_of, plain_crystal, pla
 from deeprelax_ase.structures.validation import check_input
 
 T = TypeVar("T")
-_VOIGT = np.eye(6)[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]].transpose(2, 0, 1)
+_VOIGT = [voigt_6_to_full_3x3_stress(row) for row in np.eye(6)]
 """Unit strains of the Voigt components xx, yy, zz, yz, xz, xy."""
 _SOME = 1e-3
 _IMAGES = np.array(list(product((-1, 0, 1), repeat=3)))
@@ -81,7 +82,7 @@ def choose_cases(
         raise ValueError(msg)
     return [
         Case(file.id(row), file[row], atoms_of(file[row].crystal))
-        for row in _spaced(fitting.tolist(), limit)
+        for row in spaced(fitting.tolist(), limit)
     ]
 
 
@@ -107,7 +108,7 @@ def find_cases(
     if not fitting:
         msg = f"{', '.join(inputs)}: no structure of {sizes[0]} to {sizes[1]} atoms"
         raise ValueError(msg)
-    return _spaced(fitting, limit)
+    return spaced(fitting, limit)
 
 
 def _holds_pairs(path: Path) -> bool:
@@ -121,7 +122,7 @@ def _without_target(name: str, structure: Any) -> Case:
     return Case(name, pair, atoms_of(crystal))
 
 
-def _spaced(things: Sequence[T], limit: int | None) -> list[T]:
+def spaced(things: Sequence[T], limit: int | None) -> list[T]:
     """At most so many of them, evenly spaced."""
     count = len(things) if limit is None else min(limit, len(things))
     return [things[k] for k in np.linspace(0, len(things) - 1, count).astype(int)]
@@ -136,6 +137,11 @@ def relaxed_atoms(
 
 Move = tuple[Float[np.ndarray, "atoms 3"], Float[np.ndarray, "3 3"]]
 """Displacements and deformation, in the conventions of `graph.py`."""
+
+
+def still(case: Case) -> Move:
+    """The move that leaves the input as it is."""
+    return np.zeros_like(case.pair.displacements), np.eye(3)
 
 
 def move_of(

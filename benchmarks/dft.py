@@ -11,8 +11,7 @@ from ase import Atoms
 from tqdm import tqdm
 
 from benchmarks import steps
-from benchmarks.accuracy import our_move
-from benchmarks.cases import Case, choose_cases, relaxed_atoms
+from benchmarks.cases import Case, choose_cases
 from benchmarks.rival import Rival
 from deeprelax_ase.evaluation.tables import markdown_table
 
@@ -122,9 +121,7 @@ def energies(cases: Sequence[Case], rival: Rival, *, is_fine: bool = False) -> l
 
 def _geometries(case: Case) -> list[Atoms]:
     """The relaxed crystal, the input, and our predictions in one pass and in three."""
-    moves = [our_move(case), our_move(case, passes=3)]
-    ours = [case.atoms if m is None else relaxed_atoms(case.pair, *m) for m in moves]
-    return [case.target, case.atoms, *ours]
+    return [case.target, case.atoms, steps.predicted(case), steps.predicted(case, passes=3)]
 
 
 def _periodic(atoms: Atoms) -> Atoms:

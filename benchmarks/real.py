@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.cases import Case, measure
+from benchmarks import store
+from benchmarks.cases import Case, Move, measure, still
 from deeprelax_ase.evaluation.metrics import better
 from deeprelax_ase.evaluation.tables import markdown_table
-from deeprelax_ase.network.checkpoint import load_weights
-from deeprelax_ase.relaxation.relaxer import Relaxer
-from deeprelax_ase.structures.held import Held
-from deeprelax_ase.structures.read_structure import HeldStructure, atoms_of
+from deeprelax_ase.relaxation.options import RelaxOptions
+from deeprelax_ase.relaxation.relaxer import shared_relaxer
+from deeprelax_ase.structures.crystal import exp_symmetric
+from deeprelax_ase.structures.read_structure import held_structure
 
 FOLDER = Path(__file__).parent / "real_runs"
 PAIRS = FOLDER / "pairs.parquet"
@@ -62,28 +63,21 @@ def read_sources() -> dict[str, Source]:
     return {name: Source(**entry) for name, entry in entries.items()}
 
 
-def relax_cases(cases: Iterable[Case], model: str = "default") -> dict[str, Any]:
+def relax_cases(cases: Iterable[Case]) -> dict[str, Any]:
     """Relax every case in one pass and measure the errors of the input and of the result.
 
     Args:
         cases: Of `pairs.parquet`. Each is relaxed to its own functional.
-        model: Weights, as for `Relaxer`.
     """
     sources = read_sources()
-    relaxers: dict[str, Relaxer] = {}
     entries = []
     for case in cases:
         pair = case.pair
-        if pair.functional not in relaxers:
-            relaxers[pair.functional] = Relaxer(model, pair.functional, allow_unseen=True)
-        held = HeldStructure(atoms_of(pair.crystal), Held(rows=pair.crystal.held_strain))
-        (result,) = relaxers[pair.functional].relax_many([held])
-        still = np.zeros_like(pair.displacements), np.eye(3)
-        moved = still
+        relaxer = shared_relaxer(RelaxOptions(functional=pair.functional, allow_unseen=True))
+        (result,) = relaxer.relax_many([held_structure(pair.crystal)])
+        moved = still(case)
         if result.bonds is not None:
-            strain = np.asarray(result.strain)
-            values, vectors = np.linalg.eigh(strain)
-            moved = result.displacement, (vectors * np.exp(values)) @ vectors.T
+            moved = result.displacement, exp_symmetric(result.strain)
         source = sources[case.name]
         entries.append(
             {
@@ -96,7 +90,7 @@ def relax_cases(cases: Iterable[Case], model: str = "default") -> dict[str, Any]
                 "relaxed_to": pair.functional,
                 "held": source.held,
                 "status": result.status,
-                "input": _errors(case, still),
+                "input": _errors(case, still(case)),
                 "result": _errors(case, moved),
                 "expected_error": _number(result.expected_error),
                 "gain_probability": _number(result.gain_probability),
@@ -108,7 +102,7 @@ def relax_cases(cases: Iterable[Case], model: str = "default") -> dict[str, Any]
     return {
         "cases": entries,
         "totals": totals(entries),
-        "made_with": {"weights": load_weights(model).sha256},
+        store.MADE_WITH: {"weights": store.shipped()["default"]},
     }
 
 
@@ -185,7 +179,7 @@ def table(found: Mapping[str, Any]) -> str:
     return markdown_table(header, rows)
 
 
-def _errors(case: Case, move: tuple[Any, Any]) -> dict[str, float]:
+def _errors(case: Case, move: Move) -> dict[str, float]:
     """Errors of the input of a case after a move."""
     measures = measure([case.pair], [move]).measures()
     return {name: float(measures[name][0]) for name in MEASURES}

@@ -219,9 +219,10 @@ def _read_record(path: Path) -> dict[str, dict[str, Any]]:
 def start_rivals(
     names: Sequence[str],
     root: Path,
-    weights: Mapping[str, Path | None],
+    weights: Mapping[str, Path],
     *,
     recorded: bool,
+    is_quick: bool = False,
 ) -> dict[str, Rival]:
     """Those rivals that can be started; what keeps the others out is printed.
 
@@ -230,12 +231,13 @@ def start_rivals(
         root: Folder of environments and records.
         weights: Of those that have weights to name.
         recorded: Whether answers of earlier runs count.
+        is_quick: As for `Rival`.
     """
     started = {}
     for name in names:
         record = root / f"{name}.jsonl" if recorded else None
         with going_on():
-            rival = Rival(name, root, weights.get(name), record)
+            rival = Rival(name, root, weights.get(name), record, is_quick=is_quick)
             rival.ask("hello")
             started[name] = rival
     return started

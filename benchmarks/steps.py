@@ -46,9 +46,9 @@ class Comparison:
     converged: bool
 
 
-def predicted(case: Case) -> Atoms:
+def predicted(case: Case, passes: int = 1) -> Atoms:
     """Our relaxation of a case; the input where it was refused."""
-    move = our_move(case)
+    move = our_move(case, passes)
     return case.atoms if move is None else relaxed_atoms(case.pair, *move)
 
 

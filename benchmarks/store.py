@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import platform
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -14,6 +12,7 @@ from typing import Any
 from benchmarks.cases import Case
 from benchmarks.environments import pinned_versions, pins_digest
 from deeprelax_ase.network.weights_registry import available_weights, weights_sha256
+from deeprelax_ase.structures.atomic_write import replace_text
 
 RESULTS = Path(__file__).parent / "results"
 MADE_WITH = "made_with"
@@ -54,10 +53,7 @@ def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
 def write(name: str, found: Mapping[str, Any], folder: Path = RESULTS) -> None:
     """Keep a result: the file is replaced as a whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as stream:
-        stream.write(json.dumps(found, indent=1) + "\n")
-    os.chmod(stream.name, 0o644)  # noqa: PTH101 - a name, not a path
-    Path(stream.name).replace(folder / f"{name}.json")
+    replace_text(folder / f"{name}.json", json.dumps(found, indent=1) + "\n")
 
 
 @cache

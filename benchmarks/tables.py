@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from benchmarks import accuracy, clients, dft, kinds, plan, real, steps, store
+from benchmarks import accuracy, clients, dft, field, kinds, plan, real, steps, store
 from benchmarks.ablation import table as ablation_table
 from benchmarks.rival import title
 from benchmarks.solves import table as solves_table
@@ -139,7 +139,7 @@ def _of_sets(results: Path, sets: tuple[plan.Set, ...]) -> str:
         "lattice / Å",
         "match rate / %",
         "RMSD",
-        *(f"symmetry lost, {symprec:g} Å / %" for symprec in (1e-2, 1e-5)),
+        *(f"symmetry lost, {symprec:g} Å / %" for symprec in field.SYMPRECS),
         "as many operations as DFT / %",
         "within 5 meV/atom / %",
         "steps, median",
@@ -184,7 +184,7 @@ def speed_table(results: Path) -> str:
 def steps_table(results: Path) -> str:
     """Steps from the input and from the prediction."""
     rows = []
-    sources = {**store.measured("steps", results)}
+    sources = store.measured("steps", results)
     by_dft = store.read("dft", results)
     if "relaxations" in by_dft:
         sources["hypothetical (PBE), the smallest"] = {dft.RIVAL: by_dft["relaxations"]}
@@ -228,13 +228,13 @@ def dft_energies(results: Path) -> str:
         "With a cutoff of 600 eV and half as many k-points again along each axis, the energies of "
         f"{len(fine)} crystals change by {apart:.1f} meV/atom at most."
     )
-    return f"{dft.table(found)}\n\n{text}{_earlier(found)}"
+    return _with_origin(f"{dft.table(found)}\n\n{text}", found)
 
 
-def _earlier(found: Mapping[str, Any]) -> str:
-    """What has to be said of a result of other weights."""
+def _with_origin(text: str, found: Mapping[str, Any]) -> str:
+    """A block, and what has to be said of a result of other weights."""
     others = sorted({w[:8] for w in store.weights_of(found) if w != store.shipped()["default"]})
-    return f" Measured with earlier weights ({', '.join(others)})." if others else ""
+    return f"{text}\n\nMeasured with earlier weights ({', '.join(others)})." if others else text
 
 
 def clients_table(results: Path) -> str:
@@ -267,9 +267,7 @@ def clients_table(results: Path) -> str:
         f"same energy within {1000 * clients.SAME:g} meV/atom",
         "lower, higher",
     ]
-    return markdown_table(header, rows) + (
-        "\n\n" + _earlier(found).strip() if _earlier(found) else ""
-    )
+    return _with_origin(markdown_table(header, rows), found)
 
 
 def kinds_table(results: Path) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import accuracy, clients, dft, kinds, plan, real, speed, steps, store
-from benchmarks.cases import Case, choose_cases
+from benchmarks.cases import Case, choose_cases, spaced
 from benchmarks.environments import RivalError
 from benchmarks.plan import Set
-from benchmarks.rival import Rival, going_on
+from benchmarks.rival import Rival, going_on, start_rivals
 from deeprelax_ase.evaluation.evaluate import evaluate
 from deeprelax_ase.evaluation.tables import as_json
 from deeprelax_ase.network.checkpoint import load_weights
@@ -49,25 +49,23 @@ class Bench:
     results: Path = store.RESULTS
     _started: dict[tuple[str, bool], Rival | None] = field(default_factory=dict)
 
+    def wanted(self, names: Iterable[str]) -> list[str]:
+        """Those rivals that may be asked."""
+        return [name for name in names if not self.only or name in self.only]
+
     def rivals(self, names: Iterable[str], *, recorded: bool = True) -> dict[str, Rival]:
         """Those rivals that are wanted and can be started."""
-        wanted = [name for name in names if not self.only or name in self.only]
-        found = {name: self.rival(name, recorded=recorded) for name in wanted}
+        found = {name: self.rival(name, recorded=recorded) for name in self.wanted(names)}
         return {name: rival for name, rival in found.items() if rival is not None}
 
     def rival(self, name: str, *, recorded: bool = True) -> Rival | None:
         """A rival, started once; None, and a word why, if it cannot be."""
         if (name, recorded) not in self._started:
-            self._started[name, recorded] = None
-            with going_on():
-                self._started[name, recorded] = self._start(name, recorded=recorded)
+            started = start_rivals(
+                [name], self.work, self.weights, recorded=recorded, is_quick=recorded
+            )
+            self._started[name, recorded] = started.get(name)
         return self._started[name, recorded]
-
-    def _start(self, name: str, *, recorded: bool) -> Rival:
-        record = self.work / f"{name}.jsonl" if recorded else None
-        rival = Rival(name, self.work, self.weights.get(name), record, is_quick=recorded)
-        rival.ask("hello")
-        return rival
 
     def identity(self, name: str) -> dict[str, str]:
         """What answers of a rival depend on."""
@@ -101,8 +99,7 @@ def update_accuracy(bench: Bench) -> None:
         if not cases:
             continue
         names = plan.TAUGHT_SETS.get(one, tuple(plan.KNOWN))
-        names = [name for name in names if one.functional in plan.KNOWN[name]]
-        names = [name for name in names if not bench.only or name in bench.only]
+        names = bench.wanted(name for name in names if one.functional in plan.KNOWN[name])
         is_judged = one in plan.JUDGED
         common = {"cases": store.of_cases(cases), "judge": plan.JUDGE if is_judged else None}
         made_with: dict[str, dict[str, Any]] = {
@@ -137,11 +134,10 @@ def update_steps(bench: Bench) -> None:
     """Steps of the rivals from the input and from our prediction."""
     for one in plan.STEP_SETS:
         cases = bench.cases(one)
-        for name in plan.STEP_RIVALS if cases else ():
-            if bench.only and name not in bench.only:
-                continue
+        digest = store.of_cases(cases)
+        for name in bench.wanted(plan.STEP_RIVALS) if cases else ():
             made_with = {
-                "cases": store.of_cases(cases),
+                "cases": digest,
                 "weights": store.shipped()["default"],
                 **{f"rival {key}": value for key, value in bench.identity(name).items()},
             }
@@ -202,11 +198,6 @@ def update_real_runs(bench: Bench) -> None:
         store.write("real_runs", found, bench.results)
 
 
-def _spread(cases: Sequence[Case], count: int) -> list[Case]:
-    """About evenly spaced cases."""
-    return list(cases[:: max(1, len(cases) // count)][:count])
-
-
 def _taught_files() -> list[Path]:
     return sorted((_ROOT / "recipes" / "data").glob("*.parquet"))
 
@@ -217,7 +208,7 @@ def update_clients(bench: Bench) -> None:
         return
     if bench.only or not _said("clients", bench):
         return
-    cases = {one.file: _spread(bench.cases(one), plan.CLIENT_CRYSTALS) for one in plan.CLIENT_SETS}
+    cases = {one.file: spaced(bench.cases(one), plan.CLIENT_CRYSTALS) for one in plan.CLIENT_SETS}
     found: dict[str, Any] = {}
     for name, optimizers in plan.CLIENT_OPTIMIZERS.items():
         ways = [clients.Way(optimizer) for optimizer in optimizers]
@@ -239,7 +230,7 @@ def update_speed(bench: Bench) -> None:
     least, most = plan.SPEED_ATOMS
     fitting = [case for case in cases if least <= len(case.atoms) <= most]
     rivals = bench.rivals(plan.SPEED_RIVALS, recorded=False)
-    found = speed.measure(_spread(fitting, plan.SPEED_CRYSTALS), rivals)
+    found = speed.measure(spaced(fitting, plan.SPEED_CRYSTALS), rivals)
     store.write("speed", {**found, store.MADE_WITH: store.of_this_run(rivals)}, bench.results)
 
 

@@ -25,8 +25,7 @@ from deeprelax_ase.relaxation.calibration import COVERAGES
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.result import RelaxResult
 from deeprelax_ase.structures.crystal import Crystal, log_symmetric, relaxed_lengths
-from deeprelax_ase.structures.held import Held
-from deeprelax_ase.structures.read_structure import HeldStructure, atoms_of
+from deeprelax_ase.structures.read_structure import held_structure
 
 _CHUNK = 64
 _LAST_PART = 0.6
@@ -164,12 +163,7 @@ def evaluate(
 def _compare(
     relaxer: Relaxer, pairs: Sequence[Pair], sources: tuple[str, ...], *, match: bool
 ) -> Evaluation:
-    results = list(
-        relaxer.relax_many(
-            HeldStructure(atoms_of(pair.crystal), Held(rows=pair.crystal.held_strain))
-            for pair in pairs
-        )
-    )
+    results = list(relaxer.relax_many(held_structure(pair.crystal) for pair in pairs))
     graph, targets = collate(pairs, MEASURED)
     moves = [_moves(result, pair) for result, pair in zip(results, pairs, strict=True)]
     displacements = torch.from_numpy(np.concatenate(moves))

@@ -140,6 +140,11 @@ def atoms_of(crystal: Crystal) -> Atoms:
     return atoms
 
 
+def held_structure(crystal: Crystal) -> HeldStructure:
+    """A crystal as a structure for a `Relaxer`, with all that it holds."""
+    return HeldStructure(atoms_of(crystal), Held(rows=crystal.held_strain))
+
+
 def _as_it_stands(structure: Any) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     """The crystal, and which of its coordinates may change."""
     if isinstance(structure, Atoms):

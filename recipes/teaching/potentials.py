@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 from jaxtyping import Float
 
 TENSORNET = "TensorNet-MatPES-PBE-v2025.1"
@@ -191,7 +192,7 @@ def as_calculator(potential: Potential) -> Calculator:
         ) -> None:
             super().calculate(atoms, properties, system_changes)
             (response,) = potential([self.atoms])
-            stress = response.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            stress = full_3x3_to_voigt_6_stress(response.stress)
             self.results = {"energy": response.energy, "forces": response.forces, "stress": stress}
 
     return Single()

@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, LBFGS
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from recipes.teaching.potentials import Potential, Response
 
@@ -77,7 +78,7 @@ class _Held(Calculator):
     def store(self, atoms: Atoms, response: Response) -> None:
         """Keep a potential's answer."""
         self.atoms = atoms.copy()
-        voigt = response.stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        voigt = full_3x3_to_voigt_6_stress(response.stress)
         self.results = {"energy": response.energy, "forces": response.forces, "stress": voigt}
 
     def calculate(self, *_: Any, **__: Any) -> None:
