@@ -125,24 +125,34 @@ class Message(Equivariant):
         new_vectors = scalars.new_zeros(scalars.shape[0], 3, scalars.shape[1])
         new_tensors = scalars.new_zeros(scalars.shape[0], 5, self.num_tensors)
         for edges in portions:
-            # (ways, pairs, 3F + 2T)
-            filters = self.filter(edges.codes) * edges.envelope.unsqueeze(1)
+            # (ways, pairs, 3F + 2T). In place, as all of this is bound by memory.
+            filters = self.filter(edges.codes)
+            filters *= edges.envelope.unsqueeze(1)
             sent = source.index_select(0, edges.sources)
-            sent = (sent.view(2, -1, sent.shape[1]) * filters).view(sent.shape)
+            sent.view(2, -1, sent.shape[1]).mul_(filters)
             along, outward, scalar, same, stretch = sent.split(self.widths, dim=1)
-            moved = outward.unsqueeze(1) * edges.directions.unsqueeze(2)
-            if vectors is not None:
-                received = vectors.index_select(0, edges.sources)
-                moved = torch.addcmul(moved, along.unsqueeze(1), received)
-            new_scalars.index_add_(0, edges.targets, scalar.contiguous())
+            new_scalars.index_add_(0, edges.targets, scalar)
+            moved = _carried(vectors, edges.sources, along, outward, edges.directions)
             new_vectors.index_add_(0, edges.targets, moved)
             if edges.quadrupoles is not None:
-                turned = stretch.unsqueeze(1) * edges.quadrupoles.unsqueeze(2)
-                if tensors is not None:
-                    theirs = tensors.index_select(0, edges.sources)
-                    turned = torch.addcmul(turned, same.unsqueeze(1), theirs)
+                turned = _carried(tensors, edges.sources, same, stretch, edges.quadrupoles)
                 new_tensors.index_add_(0, edges.targets, turned)
         return new_scalars, new_vectors, new_tensors
+
+
+def _carried(
+    features: Float[Tensor, "atoms components some"] | None,
+    sources: Int[Tensor, " edges"],
+    gates: Float[Tensor, "edges some"],
+    new: Float[Tensor, "edges some"],
+    harmonics: Float[Tensor, "edges components"],
+) -> Float[Tensor, "edges components some"]:
+    """The sources' own vectors or tensors behind gates, and new ones along the edges."""
+    if features is None:
+        return new.unsqueeze(1) * harmonics.unsqueeze(2)
+    carried = features.index_select(0, sources)
+    carried *= gates.unsqueeze(1)
+    return carried.addcmul_(new.unsqueeze(1), harmonics.unsqueeze(2))
 
 
 class Update(Equivariant):

@@ -10,7 +10,7 @@ from deeprelax_ase.structures.crystal import Crystal
 
 _SAME_FREEDOM = 0.02
 """Projectors that differ by less are the same, but for an input symmetric to few digits."""
-_CHEAP = 40_000
+_CHEAP = 8_000
 _AXES = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
 _STEPS = np.array(
     [*_AXES, *(s for s in product((-1, 0, 1), repeat=3) if any(s) and s not in _AXES)], dtype=float
@@ -169,12 +169,12 @@ class _Candidates:
         self, kept: Int[np.ndarray, " kept"], atoms: Int[np.ndarray, " some"]
     ) -> Int[np.ndarray, "kept some"]:
         """Atom that each operation takes each atom to, -1 where there is none."""
-        moved = self.scaled[atoms] @ self.rotations[kept].transpose(0, 2, 1)
-        moved += self.translations[kept][:, None, :]
-        apart = moved[:, :, None, :] - self.scaled
+        # Components first, for one matrix product of all.
+        moved = self.rotations[kept] @ self.scaled[atoms].T + self.translations[kept][:, :, None]
+        apart = moved.transpose(1, 0, 2)[..., None] - self.scaled.T[:, None, None, :]
         apart -= np.rint(apart)
-        apart = apart @ self.basis
-        near = np.einsum("kmna,kmna->kmn", apart, apart) < self.symprec**2
+        squares = (self.basis.T @ apart.reshape(3, -1)) ** 2
+        near = (squares.sum(axis=0) < self.symprec**2).reshape(apart.shape[1:])
         near &= self.is_alike[atoms]
         return np.where(near.any(axis=-1), near.argmax(axis=-1), -1)
 
