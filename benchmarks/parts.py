@@ -15,11 +15,11 @@ from ase.io import write
 
 from benchmarks.worker import peak_memory
 from deeprelax_ase import Relaxer, solver
+from deeprelax_ase.files.read_files import read_structures
+from deeprelax_ase.files.write_files import write_structures
 from deeprelax_ase.relaxation import inference, single_crystal
 from deeprelax_ase.relaxation import relaxer as relaxer_module
 from deeprelax_ase.structures import structure_input
-from deeprelax_ase.structures.files import read_structures
-from deeprelax_ase.structures.write_files import write_structures
 
 
 def time_parts(crystals: Sequence[Atoms], *, single: bool) -> dict[str, float]:

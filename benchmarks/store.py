@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.cases import Case
 from benchmarks.environments import pinned_versions, pins_digest
+from deeprelax_ase.files.atomic_write import replace_text
 from deeprelax_ase.network.weights_registry import available_weights, weights_sha256
-from deeprelax_ase.structures.atomic_write import replace_text
 
 RESULTS = Path(__file__).parent / "results"
 MADE_WITH = "made_with"

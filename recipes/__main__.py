@@ -25,10 +25,10 @@ from pydantic import Field
 from deeprelax_ase.datasets.pair_file import PairFile
 from deeprelax_ase.datasets.write_pairs import write_pairs
 from deeprelax_ase.evaluation.fit_calibration import calibrate
+from deeprelax_ase.files.atomic_write import replace_text
 from deeprelax_ase.network.checkpoint import load_weights
 from deeprelax_ase.network.config import FrozenModel
 from deeprelax_ase.network.weights_registry import weights_path
-from deeprelax_ase.structures.atomic_write import replace_text
 from deeprelax_ase.training.config import read_config
 from deeprelax_ase.training.trainer import Trainer
 from recipes.average import average

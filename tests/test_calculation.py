@@ -10,13 +10,13 @@ from ase.io import write
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
-from deeprelax_ase.structures.castep_calculation import read_castep_calculation, read_param_beside
+from deeprelax_ase.files.castep_calculation import read_castep_calculation, read_param_beside
+from deeprelax_ase.files.poscar_text import read_poscar_text
+from deeprelax_ase.files.pw_calculation import read_pw_calculation
+from deeprelax_ase.files.pw_text import read_pw_text
+from deeprelax_ase.files.vasp_calculation import read_tags, read_vasp_calculation
 from deeprelax_ase.structures.held import Held, strain_freedom
-from deeprelax_ase.structures.poscar_text import read_poscar_text
-from deeprelax_ase.structures.pw_calculation import read_pw_calculation
-from deeprelax_ase.structures.pw_text import read_pw_text
 from deeprelax_ase.structures.validation import StructureError
-from deeprelax_ase.structures.vasp_calculation import read_tags, read_vasp_calculation
 
 PERIODIC = np.ones(3, dtype=bool)
 CELL = np.array([[4.0, 0, 0], [0, 5.0, 0], [0, 0, 6.0]])

@@ -16,8 +16,8 @@ from test_screen import Inline
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
+from deeprelax_ase.files.read_files import read_structures
 from deeprelax_ase.relaxation.relaxer import Relaxer
-from deeprelax_ase.structures.files import read_structures
 from deeprelax_ase.structures.read_structure import plain_crystal
 
 CASES = Path(__file__).parent / "cases"

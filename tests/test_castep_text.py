@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from ase.constraints import FixAtoms, FixCartesian
 
-from deeprelax_ase.structures.castep_text import (
+from deeprelax_ase.files.castep_text import (
     has_velocities,
     read_castep_text,
     write_castep_text,

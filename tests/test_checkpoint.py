@@ -8,6 +8,8 @@ import torch
 from conftest import SMALL
 from safetensors.torch import save_file
 
+from deeprelax_ase.files import atomic_write
+from deeprelax_ase.files.atomic_write import replace_text
 from deeprelax_ase.network.checkpoint import (
     load_tensors,
     load_weights,
@@ -17,8 +19,6 @@ from deeprelax_ase.network.checkpoint import (
 from deeprelax_ase.network.config import FUNCTIONALS
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.network.weights_registry import available_weights, weights_path, weights_sha256
-from deeprelax_ase.structures import atomic_write
-from deeprelax_ase.structures.atomic_write import replace_text
 
 
 def test_round_trip(tmp_path):

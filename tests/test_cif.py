@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from deeprelax_ase.structures.cif import read_cif
-from deeprelax_ase.structures.cif_symmetry import (
+from deeprelax_ase.files.cif import read_cif
+from deeprelax_ase.files.cif_symmetry import (
     _HALL_NUMBERS,
     _database,
     _operation,

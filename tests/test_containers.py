@@ -14,12 +14,12 @@ from ase.build import bulk
 from ase.io import write
 from pymatgen.core import Structure
 
+from deeprelax_ase.files import archives, file_text
+from deeprelax_ase.files.read_files import read_structures
+from deeprelax_ase.files.records import read_record
+from deeprelax_ase.files.write_files import output_path
 from deeprelax_ase.screening.inputs import ScreenInput
-from deeprelax_ase.structures import archives, file_text
-from deeprelax_ase.structures.files import read_structures
-from deeprelax_ase.structures.records import read_record
 from deeprelax_ase.structures.validation import StructureError
-from deeprelax_ase.structures.write_files import output_path
 
 ATOMS = bulk("MgO", "rocksalt", a=4.3)
 STRUCTURE = Structure.from_ase_atoms(ATOMS)

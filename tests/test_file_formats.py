@@ -14,12 +14,12 @@ from ase.io import write as ase_write
 from pymatgen.core import Lattice, Structure
 from sources import vasprun
 
-from deeprelax_ase.structures.file_formats import format_of, named_format
-from deeprelax_ase.structures.files import read_structures
+from deeprelax_ase.files.file_formats import format_of, named_format
+from deeprelax_ase.files.read_files import read_structures
+from deeprelax_ase.files.unnamed_species import number_of_mass, parse_species
+from deeprelax_ase.files.write_files import as_atoms, output_path, write_structures
 from deeprelax_ase.structures.read_structure import plain_crystal, read_structure
-from deeprelax_ase.structures.unnamed_species import number_of_mass, parse_species
 from deeprelax_ase.structures.validation import StructureError
-from deeprelax_ase.structures.write_files import as_atoms, output_path, write_structures
 
 ATOMS = bulk("MgO", "rocksalt", a=4.3)
 STRUCTURE = Structure.from_ase_atoms(ATOMS)

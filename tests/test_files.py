@@ -12,9 +12,9 @@ from pymatgen.electronic_structure.core import Magmom
 from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
-from deeprelax_ase.structures.files import read_structures
+from deeprelax_ase.files.read_files import read_structures
+from deeprelax_ase.files.write_files import output_path, write_structures
 from deeprelax_ase.structures.validation import StructureError
-from deeprelax_ase.structures.write_files import output_path, write_structures
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, rocksalt, monkeypatch):
     def full_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deeprelax_ase.structures.write_files.zopen", full_disk)
+    monkeypatch.setattr("deeprelax_ase.files.write_files.zopen", full_disk)
     with pytest.raises(StructureError, match=r"cannot write .*out.cif: No space left on device"):
         write_structures(source, source.structures, target)
     assert target.read_text() == "old"

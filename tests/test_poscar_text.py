@@ -6,7 +6,7 @@ import spglib
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Poscar
 
-from deeprelax_ase.structures.poscar_text import new_poscar_text, read_poscar_text
+from deeprelax_ase.files.poscar_text import new_poscar_text, read_poscar_text
 from deeprelax_ase.structures.validation import StructureError
 
 PLAIN = """  a comment, kept

@@ -12,10 +12,10 @@ from pymatgen.io.vasp import Poscar
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
+from deeprelax_ase.files.poscar_text import read_poscar_text
+from deeprelax_ase.files.pw_text import read_pw_text
 from deeprelax_ase.interfaces.dft_inputs import swap_and_undo as swap
 from deeprelax_ase.relaxation.relaxer import Relaxer
-from deeprelax_ase.structures.poscar_text import read_poscar_text
-from deeprelax_ase.structures.pw_text import read_pw_text
 
 # Two groups of Ti, as two potentials or two values of LDAUU ask for.
 POSCAR = """my own comment, kept

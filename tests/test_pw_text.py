@@ -6,7 +6,7 @@ import spglib
 from ase.constraints import FixAtoms, FixCartesian
 from ase.io import read
 
-from deeprelax_ase.structures.pw_namelists import (
+from deeprelax_ase.files.pw_namelists import (
     _LATTICES,
     BOHR,
     cell_of_ibrav,
@@ -14,7 +14,7 @@ from deeprelax_ase.structures.pw_namelists import (
     namelists_of,
     number_of,
 )
-from deeprelax_ase.structures.pw_text import dropped_cards, is_pw_text, read_pw_text, with_atoms
+from deeprelax_ase.files.pw_text import dropped_cards, is_pw_text, read_pw_text, with_atoms
 from deeprelax_ase.structures.validation import StructureError
 
 PW = """&CONTROL

@@ -12,6 +12,7 @@ from ase.io import read, write
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
+from deeprelax_ase.files.records import Item
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.screening import chunk as chunk_module
@@ -23,7 +24,6 @@ from deeprelax_ase.screening.output_formats import export
 from deeprelax_ase.screening.rank_and_deduplicate import general, overview
 from deeprelax_ase.screening.screening import Screening
 from deeprelax_ase.screening.work_folder import work_path
-from deeprelax_ase.structures.records import Item
 
 
 class Inline:

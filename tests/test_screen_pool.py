@@ -13,12 +13,12 @@ import torch
 from ase.io import write
 from test_screen import crystals, rows, screen, without_seconds
 
+from deeprelax_ase.files.records import Item
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.screening.chunk import Chunk, RelaxOptions, relax_chunk
 from deeprelax_ase.screening.process_pool import ProcessPool
 from deeprelax_ase.screening.screening import Screening
 from deeprelax_ase.screening.work_folder import WorkFolder, work_path
-from deeprelax_ase.structures.records import Item
 
 
 def suicide():

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from deeprelax_ase.datasets.import_pairs import Report, convert
 from deeprelax_ase.datasets.importers.run_folders import runs
 from deeprelax_ase.datasets.write_pairs import Row, write_pairs
-from deeprelax_ase.structures.vasp_calculation import functional_of, read_vasp_calculation
+from deeprelax_ase.files.vasp_calculation import functional_of, read_vasp_calculation
 
 PACKAGES = {
     "aiida_vasp-5.1.0": "MIT",

@@ -13,7 +13,7 @@ from deeprelax_ase.cli.common import limit_threads, stop, with_relax_options
 from deeprelax_ase.relaxation.options import RelaxOptions
 
 if TYPE_CHECKING:  # ASE and pymatgen are imported where they are needed
-    from deeprelax_ase.structures.calculation import Calculation
+    from deeprelax_ase.files.calculation import Calculation
     from deeprelax_ase.structures.read_structure import HeldStructure
 
 Limit = Annotated[
@@ -131,7 +131,7 @@ class _Way:
 
     def join(self, structure: Any, calculation: "Calculation") -> "HeldStructure":
         """A structure with what its calculation says."""
-        from deeprelax_ase.structures.calculation import apply_calculation
+        from deeprelax_ase.files.calculation import apply_calculation
 
         functional = self.relaxer.functional if self.functional_given else None
         return apply_calculation(structure, calculation, functional, force=self.force)
@@ -182,9 +182,9 @@ def _read_vasp(path: Path, force: bool) -> _Input:
 
 
 def _read_pw(path: Path) -> _Input:
+    from deeprelax_ase.files.pw_calculation import read_pw_calculation
+    from deeprelax_ase.files.pw_text import read_pw_text, with_atoms
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared, read_text
-    from deeprelax_ase.structures.pw_calculation import read_pw_calculation
-    from deeprelax_ase.structures.pw_text import read_pw_text, with_atoms
 
     if not path.is_file():
         msg = f"no file {path}: name an input of pw.x"
@@ -260,12 +260,12 @@ def _facts(result: Any, functional: str) -> dict[str, Any]:
 
 def _from_cif(path: Path, way: _Way) -> str:
     """Make a run folder of a structure file, beside it, with the prediction in it."""
+    from deeprelax_ase.files.calculation import Calculation
+    from deeprelax_ase.files.poscar_text import poscar_ending
+    from deeprelax_ase.files.read_files import read_structures
+    from deeprelax_ase.files.write_files import as_structure
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import record_path
     from deeprelax_ase.interfaces.dft_inputs.vasp import write_vasp_inputs
-    from deeprelax_ase.structures.calculation import Calculation
-    from deeprelax_ase.structures.files import read_structures
-    from deeprelax_ase.structures.poscar_text import poscar_ending
-    from deeprelax_ase.structures.write_files import as_structure
 
     folder = path.with_suffix("")
     if poscar_ending(path.name) is not None:

@@ -22,7 +22,7 @@ from deeprelax_ase.cli.common import (
 from deeprelax_ase.relaxation.options import RelaxOptions
 
 if TYPE_CHECKING:
-    from deeprelax_ase.structures.surroundings import ReadOptions
+    from deeprelax_ase.files.surroundings import ReadOptions
 
 RELAX_OPTIONS = (
     "functional",
@@ -92,10 +92,10 @@ def relax(
     Prints a line a structure. The exit code is 1 if any file or structure failed or was refused.
     What comes from standard input goes to standard output, unless --output names a file.
     """
+    from deeprelax_ase.files.file_formats import named_format
+    from deeprelax_ase.files.surroundings import ReadOptions
+    from deeprelax_ase.files.unnamed_species import parse_species
     from deeprelax_ase.relaxation.relaxer import shared_relaxer
-    from deeprelax_ase.structures.file_formats import named_format
-    from deeprelax_ase.structures.surroundings import ReadOptions
-    from deeprelax_ase.structures.unnamed_species import parse_species
 
     limit_threads()
     _check_folder(files, output)
@@ -137,8 +137,8 @@ def _check_folder(files: list[Path], output: str | None) -> None:
 
 def _relax_file(relaxer: Any, path: Path, task: _Files, table: TextIO) -> int:
     """Relax and write one file; how many of its structures failed."""
-    from deeprelax_ase.structures.surroundings import read_for_relaxation
-    from deeprelax_ase.structures.write_files import output_path, write_structures
+    from deeprelax_ase.files.surroundings import read_for_relaxation
+    from deeprelax_ase.files.write_files import output_path, write_structures
 
     with _readable(path) as (readable, name):
         try:

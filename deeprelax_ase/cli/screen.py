@@ -84,12 +84,12 @@ def screen(
     Every structure has a row in the output, in the order of the input: relaxed, refused or failed,
     with the reason.
     """
+    from deeprelax_ase.files.file_formats import named_format
+    from deeprelax_ase.files.surroundings import ReadOptions
+    from deeprelax_ase.files.unnamed_species import parse_species
     from deeprelax_ase.screening.chunk import edges_within
     from deeprelax_ase.screening.screening import Screening
     from deeprelax_ase.screening.work_folder import has_work, work_path
-    from deeprelax_ase.structures.file_formats import named_format
-    from deeprelax_ase.structures.surroundings import ReadOptions
-    from deeprelax_ase.structures.unnamed_species import parse_species
 
     index, count = share_of(shard, os.environ)
     if ray is not None and not _has_ray():

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from deeprelax_ase.datasets.augment import Pair
-from deeprelax_ase.structures.atomic_write import written_beside
+from deeprelax_ase.files.atomic_write import written_beside
 
 _SHARES = (("val", 0.05), ("test", 0.10))
 _VECTOR = pa.list_(pa.float64())

@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
+from deeprelax_ase.files.atomic_write import written_beside
 from deeprelax_ase.network.config import FUNCTIONALS, NetworkConfig
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.network.weights_registry import weights_path, weights_sha256
-from deeprelax_ase.structures.atomic_write import written_beside
 
 FORMAT = "deeprelax-ase/1"
 _FIRST_FUNCTIONALS = ("unknown", "PBE", "PBEsol", "r2SCAN", "optB88-vdW")

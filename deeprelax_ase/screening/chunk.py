@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from deeprelax_ase.files.records import Item, one_line
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.screening.rows import ROWS, failed_row, result_row
-from deeprelax_ase.structures.records import Item, one_line
 
 CHUNK_SIZE = 256
 """Entries of the input that are read, relaxed and written together."""

@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from deeprelax_ase.files.atomic_write import replace_text
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.result import SOUND
 from deeprelax_ase.screening.output_formats import ROWS_IN_GROUP, run_of
 from deeprelax_ase.screening.rank_and_deduplicate import Summary, summarise
 from deeprelax_ase.screening.rows import atoms_of_row
-from deeprelax_ase.structures.atomic_write import replace_text
 from deeprelax_ase.structures.elements import chemical_symbols, covalent_radii, jmol_colors
 from deeprelax_ase.structures.notes import MEANINGS
 

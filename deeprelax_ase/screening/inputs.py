@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from deeprelax_ase.structures.containers import items_of_xyz
-from deeprelax_ase.structures.file_text import inner_name
-from deeprelax_ase.structures.files import COMPRESSED, items_of_table, split_suffix
-from deeprelax_ase.structures.poscar_text import poscar_ending
-from deeprelax_ase.structures.records import Item, Named, cannot_be_read, one_line
-from deeprelax_ase.structures.surroundings import ReadOptions, read_for_relaxation
-from deeprelax_ase.structures.tables import count_rows, items_of_database
-from deeprelax_ase.structures.vasp_calculation import incars_beside
+from deeprelax_ase.files.containers import items_of_xyz
+from deeprelax_ase.files.file_text import inner_name
+from deeprelax_ase.files.poscar_text import poscar_ending
+from deeprelax_ase.files.read_files import COMPRESSED, items_of_table, split_suffix
+from deeprelax_ase.files.records import Item, Named, cannot_be_read, one_line
+from deeprelax_ase.files.surroundings import ReadOptions, read_for_relaxation
+from deeprelax_ase.files.tables import count_rows, items_of_database
+from deeprelax_ase.files.vasp_calculation import incars_beside
 
 _PACKED = ("", *COMPRESSED)
 

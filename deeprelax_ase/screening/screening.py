@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from deeprelax_ase.files.surroundings import ReadOptions
 from deeprelax_ase.network.weights_registry import (
     SPECIALIST,
     has_specialist,
@@ -20,7 +21,6 @@ from deeprelax_ase.screening.output_formats import check_output, run_of, write_o
 from deeprelax_ase.screening.process_pool import Pool
 from deeprelax_ase.screening.rank_and_deduplicate import Summary, Tally, overview
 from deeprelax_ase.screening.work_folder import Run, WorkFolder, difference, work_path
-from deeprelax_ase.structures.surroundings import ReadOptions
 
 _FORMAT = 2
 """Of rows and chunks; work of another format cannot be gone on with."""

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deeprelax_ase.structures.atomic_write import replace_text, written_beside
+from deeprelax_ase.files.atomic_write import replace_text, written_beside
 
 RUN_KEY = b"deeprelax_screen"
 """Where the metadata of an output says which run it is of."""

@@ -1,1 +1,1 @@
-"""Read, check and write crystals; find their vacuum and symmetry. No torch here."""
+"""Read and check crystals; find their vacuum and symmetry. No torch here."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from deeprelax_ase.files.atomic_write import replace_text
 from deeprelax_ase.network.checkpoint import load_tensors, save_tensors
-from deeprelax_ase.structures.atomic_write import replace_text
 from deeprelax_ase.training.config import TrainConfig
 
 _WHERE_IT_RUNS = {"device", "threads", "workers", "compile", "log_every", "checkpoint_minutes"}

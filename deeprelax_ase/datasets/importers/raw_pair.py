@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deeprelax_ase.structures.files import read_structures
+from deeprelax_ase.files.read_files import read_structures
 
 Structure = Any
 """Whatever `structure.read_structure` takes."""

@@ -11,9 +11,9 @@ from monty.io import zopen
 from pymatgen.io.vasp.outputs import Vasprun
 
 from deeprelax_ase.datasets.importers.raw_pair import Found, Structure, ends, file_reader
-from deeprelax_ase.structures.files import read_structures
+from deeprelax_ase.files.read_files import read_structures
+from deeprelax_ase.files.vasp_calculation import functional_of, read_vasp_calculation
 from deeprelax_ase.structures.validation import StructureError
-from deeprelax_ase.structures.vasp_calculation import functional_of, read_vasp_calculation
 
 _TRAJECTORIES = (".traj", ".extxyz", ".xyz")
 _RELAXATIONS = (1, 2, 3)

@@ -12,16 +12,16 @@ from monty.os.path import zpath
 from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import Incar
 
-from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import read_text
-from deeprelax_ase.structures.calculation import Calculation
-from deeprelax_ase.structures.poscar_text import (
+from deeprelax_ase.files.calculation import Calculation
+from deeprelax_ase.files.poscar_text import (
     PoscarText,
     new_poscar_text,
     read_poscar_text,
     right_handed,
 )
+from deeprelax_ase.files.vasp_calculation import read_vasp_calculation, text_of
+from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import read_text
 from deeprelax_ase.structures.validation import StructureError
-from deeprelax_ase.structures.vasp_calculation import read_vasp_calculation, text_of
 
 _ELEMENT = re.compile(r"[A-Z][a-z]?")
 _RECENT = 24 * 3600

@@ -18,12 +18,12 @@ from monty.io import zopen
 from pymatgen.core import Composition, IStructure, Structure
 from pymatgen.io.cif import CifWriter
 
-from deeprelax_ase.structures import file_formats as formats
-from deeprelax_ase.structures.atomic_write import written_beside
-from deeprelax_ase.structures.file_text import split_name
-from deeprelax_ase.structures.parse_file import StructureFile
-from deeprelax_ase.structures.poscar_text import new_poscar_text, poscar_ending, right_handed
-from deeprelax_ase.structures.records import reason_of
+from deeprelax_ase.files import file_formats as formats
+from deeprelax_ase.files.atomic_write import written_beside
+from deeprelax_ase.files.file_text import split_name
+from deeprelax_ase.files.parse_file import StructureFile
+from deeprelax_ase.files.poscar_text import new_poscar_text, poscar_ending, right_handed
+from deeprelax_ase.files.records import reason_of
 from deeprelax_ase.structures.validation import StructureError
 
 _BY_PYMATGEN = (formats.POSCAR, formats.CIF, formats.MCIF, formats.JSON, "yaml")

@@ -13,8 +13,8 @@ from ase.constraints import FixAtoms, FixCartesian
 from ase.geometry import cellpar_to_cell
 from jaxtyping import Float
 
+from deeprelax_ase.files.file_text import fortran_float
 from deeprelax_ase.structures.elements import atomic_numbers, chemical_symbols
-from deeprelax_ase.structures.file_text import fortran_float
 from deeprelax_ase.structures.validation import StructureError
 
 _UNITS = {"ang": 1.0, "bohr": 0.529177210903, "a0": 0.529177210903, "nm": 10.0, "pm": 0.01}

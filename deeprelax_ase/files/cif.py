@@ -13,7 +13,7 @@ import numpy as np
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifParser
 
-from deeprelax_ase.structures.cif_checks import (
+from deeprelax_ase.files.cif_checks import (
     check_formula,
     check_group,
     check_sites,
@@ -21,7 +21,7 @@ from deeprelax_ase.structures.cif_checks import (
     fits_file,
     is_same,
 )
-from deeprelax_ase.structures.cif_symmetry import CifSymmetry, Operation, cif_symmetry, text_of
+from deeprelax_ase.files.cif_symmetry import CifSymmetry, Operation, cif_symmetry, text_of
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE
 from deeprelax_ase.structures.validation import FULL, StructureError
 

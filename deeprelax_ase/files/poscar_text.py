@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from pymatgen.core import Element, IStructure, Structure
 
-from deeprelax_ase.structures.file_text import fortran_float
+from deeprelax_ase.files.file_text import fortran_float
 from deeprelax_ase.structures.validation import StructureError
 
 _NUMBER = re.compile(r"[-+]?(?:nan|inf|(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?)")

@@ -17,8 +17,8 @@ from typing import Any, TextIO
 
 from ase.io import read as ase_read
 
-from deeprelax_ase.structures.file_text import open_unpacked, read_bytes
-from deeprelax_ase.structures.records import (
+from deeprelax_ase.files.file_text import open_unpacked, read_bytes
+from deeprelax_ase.files.records import (
     ID_KEYS,
     EntryError,
     Item,

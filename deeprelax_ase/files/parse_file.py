@@ -14,14 +14,14 @@ from typing import Any
 from ase.io import read as ase_read
 from pymatgen.core import Structure
 
-from deeprelax_ase.structures import file_formats as formats
-from deeprelax_ase.structures.castep_text import (
+from deeprelax_ase.files import file_formats as formats
+from deeprelax_ase.files.castep_text import (
     has_velocities,
     read_castep_text,
     write_castep_text,
 )
-from deeprelax_ase.structures.cif import read_cif
-from deeprelax_ase.structures.file_text import (
+from deeprelax_ase.files.cif import read_cif
+from deeprelax_ase.files.file_text import (
     decode,
     inner_name,
     is_binary,
@@ -30,10 +30,10 @@ from deeprelax_ase.structures.file_text import (
     peek,
     read_bytes,
 )
-from deeprelax_ase.structures.poscar_text import read_poscar_text
-from deeprelax_ase.structures.pw_text import dropped_cards, read_pw_text, with_atoms
-from deeprelax_ase.structures.records import reason_of
-from deeprelax_ase.structures.unnamed_species import (
+from deeprelax_ase.files.poscar_text import read_poscar_text
+from deeprelax_ase.files.pw_text import dropped_cards, read_pw_text, with_atoms
+from deeprelax_ase.files.records import reason_of
+from deeprelax_ase.files.unnamed_species import (
     lammps_data_numbers,
     lammps_dump_species,
     missing_species,

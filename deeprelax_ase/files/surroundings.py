@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deeprelax_ase.structures.calculation import Calculation, apply_calculation
-from deeprelax_ase.structures.castep_calculation import read_castep_calculation, read_param_beside
-from deeprelax_ase.structures.file_formats import CASTEP, POSCAR, PW
-from deeprelax_ase.structures.file_text import decode, inner_name, read_bytes
-from deeprelax_ase.structures.files import StructureFile, read_structures
-from deeprelax_ase.structures.poscar_text import poscar_ending
-from deeprelax_ase.structures.pw_calculation import read_pw_calculation
+from deeprelax_ase.files.calculation import Calculation, apply_calculation
+from deeprelax_ase.files.castep_calculation import read_castep_calculation, read_param_beside
+from deeprelax_ase.files.file_formats import CASTEP, POSCAR, PW
+from deeprelax_ase.files.file_text import decode, inner_name, read_bytes
+from deeprelax_ase.files.poscar_text import poscar_ending
+from deeprelax_ase.files.pw_calculation import read_pw_calculation
+from deeprelax_ase.files.read_files import StructureFile, read_structures
+from deeprelax_ase.files.vasp_calculation import read_vasp_calculation
 from deeprelax_ase.structures.read_structure import HeldStructure, plain_crystal
 from deeprelax_ase.structures.validation import StructureError
-from deeprelax_ase.structures.vasp_calculation import read_vasp_calculation
 
 
 @dataclass(frozen=True)

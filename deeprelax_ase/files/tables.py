@@ -11,9 +11,9 @@ import ase.db
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deeprelax_ase.structures.containers import text_of
-from deeprelax_ase.structures.file_text import split_suffix
-from deeprelax_ase.structures.records import (
+from deeprelax_ase.files.containers import text_of
+from deeprelax_ase.files.file_text import split_suffix
+from deeprelax_ase.files.records import (
     ID_KEYS,
     PLAIN_COLUMNS,
     EntryError,

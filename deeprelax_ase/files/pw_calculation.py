@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float
 
-from deeprelax_ase.structures.calculation import Calculation, refused
+from deeprelax_ase.files.calculation import Calculation, refused
+from deeprelax_ase.files.pw_namelists import namelists_of, number_of
+from deeprelax_ase.files.pw_text import has_card, read_card
 from deeprelax_ase.structures.held import Held, held_entries
-from deeprelax_ase.structures.pw_namelists import namelists_of, number_of
-from deeprelax_ase.structures.pw_text import has_card, read_card
 from deeprelax_ase.structures.validation import StructureError
 
 _NOT_RELAXED = {

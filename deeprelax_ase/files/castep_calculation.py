@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from deeprelax_ase.structures.calculation import Calculation, refused
-from deeprelax_ase.structures.file_text import decode, fortran_float, read_bytes, split_name
+from deeprelax_ase.files.calculation import Calculation, refused
+from deeprelax_ase.files.file_text import decode, fortran_float, read_bytes, split_name
 from deeprelax_ase.structures.held import Held, held_lengths_and_angles
 from deeprelax_ase.structures.validation import StructureError
 

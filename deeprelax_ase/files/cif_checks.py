@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition, Element, Structure
 
-from deeprelax_ase.structures.cif_symmetry import CifSymmetry
+from deeprelax_ase.files.cif_symmetry import CifSymmetry
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE
 from deeprelax_ase.structures.validation import StructureError
 

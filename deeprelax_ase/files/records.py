@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.io.jsonio import decode as decode_ase
 from pymatgen.core import Element, Lattice, Structure
 
-from deeprelax_ase.structures.cif import read_cif
+from deeprelax_ase.files.cif import read_cif
 from deeprelax_ase.structures.validation import StructureError
 
 Named = tuple[str, Any]

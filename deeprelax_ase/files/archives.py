@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deeprelax_ase.structures.file_text import MAX_UNPACKED, split_suffix
-from deeprelax_ase.structures.poscar_text import poscar_ending
-from deeprelax_ase.structures.records import Item, Named, cannot_be_read
+from deeprelax_ase.files.file_text import MAX_UNPACKED, split_suffix
+from deeprelax_ase.files.poscar_text import poscar_ending
+from deeprelax_ase.files.records import Item, Named, cannot_be_read
 from deeprelax_ase.structures.validation import StructureError
 
 MAX_MEMBER = 1 << 26

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
-from deeprelax_ase.structures.file_text import (
+from deeprelax_ase.files.file_text import (
     decode,
     inner_name,
     is_binary,
@@ -17,9 +17,9 @@ from deeprelax_ase.structures.file_text import (
     read_bytes,
     split_suffix,
 )
-from deeprelax_ase.structures.poscar_text import poscar_ending, read_poscar_text
-from deeprelax_ase.structures.pw_text import is_pw_text
-from deeprelax_ase.structures.records import CIF_SIGN
+from deeprelax_ase.files.poscar_text import poscar_ending, read_poscar_text
+from deeprelax_ase.files.pw_text import is_pw_text
+from deeprelax_ase.files.records import CIF_SIGN
 from deeprelax_ase.structures.validation import StructureError
 
 POSCAR, CIF, MCIF, PW, CASTEP = "poscar", "cif", "mcif", "espresso-in", "castep-cell"

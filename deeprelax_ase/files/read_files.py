@@ -8,19 +8,19 @@ from typing import Any
 
 from ase import Atoms
 
-from deeprelax_ase.structures import file_formats as formats
-from deeprelax_ase.structures.archives import items_of_zip
-from deeprelax_ase.structures.containers import items_of_json, items_of_json_lines
-from deeprelax_ase.structures.file_text import (
+from deeprelax_ase.files import file_formats as formats
+from deeprelax_ase.files.archives import items_of_zip
+from deeprelax_ase.files.containers import items_of_json, items_of_json_lines
+from deeprelax_ase.files.file_text import (
     COMPRESSED,
     check_unpacks,
     decode,
     read_bytes,
     split_suffix,
 )
-from deeprelax_ase.structures.parse_file import StructureFile, parse_file
-from deeprelax_ase.structures.records import Item, reason_of
-from deeprelax_ase.structures.tables import items_of_csv, items_of_parquet
+from deeprelax_ase.files.parse_file import StructureFile, parse_file
+from deeprelax_ase.files.records import Item, reason_of
+from deeprelax_ase.files.tables import items_of_csv, items_of_parquet
 from deeprelax_ase.structures.validation import StructureError
 
 __all__ = ["COMPRESSED", "StructureFile", "items_of_table", "read_structures", "split_suffix"]

@@ -12,8 +12,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
 from jaxtyping import Float
 
-from deeprelax_ase.structures.elements import atomic_numbers
-from deeprelax_ase.structures.pw_namelists import (
+from deeprelax_ase.files.pw_namelists import (
     BOHR,
     cell_of_ibrav,
     hide_quoted,
@@ -23,6 +22,7 @@ from deeprelax_ase.structures.pw_namelists import (
     number_of,
     without_comment,
 )
+from deeprelax_ase.structures.elements import atomic_numbers
 from deeprelax_ase.structures.validation import StructureError
 
 _CARDS = (

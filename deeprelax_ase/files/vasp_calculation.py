@@ -14,8 +14,8 @@ import numpy as np
 from monty.io import zopen
 from monty.os.path import zpath
 
-from deeprelax_ase.structures.calculation import Calculation, refused
-from deeprelax_ase.structures.file_text import decode, fortran_float, is_binary
+from deeprelax_ase.files.calculation import Calculation, refused
+from deeprelax_ase.files.file_text import decode, fortran_float, is_binary
 from deeprelax_ase.structures.held import Held, held_strain
 from deeprelax_ase.structures.validation import StructureError
 
