@@ -15,7 +15,7 @@ from ase.visualize.plot import plot_atoms
 
 from deeprelax_ase import Relaxer
 from deeprelax_ase.datasets.pair_file import PairFile
-from deeprelax_ase.structures.read_structure import atoms_of
+from deeprelax_ase.structures.ase_adapter import atoms_of
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -25,9 +25,10 @@ from deeprelax_ase.network.graph import build_graph
 from deeprelax_ase.relaxation.calibration import crystal_signs, fit_crystal
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.passes import run_passes
+from deeprelax_ase.structures.ase_adapter import atoms_of
 from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER, relaxed_lengths
 from deeprelax_ase.structures.held import Held
-from deeprelax_ase.structures.read_structure import HeldStructure, atoms_of, read_structure
+from deeprelax_ase.structures.read_structure import HeldStructure, read_structure
 
 _BATCH = 32
 _REFERENCE = 400

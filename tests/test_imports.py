@@ -23,8 +23,6 @@ LIBRARIES = {
     "structures/ase_adapter": {"ase"},
     "structures/elements": {"ase"},
     "structures/pymatgen_adapter": {"pymatgen"},
-    "structures/read_structure": {"ase", "pymatgen"},
-    "structures/structure_input": {"ase"},
     "files/castep_text": {"ase"},
     "files/cif": {"pymatgen"},
     "files/cif_checks": {"pymatgen"},

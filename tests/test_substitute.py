@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from deeprelax_ase.cli import app
 from deeprelax_ase.datasets.pair_file import PairFile
 from deeprelax_ase.datasets.substitution import substitute
-from deeprelax_ase.structures.read_structure import atoms_of
+from deeprelax_ase.structures.ase_adapter import atoms_of
 
 ROCKSALTS = {"MgO": 4.2, "CaO": 4.8, "NaCl": 5.2, "LiF": 4.0, "BaO": 5.5}
 RUTILES = {"Ti": (4.6, 2.96, 0.305), "Sn": (4.74, 3.19, 0.307), "Ge": (4.4, 2.86, 0.306)}

@@ -9,7 +9,7 @@ from ase.filters import Filter, StrainFilter, UnitCellFilter
 
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.result import RelaxResult
-from deeprelax_ase.structures.ase_adapter import copied_atoms, move_atoms
+from deeprelax_ase.structures.ase_adapter import copied, move_atoms
 from deeprelax_ase.structures.crystal import exp_symmetric
 from deeprelax_ase.structures.held import Held, held_strain
 
@@ -34,7 +34,7 @@ def relax_target(target: Relaxable, relaxer: Relaxer, held: Held | None) -> Rela
         ValueError: The atoms cannot be read as a crystal.
     """
     atoms = atoms_of(target)
-    source = copied_atoms(atoms)
+    source = copied(atoms)
     if isinstance(target, Filter):
         held = _held_by(target)
         if not has_cell(target):

@@ -13,19 +13,25 @@ from ase.constraints import (
 )
 from jaxtyping import Bool, Float, Int
 
-from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.crystal import Crystal, complete_cell
 from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
 from deeprelax_ase.structures.validation import FULL, StructureError, disordered
 
+KIND = Atoms
 _LARGEST_STRAIN_STEP = 0.1
 _SAME_LENGTH = 1e-6
-HELD = 1e-8
+_HELD = 1e-8
 """What is fixed may be so far (Å) from where it was: rounding."""
 _EXACT = (FixAtoms, FixCartesian, FixScaled, FixedLine, FixedPlane)
-"""Constraints that a move obeys to within `HELD`; the others are solved for, to `_SAME_LENGTH`."""
+"""Constraints that a move obeys to within `_HELD`; the others are solved for, to `_SAME_LENGTH`."""
 
 
-def read_atoms(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
+def formula(atoms: Atoms) -> str:
+    """Reduced chemical formula."""
+    return str(atoms.get_chemical_formula(empirical=True))
+
+
+def read(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     """Atoms as they stand there, and which of their coordinates may change.
 
     Raises:
@@ -89,12 +95,25 @@ def stale_in(atoms: Atoms) -> list[str]:
     return [*stale_entries(atoms.info), *stale_names(atoms.arrays)]
 
 
-def broken_constraint(before: Atoms, after: Atoms) -> str | None:
+def broken_constraint(before: Atoms, after: Atoms, free: Bool[np.ndarray, "atoms 3"]) -> str | None:
     """Say which constraint of atoms does not hold after a move, or None.
 
-    ASE applies constraints one after the other, so that a later one can undo an earlier one. One
-    that holds moves nothing when it is applied once more.
+    ASE applies constraints one after the other, so that together they can fail: a later one can
+    undo an earlier one. One that holds moves nothing when it is applied once more.
+
+    Args:
+        before: The atoms.
+        after: The same elsewhere.
+        free: Which fractional coordinates may change.
     """
+    if not before.constraints:
+        return None
+    old, new = (complete_cell(np.array(atoms.cell), atoms.pbc) for atoms in (before, after))
+    change = after.positions @ np.linalg.inv(new) - before.positions @ np.linalg.inv(old)
+    drift = np.abs(change * ~free) @ np.abs(new)
+    if drift.max() > _HELD:
+        atom = int(drift.max(axis=1).argmax())
+        return f"atom {atom} is fixed, and other constraints move it by {drift.max():.2g} Å"
     start = before.copy()
     start.set_cell(after.cell, scale_atoms=True, apply_constraint=False)
     for constraint in start.constraints:
@@ -103,7 +122,7 @@ def broken_constraint(before: Atoms, after: Atoms) -> str | None:
         positions = after.positions.copy()
         constraint.adjust_positions(start, positions)
         moved = np.abs(positions - after.positions).max(axis=1)
-        if moved.max() > (HELD if isinstance(constraint, _EXACT) else _SAME_LENGTH):
+        if moved.max() > (_HELD if isinstance(constraint, _EXACT) else _SAME_LENGTH):
             atom, name = int(moved.argmax()), type(constraint).__name__
             return f"{name} would move atom {atom} by another {moved[atom]:.2g} Å"
     for constraint in _rigid_bonds(start):
@@ -116,28 +135,36 @@ def broken_constraint(before: Atoms, after: Atoms) -> str | None:
     return None
 
 
+def atoms_of(crystal: Crystal) -> Atoms:
+    """A crystal as ASE Atoms, with a constraint on those that are fixed."""
+    atoms = Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=crystal.pbc)
+    if crystal.fixed is not None:
+        atoms.set_constraint(FixAtoms(mask=crystal.fixed))
+    return atoms
+
+
 def _rigid_bonds(atoms: Atoms) -> list[FixBondLengths]:
     return [one for one in atoms.constraints if isinstance(one, FixBondLengths)]
 
 
-def copied_atoms(atoms: Atoms) -> Atoms:
+def copied(atoms: Atoms) -> Atoms:
     """A copy with the same calculator."""
     copied = atoms.copy()
     copied.calc = atoms.calc
     return copied
 
 
-def relaxed_atoms(
+def relaxed(
     atoms: Atoms,
     positions: Float[np.ndarray, "atoms 3"],
     cell: Float[np.ndarray, "3 3"],
     deformation: Float[np.ndarray, "3 3"],
 ) -> Atoms:
     """A copy elsewhere, see `move_atoms`; cell vectors that are zero stay zero."""
-    relaxed = copied_atoms(atoms)
+    moved = copied(atoms)
     cell = np.where(np.any(np.array(atoms.cell) != 0, axis=1)[:, None], cell, 0.0)
-    move_atoms(relaxed, positions, cell, deformation)
-    return relaxed
+    move_atoms(moved, positions, cell, deformation)
+    return moved
 
 
 def move_atoms(

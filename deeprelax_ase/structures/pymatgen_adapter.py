@@ -5,15 +5,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pymatgen.core import IStructure, Lattice
 
 from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
 from deeprelax_ase.structures.validation import FULL, StructureError, disordered
 
+KIND = IStructure
 
-def read_sites(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
+
+def formula(structure: IStructure) -> str:
+    """Reduced chemical formula."""
+    return str(structure.composition.reduced_formula)
+
+
+def read(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     """Sites as they stand there, and which of their coordinates may change.
 
     Several species of one element that fill a site together, such as Fe2+ and Fe3+, are one atom.
@@ -61,7 +68,12 @@ def _free(flag: Any, site: int) -> Bool[np.ndarray, "3"]:
     return free
 
 
-def copied_structure(
+def copied(structure: IStructure) -> IStructure:
+    """A copy where it is."""
+    return _copied(structure, structure.lattice, structure.frac_coords)
+
+
+def _copied(
     structure: IStructure, lattice: Lattice, scaled: Float[np.ndarray, "atoms 3"]
 ) -> IStructure:
     """A copy with its sites elsewhere: species are shared, all else is copied.
@@ -75,15 +87,15 @@ def copied_structure(
         moved.lattice = lattice
         moved.frac_coords = coords
         sites.append(moved)
-    copied = copy.copy(structure)
-    copied.properties = copy.deepcopy(structure.properties)
-    copied._lattice = lattice  # noqa: SLF001 - an IStructure has no public way
-    copied._sites = type(structure._sites)(sites)  # noqa: SLF001
+    twin = copy.copy(structure)
+    twin.properties = copy.deepcopy(structure.properties)
+    twin._lattice = lattice  # noqa: SLF001 - an IStructure has no public way
+    twin._sites = type(structure._sites)(sites)  # noqa: SLF001
     moved_to = {id(old): new for old, new in zip(structure, sites, strict=True)}
     for name, value in vars(structure).items():  # of subclasses, such as SymmetrizedStructure
         if name not in ("_sites", "_lattice", "properties") and type(value) in (list, tuple):
-            setattr(copied, name, _with_sites(value, moved_to))
-    return copied
+            setattr(twin, name, _with_sites(value, moved_to))
+    return twin
 
 
 def _with_sites(value: Any, moved_to: Mapping[int, Any]) -> Any:
@@ -99,15 +111,34 @@ def stale_in(structure: IStructure) -> list[str]:
     return [*stale_entries(structure.properties), *stale_names(structure.site_properties), *own]
 
 
-def relaxed_structure(
-    structure: IStructure, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+def relaxed(
+    structure: IStructure,
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    deformation: Float[np.ndarray, "3 3"],  # noqa: ARG001 - ASE's constraints ask for it
 ) -> IStructure:
     """Copy a structure of any type elsewhere (Å), without energies, forces and the like."""
     lattice = Lattice(cell, pbc=structure.lattice.pbc)
-    moved = copied_structure(structure, lattice, lattice.get_fractional_coords(positions))
+    moved = _copied(structure, lattice, lattice.get_fractional_coords(positions))
     moved.properties = without_stale(moved.properties)
     for site in moved:
         site.properties = without_stale(site.properties)
     for name in stale_names(vars(structure)):  # of subclasses, such as the energy of a Slab
         setattr(moved, name, None)
     return moved
+
+
+def fixed_directions(
+    structure: IStructure,  # noqa: ARG001 - ASE's constraints have them
+) -> tuple[Int[np.ndarray, " fixed"], Float[np.ndarray, "fixed 3"]]:
+    """None: selective dynamics hold fractional coordinates."""
+    return np.zeros(0, dtype=np.int64), np.zeros((0, 3))
+
+
+def broken_constraint(
+    before: IStructure,  # noqa: ARG001 - as with ASE
+    after: IStructure,  # noqa: ARG001
+    free: Bool[np.ndarray, "atoms 3"],  # noqa: ARG001
+) -> str | None:
+    """None: selective dynamics cannot contradict themselves."""
+    return None

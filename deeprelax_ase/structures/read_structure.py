@@ -3,19 +3,16 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from ase import Atoms
-from ase.constraints import FixAtoms
 from jaxtyping import Bool
-from pymatgen.core import IStructure
 
-from deeprelax_ase.structures.ase_adapter import read_atoms
+from deeprelax_ase.structures.adapter import adapter_of
+from deeprelax_ase.structures.ase_adapter import atoms_of
 from deeprelax_ase.structures.crystal import Crystal, complete_cell
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
-from deeprelax_ase.structures.pymatgen_adapter import read_sites
 from deeprelax_ase.structures.structure_input import StructureInput
 from deeprelax_ase.structures.vacuum import SHEET_GAP, check_vacuum, find_vacuum, given_axes
-from deeprelax_ase.structures.validation import StructureError, check_distances, check_input
+from deeprelax_ase.structures.validation import check_distances, check_input
 
 _AXES_OF_A_SHEET = 2
 _NOTHING = Held()
@@ -65,7 +62,8 @@ def read_structure(
         notes += structure.notes
         functional = structure.functional
         structure = structure.structure
-    given, free = _as_it_stands(structure)
+    adapter = adapter_of(structure)
+    given, free = adapter.read(structure)
     numbers, positions, pbc = given.numbers, given.positions, given.pbc
     check_input(numbers, positions, given.cell, pbc)
     cell = complete_cell(given.cell, pbc)
@@ -105,6 +103,7 @@ def read_structure(
     check_distances(crystal, search)
     return StructureInput(
         structure,
+        adapter,
         crystal,
         axes.basis,
         axes.shifts,
@@ -129,30 +128,9 @@ def plain_crystal(structure: Any) -> Crystal:
     Raises:
         StructureError: It is neither Atoms nor Structure, or disordered.
     """
-    return _as_it_stands(structure)[0]
-
-
-def atoms_of(crystal: Crystal) -> Atoms:
-    """A crystal as ASE Atoms, with a constraint on those that are fixed."""
-    atoms = Atoms(crystal.numbers, crystal.positions, cell=crystal.cell, pbc=crystal.pbc)
-    if crystal.fixed is not None:
-        atoms.set_constraint(FixAtoms(mask=crystal.fixed))
-    return atoms
+    return adapter_of(structure).read(structure)[0]
 
 
 def held_structure(crystal: Crystal) -> HeldStructure:
     """A crystal as a structure for a `Relaxer`, with all that it holds."""
     return HeldStructure(atoms_of(crystal), Held(rows=crystal.held_strain))
-
-
-def _as_it_stands(structure: Any) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
-    """The crystal, and which of its coordinates may change."""
-    if isinstance(structure, Atoms):
-        return read_atoms(structure)
-    if isinstance(structure, IStructure):
-        return read_sites(structure)
-    msg = (
-        f"cannot relax a {type(structure).__module__}.{type(structure).__name__}: "
-        "give an ase.Atoms or a pymatgen Structure"
-    )
-    raise StructureError(msg)

@@ -9,18 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import polar
 
-from deeprelax_ase.structures.ase_adapter import HELD, copied_atoms, fixed_directions, relaxed_atoms
-from deeprelax_ase.structures.ase_adapter import broken_constraint as broken_in_atoms
-from deeprelax_ase.structures.ase_adapter import stale_in as stale_in_atoms
-from deeprelax_ase.structures.crystal import Crystal, complete_cell, exp_symmetric, log_symmetric
+from deeprelax_ase.structures.adapter import Adapter
+from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
 from deeprelax_ase.structures.held import strain_freedom
 from deeprelax_ase.structures.notes import Note
-from deeprelax_ase.structures.pymatgen_adapter import copied_structure, relaxed_structure
-from deeprelax_ase.structures.pymatgen_adapter import stale_in as stale_in_structure
 from deeprelax_ase.structures.symmetry import find_space_group, symmetrise
 from deeprelax_ase.structures.symmetry_search import SpaceGroup
 
@@ -35,6 +30,7 @@ class StructureInput:
 
     Attributes:
         source: What came in, untouched.
+        adapter: The module that knows it.
         crystal: What is computed with; atoms are shifted so that no sheet is cut by a boundary,
             and where vacuum does not lie along the axes of the source, it has others.
         basis: Cell vectors of the crystal, in those of the source.
@@ -50,6 +46,7 @@ class StructureInput:
     """
 
     source: Any
+    adapter: Adapter
     crystal: Crystal
     basis: Int[np.ndarray, "3 3"]
     shifts: Int[np.ndarray, "atoms 3"]
@@ -63,15 +60,11 @@ class StructureInput:
     @property
     def formula(self) -> str:
         """Reduced chemical formula."""
-        if isinstance(self.source, Atoms):
-            return str(self.source.get_chemical_formula(empirical=True))
-        return str(self.source.composition.reduced_formula)
+        return self.adapter.formula(self.source)
 
     def copy_of_source(self) -> Any:
         """The source as it was, for somebody to change."""
-        if isinstance(self.source, Atoms):
-            return copied_atoms(self.source)
-        return copied_structure(self.source, self.source.lattice, self.source.frac_coords)
+        return self.adapter.copied(self.source)
 
     @property
     def is_all_held(self) -> bool:
@@ -80,25 +73,11 @@ class StructureInput:
 
     def stale(self) -> list[str]:
         """Names of what the source stores that belongs to its geometry of now."""
-        is_atoms = isinstance(self.source, Atoms)
-        return stale_in_atoms(self.source) if is_atoms else stale_in_structure(self.source)
+        return self.adapter.stale_in(self.source)
 
     def broken_constraint(self, relaxed: Any) -> str | None:
-        """Say which constraint a relaxed copy of the source does not obey, or None.
-
-        Constraints of ASE are applied one after the other, so that together they can fail.
-        """
-        if not isinstance(self.source, Atoms) or not self.source.constraints:
-            return None
-        old, new = (
-            complete_cell(np.array(atoms.cell), atoms.pbc) for atoms in (self.source, relaxed)
-        )
-        change = relaxed.positions @ np.linalg.inv(new) - self.source.positions @ np.linalg.inv(old)
-        moved = np.abs(change * ~self.free) @ np.abs(new)
-        if moved.max() > HELD:
-            atom = int(moved.max(axis=1).argmax())
-            return f"atom {atom} is fixed, and other constraints move it by {moved.max():.2g} Å"
-        return broken_in_atoms(self.source, relaxed)
+        """Say which constraint a relaxed copy of the source does not obey, or None."""
+        return self.adapter.broken_constraint(self.source, relaxed, self.free)
 
     @property
     def _back(self) -> Float[np.ndarray, "3 3"]:
@@ -128,9 +107,7 @@ class StructureInput:
         cell = self._deformed_cell(deformation)
         positions = positions - self.shifts @ cell
         cell = self._back @ cell
-        if isinstance(self.source, Atoms):
-            return relaxed_atoms(self.source, positions, cell, deformation)
-        return relaxed_structure(self.source, positions, cell)
+        return self.adapter.relaxed(self.source, positions, cell, deformation)
 
     def _deformed_cell(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
         """Cell of the crystal once it is deformed.
@@ -217,17 +194,14 @@ class StructureInput:
         The crystal as a whole may be anywhere, so it is first shifted to where its held atoms
         move least. Cartesian components that ASE's constraints fix are held by those, later.
         """
-        if self.free.all() and not getattr(self.source, "constraints", ()):
-            return displacements
         atoms, axes = np.nonzero(~self.free)
+        more_atoms, directions = self.adapter.fixed_directions(self.source)
+        if not len(atoms) + len(more_atoms):
+            return displacements
         cell = self._back @ self.crystal.cell
         across = np.linalg.inv(cell).T
         along = (across / np.linalg.norm(across, axis=1, keepdims=True))[axes]
-        if isinstance(self.source, Atoms):
-            more_atoms, directions = fixed_directions(self.source)
-            atoms, along = np.append(atoms, more_atoms), np.concatenate([along, directions])
-        if not len(atoms):
-            return displacements
+        atoms, along = np.append(atoms, more_atoms), np.concatenate([along, directions])
         moves = (along * displacements[atoms]).sum(axis=1)
         shifted = displacements - np.linalg.lstsq(along, moves)[0]
         held: np.ndarray = ((shifted @ np.linalg.inv(cell)) * self.free) @ cell

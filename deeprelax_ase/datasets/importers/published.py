@@ -13,7 +13,7 @@ from ase.db import connect
 
 from deeprelax_ase.datasets.importers.raw_pair import Found, Structure, ends, file_reader
 from deeprelax_ase.datasets.importers.safe_pickle import crystal_of, load_structures
-from deeprelax_ase.structures.read_structure import atoms_of
+from deeprelax_ase.structures.ase_adapter import atoms_of
 
 _SPLITS = ("train", "val", "test")
 _NAME_COLUMNS = ("atoms_id", "mp_id", "id")
