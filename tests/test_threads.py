@@ -2,10 +2,12 @@ import os
 
 import pytest
 import torch
+from ase.build import bulk
 from threadpoolctl import ThreadpoolController
 
+from deeprelax_ase import Relaxer
 from deeprelax_ase.cli import common
-from deeprelax_ase.relaxation.blas_threads import OneBlasThread
+from deeprelax_ase.relaxation.one_thread import OneThread
 
 
 @pytest.mark.parametrize(
@@ -33,21 +35,45 @@ def test_never_more_cores_than_given(monkeypatch, variables, cores):
     assert used == [min(3, cores)]
 
 
-def test_blas_has_one_thread_while_somebody_is_within():
-    libraries = ThreadpoolController().select(user_api="blas")
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with ThreadpoolController().select(user_api="blas").limit(limits=2):
+        yield
+    torch.set_num_threads(before)
 
-    def counts():
-        return [entry["num_threads"] for entry in libraries.info()]
 
-    with libraries.limit(limits=2):
-        before = counts()
-        limiter = OneBlasThread()
-        with limiter:
-            assert set(counts()) == {1}
-            with limiter:  # another thread, say
-                assert set(counts()) == {1}
-            assert set(counts()) == {1}
-            with pytest.raises(KeyError), limiter:
-                {}["missing"]
-            assert set(counts()) == {1}
-        assert counts() == before
+def counts():
+    libraries = ThreadpoolController().select(user_api="blas").info()
+    return {torch.get_num_threads(), *(entry["num_threads"] for entry in libraries)}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_there_is_one_thread_while_somebody_is_within():
+    before = counts()
+    one_thread = OneThread()
+    with one_thread():
+        assert counts() == {1}
+        with one_thread():  # another thread, say
+            assert counts() == {1}
+        assert counts() == {1}
+        with pytest.raises(KeyError), one_thread():
+            {}["missing"]
+        assert counts() == {1}
+    assert counts() == before
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("repeat", "is_limited"), [(1, True), (5, False)])
+def test_small_crystals_are_relaxed_by_one_thread(monkeypatch, repeat, is_limited):
+    relaxer, seen = Relaxer(), []
+    predict = type(relaxer._general).predict
+    monkeypatch.setattr(
+        type(relaxer._general), "predict", lambda *a: seen.append(counts()) or predict(*a)
+    )
+    crystal = bulk("MgO", "rocksalt", a=4.3) * ((repeat,) * 3)
+    list(relaxer.relax_many([bulk("Cu"), crystal]))
+    assert all((one == {1}) == is_limited for one in seen)
+    assert seen
+    assert 2 in counts()

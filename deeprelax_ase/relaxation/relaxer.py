@@ -6,6 +6,7 @@ The front-ends (optimizer, transformation, command line) know only this module.
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from deeprelax_ase.network.weights_registry import (
 from deeprelax_ase.relaxation.build_result import build_result
 from deeprelax_ase.relaxation.foreign import check_elements, foreign_notes
 from deeprelax_ase.relaxation.inference import Predictor, load_replicates
+from deeprelax_ase.relaxation.one_thread import one_thread
 from deeprelax_ase.relaxation.options import RelaxOptions, options_from
 from deeprelax_ase.relaxation.passes import run_passes
 from deeprelax_ase.relaxation.result import RelaxResult, S
@@ -36,6 +38,9 @@ from deeprelax_ase.structures.read_structure import (
 )
 from deeprelax_ase.structures.structure_input import StructureInput
 
+_WORTH_THREADS = 200
+"""Crystals of fewer atoms are no faster with several threads, and many times slower where other
+processes are at work."""
 if hasattr(os, "register_at_fork"):
     # A forked process has none of its parent's OpenMP threads, and waits for them for ever.
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
@@ -194,6 +199,11 @@ class Relaxer:
         return replace(read, notes=read.notes + foreign_notes(read.crystal, functional, predictor))
 
     def _relax_batch(self, inputs: Sequence[StructureInput]) -> list[RelaxResult[Any]]:
+        is_small = max(len(entry.crystal) for entry in inputs) < _WORTH_THREADS
+        with one_thread() if is_small else nullcontext():
+            return self._relax_together(inputs)
+
+    def _relax_together(self, inputs: Sequence[StructureInput]) -> list[RelaxResult[Any]]:
         predictors = [self._predictor(entry) for entry in inputs]
         results: dict[int, RelaxResult[Any]] = {}
         for predictor in dict.fromkeys(predictors):

@@ -7,7 +7,6 @@ import numpy as np
 from deeprelax_ase.network.graph import chosen_pairs
 from deeprelax_ase.network.numpy_forward import NumpyPaEGNN, OneCrystal
 from deeprelax_ase.network.paegnn import PaEGNN
-from deeprelax_ase.relaxation.blas_threads import ONE_BLAS_THREAD
 from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.solver.numpy_step import one_step
 from deeprelax_ase.solver.state import SolveStatus
@@ -47,7 +46,7 @@ class SingleCrystal:
         first, second, offsets, lengths, _ = pairs.of(keep)
         freedom = crystal.strain_freedom()
         known = OneCrystal(crystal, freedom, first, second, vectors[keep], lengths)
-        with ONE_BLAS_THREAD, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             output = self._network(known, functional)
             end = None if output is None else one_step(known, output)
         if output is None or end is None:
