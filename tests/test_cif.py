@@ -107,7 +107,9 @@ def test_names_numbers_and_operations(more, expected):
         (cif(more="_chemical_formula_sum 'Mg O H2'\n"), "no sites of H, which its formula names"),
         (cif("W1 Wat 0 0 0"), "'Wat', which is more than one atom"),
         (cif("X1 ? 0 0 0"), r"the site '\?', which names no element"),
-        (cif("Mg1 Mg ? ? ?"), "could not convert string to float"),
+        (cif("Mg1 Mg ? ? ?"), "which is no number"),
+        (cif(MGO + "\nH1 H 0.25 . 0"), "site 'H1' that its _atom_site_fract_y is '.'"),
+        (cif("Mg1 Mg 0 0").replace("_atom_site_fract_z\n", ""), r"\(_atom_site_fract_z\)"),
         (cif("Mg1 Mg 0 0"), "do not fill its columns"),
         (cif("Mg1 Mg 0 0 0 2", columns="_atom_site_attached_hydrogens\n"), "leaves out hydrogen"),
         (cif().replace("fract", "Cartn"), "gives no fractional coordinates"),
@@ -119,6 +121,21 @@ def test_what_would_be_lost_is_one_sentence(text, words):
     with pytest.raises(StructureError, match=words) as caught:
         read_cif(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [".", "?", "1.0", "1.000(2)"])
+def test_an_occupancy_that_is_not_given_is_one(value):
+    sites = f"Mg1 Mg 0 0 0 1\nO1 O 0.5 0.5 0.5 {value}"
+    text = cif(sites, named("F m -3 m"), columns="_atom_site_occupancy\n")
+    assert formula(text) == ["Mg4 O4"]
+
+
+def test_sites_of_p1_stay_in_the_order_of_the_file():
+    sites = "O O 0 0 0\nMg Mg 0.5 0.5 0.5\nO O 1.5 0 -0.5\nMg Mg -0.5 1.0 -1e-20"
+    for more in (named("P 1"), "", OPERATIONS.format("x,y,z")):
+        ((structure,), _) = read_cif(cif(sites, more).replace("loop_", "LOOP_"))
+        assert [str(site.specie) for site in structure] == ["O", "Mg", "O", "Mg"]
+        assert structure[2].frac_coords % 1.0 == pytest.approx([0.5, 0.0, 0.5])
 
 
 def test_identity_alone_is_right_where_all_atoms_are_listed():

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifParser
+from scipy.spatial import cKDTree
 
 from deeprelax_ase.files.cif_checks import (
+    COORDINATES,
     check_formula,
     check_group,
     check_sites,
@@ -26,6 +28,8 @@ from deeprelax_ase.structures.crystal import LEAST_DISTANCE
 from deeprelax_ase.structures.validation import FULL, StructureError
 
 _ATOMS = ("_atom_site_fract_x", "_atom_site_label", "_atom_site_type_symbol")
+_OCCUPANCY = "_atom_site_occupancy"
+"""A dot stands for the default value, which is 1."""
 _LENGTHS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")
 _ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
 _MAGNETIC = ("_space_group_magn.name_bns", "_space_group_magn_name_bns")
@@ -35,7 +39,7 @@ _ONE_SITE = 0.1
 """Atoms as near (Å) are one, on a special position that is written with too few digits."""
 _EXACT = 1e-4
 _TAGS = re.compile(
-    r"^\s*_(?:cell_(?:length|angle)|atom_site_(?:fract|label|type|occ))\w*", re.IGNORECASE
+    r"^\s*(?:loop_|_(?:cell_(?:length|angle)|atom_site_(?:fract|label|type|occ))\w*)", re.IGNORECASE
 )
 
 
@@ -85,13 +89,18 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _parser(text: str, tolerance: float, rounding: float) -> CifParser:
-    return CifParser.from_str(
+    parser = CifParser.from_str(
         text,
         occupancy_tolerance=1 + FULL,
         site_tolerance=tolerance,
         frac_tolerance=rounding,
         check_cif=False,
     )
+    for block in parser._cif.data.values():  # noqa: SLF001 - it reads a dot as zero
+        values = block.data.get(_OCCUPANCY)
+        if isinstance(values, list):
+            block.data[_OCCUPANCY] = ["1" if value == "." else value for value in values]
+    return parser
 
 
 def _values(text: str) -> dict[str, Any]:
@@ -112,9 +121,6 @@ def _values(text: str) -> dict[str, Any]:
 
 
 def _read_block(text: str, block: Mapping[str, Any]) -> tuple[Structure, list[str]]:
-    if "_atom_site_fract_x" not in block:
-        msg = "gives no fractional coordinates (_atom_site_fract_x): it cannot be read as a crystal"
-        raise StructureError(msg)
     told = check_sites(block)
     if any("magn" in tag or "_atom_site_moment" in tag for tag in block):
         name = next((str(block[tag]) for tag in _MAGNETIC if tag in block), "")
@@ -134,7 +140,19 @@ def _read_block(text: str, block: Mapping[str, Any]) -> tuple[Structure, list[st
     structure = fitting[0]
     check_group(structure, symmetry)
     told += check_formula(structure, block)
+    if symmetry.operations and all(len(one) == 1 for one in symmetry.operations):
+        structure = _in_order(structure, block)
     return structure, told
+
+
+def _in_order(structure: Structure, block: Mapping[str, Any]) -> Structure:
+    """The sites of P 1 as they stand in the file; pymatgen sorts them by element."""
+    columns = [[_number(value) for value in block[tag]] for tag in COORDINATES]
+    rows = np.transpose(columns) % 1.0 % 1.0  # of -1e-20, too
+    found = cKDTree(rows, boxsize=1.0).query(structure.frac_coords % 1.0 % 1.0)[1]
+    places = dict(zip(map(id, structure), found, strict=True))
+    structure.sort(key=lambda site: places[id(site)])
+    return structure
 
 
 def _candidates(text: str, symmetry: CifSymmetry) -> list[Structure]:

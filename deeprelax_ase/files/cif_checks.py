@@ -11,6 +11,7 @@ from deeprelax_ase.files.cif_symmetry import CifSymmetry
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE
 from deeprelax_ase.structures.validation import StructureError
 
+COORDINATES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
 _FORMULAS = ("_chemical_formula_sum", "_chemical_formula_structural")
 _MULTIPLICITIES = ("_atom_site_symmetry_multiplicity", "_atom_site_site_symmetry_multiplicity")
 _MANY = ("Wat", "wat", "OH", "NO3")
@@ -20,9 +21,18 @@ _RATIO = 0.02
 
 
 def check_sites(block: Mapping[str, Any]) -> list[str]:
-    """Refuse sites that would be left out, or stand for more than one atom."""
+    """Refuse sites without a place, that would be left out, or that are more than one atom."""
     names = block.get("_atom_site_type_symbol", block.get("_atom_site_label", []))
     names = [names] if isinstance(names, str) else names
+    for tag in COORDINATES:
+        if tag not in block:
+            msg = f"gives no fractional coordinates ({tag}): it cannot be read as a crystal"
+            raise StructureError(msg)
+        for site, value in enumerate(block[tag] if isinstance(block[tag], list) else []):
+            if value in (".", "?"):
+                label = block.get("_atom_site_label", names)[site]
+                msg = f"says of the site {label!r} that its {tag} is {value!r}, which is no number"
+                raise StructureError(msg)
     guessed = set()
     for name in names:
         letters = re.match(r"[A-Za-z]*", name)
