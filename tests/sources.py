@@ -181,7 +181,9 @@ def vasprun(frames, gga):
 <modeling>
 <generator><i name="program" type="string">vasp </i><i name="version" type="string">6.3.0 </i>
 </generator>
-<incar><i type="string" name="GGA">{gga}</i><i type="int" name="NSW">5</i></incar>
+<incar><i type="string" name="GGA">{gga}</i>
+<i type="logical" name="LUSE_VDW"> {"T" if gga == "BO" else "F"} </i>
+<i type="int" name="NSW">5</i></incar>
 <kpoints><generation param="Gamma"><v type="int" name="divisions"> 1 1 1 </v>
 <v name="usershift"> 0.0 0.0 0.0 </v></generation>{vectors("kpointlist", [[0, 0, 0]])}
 {vectors("weights", [[1]])}</kpoints>

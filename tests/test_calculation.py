@@ -441,6 +441,22 @@ def test_castep_task_and_functional():
     assert found.held.positions
 
 
+@pytest.mark.parametrize(
+    ("tags", "functional"),
+    [
+        ("XC_FUNCTIONAL : PBE\nSEDC_APPLY : false\nSEDC_SCHEME : TS\n", "PBE"),
+        ("XC_FUNCTIONAL : PBE\nSEDC_APPLY : true\nSEDC_SCHEME : TS\n", "unknown"),
+        ("XC_FUNCTIONAL : PBE\nSEDC_APPLY\n", "unknown"),
+        ("xc_functional pbe\nsedc_apply T\nsedc_scheme d3-bj\n", "PBE-D3"),
+        ("XC_FUNCTIONAL : PBEsol\nSEDC_APPLY : true\nSEDC_SCHEME : D3\n", "unknown"),
+        ("", None),
+    ],
+)
+def test_castep_dispersion(tags, functional):
+    param = f"task : Geometry Optimization\n{tags}"
+    assert read_castep_calculation(CASTEP, CELL, param).functional == functional
+
+
 def test_castep_pressure_of_zero_has_a_unit(tmp_path):
     rows = "eV/ang**3\n0.0E+00 0 0\n0 0\n0.0d0"
     block = f"%BLOCK EXTERNAL_PRESSURE\n{rows}\n%ENDBLOCK EXTERNAL_PRESSURE\n"

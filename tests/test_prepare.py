@@ -437,13 +437,36 @@ def test_what_a_folder_says_of_its_job(call, folder):
         ("ISIF = 3\nGGA = PE\nIVDW = 20", "a functional that the weights do not know"),
         ("ISIF = 3\nGGA = PE\nIVDW = 12", "relaxed to PBE-D3, the functional of the calculation"),
         ("ISIF = 3\nGGA = PS\nIVDW = 12", "a functional that the weights do not know"),
-        ("ISIF = 3\nGGA = PE\nLHFCALC = T", "a functional that the weights do not know"),
+        *(
+            (f"ISIF = 3\n{tags}", "a functional that the weights do not know")
+            for tags in (
+                "GGA = PE\nLHFCALC = T",
+                "METAGGA = R2SCAN\nLUSE_VDW = .TRUE.",
+                "GGA = BO",
+                "GGA = BO\nLUSE_VDW = F",
+                "GGA = PE\nLUSE_VDW = .TRUE.",
+                "LVDW = .TRUE.",
+            )
+        ),
     ],
 )
 def test_what_an_incar_goes_on_with(call, folder, incar, sentence):
     (folder / "INCAR").write_text(f"NSW = 50\nIBRION = 2\n{incar}\n")
     said = call("vasp", folder, "--dry-run").stderr
     assert sentence in said if sentence else "note" not in said
+
+
+@pytest.mark.parametrize(
+    ("exchange", "tags", "is_known"),
+    [("PE", "", True), ("CA", "", False), ("91", "", False), ("CA", "GGA = PE", True),
+     ("CA", "IVDW = 0", False)],
+)  # fmt: skip
+def test_potentials_say_the_functional_where_incar_does_not(call, folder, exchange, tags, is_known):
+    potentials = POTCAR.replace("TITEL", f"LEXCH  = {exchange}\n  TITEL")
+    (folder / "POTCAR").write_text(potentials)
+    (folder / "INCAR").write_text(f"{INCAR}{tags}\n")
+    said = call("vasp", folder, "--dry-run").stderr
+    assert ("a functional that the weights do not know" not in said) == is_known
 
 
 def test_an_element_without_inputs_does_not_stop_the_others(call, tmp_path):

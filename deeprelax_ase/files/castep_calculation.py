@@ -16,6 +16,7 @@ from deeprelax_ase.files.file_text import decode, fortran_float, read_bytes, spl
 from deeprelax_ase.structures.held import Held, held_lengths_and_angles
 from deeprelax_ase.structures.validation import StructureError
 
+_D3 = ("D3", "D3-BJ")
 _FUNCTIONALS = {"PBE": "PBE", "PBESOL": "PBEsol", "R2SCAN": "r2SCAN"}
 _RELAXED = {"geometryoptimization", "geometryoptimisation", "geometry"}
 _FLAGS = {"FIX_ALL_CELL": "cell", "FIX_VOL": "volume", "FIX_ALL_IONS": "positions"}
@@ -40,8 +41,7 @@ def read_castep_calculation(
         task = given.get("TASK", "singlepoint")
         if re.sub(r"[\s_]", "", task.lower()) not in _RELAXED:
             return refused(f"TASK : {task} is no geometry optimization")
-        if "XC_FUNCTIONAL" in given:
-            functional = _FUNCTIONALS.get(given["XC_FUNCTIONAL"].upper(), "unknown")
+        functional = _functional(given)
     keywords, blocks = _keywords(text), _blocks(text)
     pressure = [_number(word) for word in blocks.get("EXTERNAL_PRESSURE", "").split()]
     names = [name for flag, name in _FLAGS.items() if _is_true(keywords.get(flag, "false"))]
@@ -56,6 +56,15 @@ def read_castep_calculation(
     if "NONLINEAR_CONSTRAINTS" in blocks:
         return refused("NONLINEAR_CONSTRAINTS hold distances or angles, which cannot be honoured")
     return Calculation(held, " and ".join(reasons), functional)
+
+
+def _functional(given: Mapping[str, str]) -> str | None:
+    """Functional with its correction for dispersion; None where none is named."""
+    named = given.get("XC_FUNCTIONAL")
+    plain = None if named is None else _FUNCTIONALS.get(named.upper(), "unknown")
+    if not _is_true(given.get("SEDC_APPLY", "false")):
+        return plain
+    return "PBE-D3" if plain == "PBE" and given.get("SEDC_SCHEME", "").upper() in _D3 else "unknown"
 
 
 def read_param_beside(path: Path) -> str | None:

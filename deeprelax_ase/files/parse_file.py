@@ -39,6 +39,7 @@ from deeprelax_ase.files.unnamed_species import (
     missing_species,
     with_xdatcar_species,
 )
+from deeprelax_ase.files.whole_cells import PARTLY_READ, check_whole_cell
 from deeprelax_ase.structures.validation import StructureError
 
 
@@ -167,6 +168,8 @@ def _by_pymatgen(path: Path, file_format: str) -> Structure:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         readable = _plain_copy(path, Path(folder), None if is_known else name)
+        if file_format in PARTLY_READ:
+            check_whole_cell(file_format, decode(read_bytes(path)))
         return Structure.from_file(readable)
 
 
@@ -175,6 +178,8 @@ def _by_ase(path: Path, file_format: str, species: Sequence[str]) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         readable = _plain_copy(path, Path(folder))
+        if file_format in PARTLY_READ:
+            check_whole_cell(file_format, decode(read_bytes(path)))
         if file_format == "lammps-data":
             options["Z_of_type"] = lammps_data_numbers(decode(readable.read_bytes()), species)
         elif file_format == "lammps-dump-text":

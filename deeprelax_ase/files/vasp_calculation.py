@@ -1,7 +1,7 @@
 """What an INCAR says of the relaxation: what of the cell is held, with which functional.
 
 Defaults and meanings are those of the VASP manual: https://www.vasp.at/wiki/NSW, IBRION, ISIF,
-LATTICE_CONSTRAINTS, PSTRESS, IMAGES, GGA, METAGGA, LHFCALC, IVDW.
+LATTICE_CONSTRAINTS, PSTRESS, IMAGES, GGA, METAGGA, LHFCALC, LUSE_VDW, IVDW, LVDW.
 """
 
 import os
@@ -21,7 +21,10 @@ from deeprelax_ase.structures.validation import StructureError
 
 _D3 = ("11", "12")
 """IVDW of DFT-D3, with zero and with Becke-Johnson damping."""
-_FUNCTIONALS = {"": "PBE", "--": "PBE", "PE": "PBE", "PS": "PBEsol", "BO": "optB88-vdW"}
+_FUNCTIONALS = {"": "PBE", "--": "PBE", "PE": "PBE", "PS": "PBEsol"}
+_NAMING = ("GGA", "METAGGA", "LHFCALC", "LUSE_VDW", "IVDW", "LVDW")
+"""Tags of which each says something of the functional."""
+_EXCHANGE = re.compile(r"^\s*LEXCH\s*=\s*(\S+)", re.MULTILINE)
 _NOT_RELAXED = {
     -1: "a static calculation: no atom moves",
     0: "molecular dynamics",
@@ -100,9 +103,16 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
         if kept.any():
             held |= Held(rows=held_strain(kept[:, None] | kept))
             reasons.append(f"LATTICE_CONSTRAINTS = {tags['LATTICE_CONSTRAINTS']}")
-    names_one = any(tag in tags for tag in ("GGA", "METAGGA", "LHFCALC", "IVDW"))
-    functional = functional_of({**tags, "LHFCALC": hybrid}) if names_one else None
+    functional = functional_of({**tags, "LHFCALC": hybrid}) if set(_NAMING) & {*tags} else None
+    if not tags.get("GGA") and functional in (None, "PBE") and not _is_of_pbe(incar.parent):
+        functional = "unknown"
     return Calculation(held, " and ".join(reasons), functional)
+
+
+def _is_of_pbe(folder: Path) -> bool:
+    """Whether the POTCAR of a folder is of PBE, whose functional is taken where GGA names none."""
+    potentials = text_of(folder / "POTCAR") or ""
+    return {*_EXCHANGE.findall(potentials)} <= {"PE"}
 
 
 def _refusal(incar: Path, tags: Mapping[str, str], isif: int) -> str:
@@ -139,18 +149,26 @@ def functional_of(tags: Mapping[str, Any]) -> str:
     dispersion = str(tags.get("IVDW") or "0").strip()
     plain = _plain_functional(tags)
     if dispersion == "0":
-        return plain
+        return "unknown" if _is_set(tags, "LVDW") else plain
     return "PBE-D3" if plain == "PBE" and dispersion in _D3 else "unknown"
 
 
 def _plain_functional(tags: Mapping[str, Any]) -> str:
-    """The functional without its correction for dispersion."""
+    """The functional without a pairwise correction for dispersion."""
+    meta, gga = (str(tags.get(name, "")).strip().upper() for name in ("METAGGA", "GGA"))
+    is_meta = meta not in ("", "NONE", "--")
     if tags.get("LHFCALC"):
         return "unknown"
-    meta = str(tags.get("METAGGA", "")).strip().upper()
-    if meta not in ("", "NONE", "--"):
+    if _is_set(tags, "LUSE_VDW"):  # a nonlocal functional of van der Waals forces
+        return "optB88-vdW" if gga == "BO" and not is_meta else "unknown"
+    if is_meta:
         return "r2SCAN" if meta == "R2SCAN" else "unknown"
-    return _FUNCTIONALS.get(str(tags.get("GGA", "")).strip().upper(), "unknown")
+    return _FUNCTIONALS.get(gga, "unknown")
+
+
+def _is_set(tags: Mapping[str, Any], name: str) -> bool:
+    value = tags.get(name, False)
+    return bool(_logical(value) if isinstance(value, str) else value)
 
 
 def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:

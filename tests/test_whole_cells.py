@@ -1,0 +1,68 @@
+import pytest
+from ase.build import bulk
+from ase.io import write
+
+from deeprelax_ase.files.read_files import read_structures
+from deeprelax_ase.structures.validation import StructureError
+
+RES = "TITL x\nCELL 1.54 4.2 4.2 4.2 90 90 90\n{}SFAC Mg O\nMg 1 0.0 0.0 0.0 {}\nO 2 0.5 0.5 0.5 1.0\nEND\n"
+PDB = (
+    "CRYST1    4.200    4.200    4.200  90.00  90.00  90.00 {}\n"
+    "ATOM      1 Mg   MOL     1       0.000   0.000   0.000{}  0.00          Mg  \n"
+    "ATOM      2  O   MOL     1       2.100   2.100   2.100  1.00  0.00           O  \nENDMDL\n"
+)
+CSSR = "4.2 4.2 4.2\n90.00 90.00 90.00 {}\n2 0\n0 Mg1 O1\n1 Mg 0.0 0.0 0.0\n2 O 0.5 0.5 0.5\n"
+CRYSTAL = (
+    "3 1 1\n 4.2 0 0\n 0 4.2 0\n 0 0 4.2\n {}\n 1 0 0\n 0 1 0\n 0 0 1\n 0 0 0\n 2\n"
+    " 12 0 0 0\n 8 2.1 2.1 2.1\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.res", RES.format("LATT -1\n", "1.0")),
+        ("a.res", RES.format("", "11.0000")),
+        ("a.pdb", PDB.format("P 1", "  1.00")),
+        ("a.pdb", PDB.format("", "      ")),
+        ("a.pdb", PDB.format("P 1           1", "  1.00")),
+        ("a.cssr", CSSR.format("SPGR =  1 P 1    OPT = 1")),
+        ("fort.34", CRYSTAL.format("1")),
+    ],
+)
+def test_a_file_that_lists_all_atoms_is_read(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    file_format = "crystal" if name == "fort.34" else None
+    assert len(read_structures(tmp_path / name, file_format).structures[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.res", RES.format("LATT 4\nSYMM -X,Y,Z\n", "1.0"), "the operation -X,Y,Z"),
+        ("a.res", RES.format("LATT 4\n", "1.0"), "the lattice LATT 4"),
+        ("a.res", RES.format("LATT 1\n", "1.0"), "the lattice LATT 1"),
+        ("a.res", RES.format("LATT -1\n", "0.5"), "the occupancy 0.5 of Mg"),
+        ("a.res", RES.format("LATT -1\n", "10.25"), "the occupancy 10.25 of Mg"),
+        ("a.pdb", PDB.format("F m -3 m", "  1.00"), "the space group F m -3 m"),
+        ("a.pdb", PDB.format("P 1", "  0.50"), "the occupancy 0.50 of Mg"),
+        ("a.cssr", CSSR.format("SPGR = 225 F m -3 m    OPT = 1"), "the space group 225 F m -3 m"),
+        ("a.cssr", CSSR.format("SPGR = 225 F m -3 m"), "the space group 225 F m -3 m"),
+        ("fort.34", CRYSTAL.format("48"), "48 symmetry operations"),
+    ],
+)
+def test_a_file_that_lists_some_of_them_is_refused(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    file_format = "crystal" if name == "fort.34" else None
+    with pytest.raises(StructureError, match=f"{words}, which the reader of the format .* in P 1"):
+        read_structures(tmp_path / name, file_format)
+
+
+def test_the_group_of_an_xsd(tmp_path):
+    write(tmp_path / "a.xsd", bulk("MgO", "rocksalt", a=4.2))
+    assert len(read_structures(tmp_path / "a.xsd").structures[0]) == 2
+    text = (tmp_path / "a.xsd").read_text()
+    assert 'GroupName="GroupName"' in text
+    (tmp_path / "a.xsd").write_text(text.replace('GroupName="GroupName"', 'GroupName="FM-3M"'))
+    with pytest.raises(StructureError, match="the space group FM-3M"):
+        read_structures(tmp_path / "a.xsd")
