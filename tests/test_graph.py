@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk, fcc111, mx2
+from ase.build import bulk, fcc111, molecule, mx2
 from ase.build import graphene as ase_graphene
 from ase.cell import Cell
 from ase.neighborlist import neighbor_list
@@ -183,6 +183,41 @@ def test_a_graph_holds_its_crystal_together(atoms, asked):
 
 def test_layers_out_of_reach_stay_apart():
     assert not joins(graphite(8.0))[1]
+
+
+def with_water(atoms, height):
+    """A molecule over a slab, in a cell that repeats along all axes."""
+    water = molecule("H2O")
+    water.translate([1.0, 1.0, atoms.positions[:, 2].max() + height])
+    return atoms + water
+
+
+def as_layers(atoms):
+    atoms.pbc = True
+    return atoms
+
+
+@pytest.mark.parametrize(
+    "make", [lambda slab: with_water(slab, 8.0), lambda slab: slab * (1, 1, 3)]
+)
+def test_what_is_out_of_reach_changes_no_graph(make):
+    slab = as_layers(fcc111("Cu", (2, 2, 3), vacuum=12.0))
+    alone, whole = (
+        build_graph([plain_crystal(atoms)], ["PBE"], NetworkConfig())
+        for atoms in (slab, make(slab))
+    )
+    assert whole.neighbors.tolist() == alone.neighbors.tolist()
+    is_own = (whole.edge_index < len(slab)).all(dim=0)
+    torch.testing.assert_close(whole.edge_lengths[is_own].sort()[0], alone.edge_lengths.sort()[0])
+
+
+def test_a_part_asks_for_more_where_another_is_out_of_reach():
+    sheets = as_layers(graphite())
+    assert joins(with_water(sheets * (2, 2, 1), 1.7))[0] == 24  # between the layers
+    sheets.positions[:, 2] += 20.0
+    far = Atoms("He", positions=[[0.0, 0.0, 8.0]])
+    sheets.cell[2, 2] = 40.0
+    assert joins(sheets + far) == (24, False)
 
 
 def test_crystals_of_a_batch_ask_as_they_do_alone():

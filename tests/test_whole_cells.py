@@ -5,7 +5,10 @@ from ase.io import write
 from deeprelax_ase.files.read_files import read_structures
 from deeprelax_ase.structures.validation import StructureError
 
-RES = "TITL x\nCELL 1.54 4.2 4.2 4.2 90 90 90\n{}SFAC Mg O\nMg 1 0.0 0.0 0.0 {}\nO 2 0.5 0.5 0.5 1.0\nEND\n"
+RES = (
+    "TITL x\nCELL 1.54 4.2 4.2 4.2 90 90 90\n{}SFAC Mg O\nMg 1 0.0 0.0 0.0 {}\n"
+    "O 2 0.5 0.5 0.5 1.0\nEND\n"
+)
 PDB = (
     "CRYST1    4.200    4.200    4.200  90.00  90.00  90.00 {}\n"
     "ATOM      1 Mg   MOL     1       0.000   0.000   0.000{}  0.00          Mg  \n"

@@ -48,6 +48,9 @@ def enough_neighbors(
     is_loose = ~_hold_together(pairs.of(chosen), num_atoms, pbc)
     if not is_loose.any():
         return neighbors, chosen
+    # What no pair joins, such as a molecule far above a slab, is not waited for.
+    fewest = _num_parts(pairs, num_atoms)
+    is_loose &= _num_parts(pairs.of(chosen), num_atoms) > fewest
     kept = np.zeros(len(pairs.lengths), dtype=bool)
     kept[chosen] = True
     while is_loose.any():
@@ -57,9 +60,7 @@ def enough_neighbors(
         more = pairs.of(own)
         kept[own] = False
         kept[own[_nearest_shells(more.first, more.second, more.lengths, max_neighbors)]] = True
-        most = np.bincount(more.crystals, minlength=len(num_atoms))
-        has_all = np.bincount(pairs.crystals[kept], minlength=len(num_atoms)) >= most
-        is_loose &= ~has_all & ~_hold_together(pairs.of(kept), num_atoms, pbc)
+        is_loose &= _num_parts(pairs.of(kept), num_atoms) > fewest
     return neighbors, np.flatnonzero(kept)
 
 
@@ -72,17 +73,33 @@ def _hold_together(
     other may be taken for loose ones, which does no harm.
     """
     exists = (pbc[:, None, :] >= _COPIES).all(axis=2)
-    ends = (_COPIES + pairs.offsets[:, None, :] % 2) % 2  # the copy that a pair leads to
-    sources = 8 * pairs.first[:, None] + np.arange(8)
-    targets = 8 * pairs.second[:, None] + ends @ _PLACES
+    sources, targets = _joins(pairs)
     find = _joined_to_the_first if 8 * num_atoms.sum() <= _FEW and len(pbc) == 1 else _components
-    labels = find(sources.ravel(), targets.ravel(), 8 * int(num_atoms.sum()))
+    labels = find(sources, targets, 8 * int(num_atoms.sum()))
     # All copies have the label of the first one of their crystal, along what repeats.
     starts = np.cumsum(num_atoms) - num_atoms
     is_same = labels.reshape(-1, 8) == np.repeat(labels[8 * starts], num_atoms)[:, None]
     is_fine = is_same | ~np.repeat(exists, num_atoms, axis=0)
     together: np.ndarray = np.logical_and.reduceat(is_fine.all(axis=1), starts)
     return together
+
+
+def _num_parts(
+    pairs: PairList, num_atoms: Int[np.ndarray, " crystals"]
+) -> Int[np.ndarray, " crystals"]:
+    """Number of parts that two cells along each axis of a crystal are in."""
+    labels = _components(*_joins(pairs), 8 * int(num_atoms.sum()))
+    firsts = np.unique(labels, return_index=True)[1]
+    crystals = np.repeat(np.arange(len(num_atoms)), 8 * num_atoms)
+    return np.bincount(crystals[firsts], minlength=len(num_atoms))
+
+
+def _joins(pairs: PairList) -> tuple[Int[np.ndarray, " joins"], Int[np.ndarray, " joins"]]:
+    """Atoms that pairs join, in the copies of a cell, two along each axis."""
+    ends = (_COPIES + pairs.offsets[:, None, :] % 2) % 2  # the copy that a pair leads to
+    sources = 8 * pairs.first[:, None] + np.arange(8)
+    targets = 8 * pairs.second[:, None] + ends @ _PLACES
+    return sources.ravel(), targets.ravel()
 
 
 def _components(
