@@ -127,6 +127,22 @@ def test_filters_that_keep_volume_or_shape(random_weights, option, hold):
     assert obeys(hold, before, atoms)
 
 
+@pytest.mark.parametrize("option", [*({"hold": hold} for hold in HOLDS), {"relax_cell": False}])
+def test_what_is_named_stays_under_a_filter_too(random_weights, option):
+    atoms, before = rocksalt(), rocksalt()
+    DeepRelaxOptimizer(FrechetCellFilter(atoms), model=random_weights, **option).run()
+    assert obeys(option.get("hold", "cell"), before, atoms)
+
+
+def test_filter_and_hold_both_hold(random_weights):
+    atoms, before = rocksalt(), rocksalt()
+    relaxer = Relaxer(random_weights, hold="c")
+    DeepRelaxOptimizer(FrechetCellFilter(atoms, mask=[0, 1, 1, 1, 1, 1]), relaxer=relaxer).run()
+    assert obeys("c", before, atoms)
+    assert atoms.cell[0, 0] == pytest.approx(before.cell[0, 0], abs=1e-9)
+    assert not obeys("cell", before, atoms)
+
+
 def test_transformation_and_optimizer_take_any_option(random_weights, perovskite):
     held = DeepRelaxTransformation(str(random_weights), hold="c", always_move=True)
     relaxed = held.apply_transformation(perovskite)

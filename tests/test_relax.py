@@ -500,6 +500,8 @@ def test_each_structure_of_a_batch_has_the_functional_of_its_calculation(random_
     [
         ({"passes": 0}, "passes is 0: it has to be a whole number from 1 to 20"),
         ({"passes": 1_000_000}, "passes is 1000000: it has to be a whole number from 1 to 20"),
+        ({"relax_cell": "no"}, "relax_cell is 'no': it has to be True or False"),
+        ({"always_move": 1}, "always_move is 1: it has to be True or False"),
         ({"min_gain": 1.5}, "min_gain is 1.5: it has to be a probability, from 0 to 1"),
         ({"min_gain": float("nan")}, "min_gain is nan: it has to be a probability, from 0 to 1"),
         ({"min_gain": "high"}, "min_gain is 'high': it has to be a probability, from 0 to 1"),
@@ -540,3 +542,10 @@ def test_an_element_that_was_never_seen_with_a_functional_is_told(random_weights
     told = foreign(crystal, path, functional="PBEsol")
     assert told[code] == f"the weights {str(path)!r} never saw Mg with PBEsol, but with PBE"
     assert "functional_unseen" in foreign(crystal, path, functional="r2SCAN")
+
+
+def test_one_structure_is_not_several(random_weights, perovskite):
+    relaxer = Relaxer(random_weights)
+    for one in (bulk("Cu"), perovskite, HeldStructure(bulk("Cu"))):
+        with pytest.raises(ValueError, match="put it into a list, or call relax"):
+            relaxer.relax_many(one)

@@ -89,12 +89,14 @@ def named_format(name: str, *, for_output: bool = False) -> str:
 def format_of(path: Path) -> str | None:
     """Tell the format of a file; None if it is none that is read."""
     found = format_of_name(path)
-    if found is not None:
+    if found is not None and found not in PYMATGEN:
         return found
     data = peek(path)
     head = "" if is_binary(data) else decode(data)
-    if is_pw_text(head):
+    if is_pw_text(head):  # whose name may hold lat.in, or begin with CTRL
         return PW
+    if found is not None:
+        return found
     if re.match(r"\s*[\[{]", head) and split_suffix(path) in ("", ".json"):
         return TABLE
     if _LAMMPS.search(head):

@@ -16,7 +16,7 @@ from deeprelax_ase.structures.held import Held, held_strain
 Relaxable: TypeAlias = Atoms | Filter
 
 
-def relax_target(target: Relaxable, relaxer: Relaxer, held: Held | None) -> RelaxResult[Atoms]:
+def relax_target(target: Relaxable, relaxer: Relaxer, held: Held) -> RelaxResult[Atoms]:
     """Relax atoms, or what a filter shows of them, in place.
 
     Constraints hold. A cell filter decides on the cell: its mask, `hydrostatic_strain` and
@@ -25,7 +25,7 @@ def relax_target(target: Relaxable, relaxer: Relaxer, held: Held | None) -> Rela
     Args:
         target: What is moved.
         relaxer: Predicts the move.
-        held: What must stay of bare atoms; None leaves that to the relaxer.
+        held: What must stay, besides what a filter holds.
 
     Returns:
         The result, with the structure, move and bonds that the atoms have in the end.
@@ -36,7 +36,7 @@ def relax_target(target: Relaxable, relaxer: Relaxer, held: Held | None) -> Rela
     atoms = atoms_of(target)
     source = copied(atoms)
     if isinstance(target, Filter):
-        held = _held_by(target)
+        held |= _held_by(target)
         if not has_cell(target):
             everyone = np.arange(len(atoms))
             hidden = np.setdiff1d(everyone, everyone[target.index])

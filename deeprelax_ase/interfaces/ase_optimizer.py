@@ -59,7 +59,7 @@ class DeepRelaxOptimizer(_WithRelaxer, Optimizer):  # type: ignore[misc]
         relaxer: A `Relaxer` to use; by default one is made with the options.
         options: A `RelaxOptions`.
         **kwargs: Options by the names of `RelaxOptions`: `model`, `functional`, `relax_cell`,
-            `hold` (of bare atoms; a filter decides for itself), ...; others go to
+            `hold` (besides what a filter holds), ...; others go to
             `ase.optimize.optimize.Optimizer`.
 
     Raises:
@@ -184,7 +184,8 @@ class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
         *args: Further positional arguments of the stock optimizer.
         relaxer: A `Relaxer` to use; by default one is made with the options.
         options: A `RelaxOptions`.
-        **kwargs: Options by the names of `RelaxOptions`; others go to the stock optimizer.
+        **kwargs: Options by the names of `RelaxOptions`; others go to the stock optimizer. What
+            `hold` names stays in the first move: afterwards, filter and constraints decide.
 
     Raises:
         ValueError: What was given is neither Atoms nor a filter, or asks for pressure; on
@@ -219,8 +220,8 @@ class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
             raise ValueError(msg)
         steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)
         if not self._move_made and steps > 0:
-            held = self._options.held | Held.of("cell")
-            self.result = relax_target(self.atoms, self.relaxer, held)
+            held = Held() if atoms is not self.atoms else Held.of("cell")
+            self.result = relax_target(self.atoms, self.relaxer, self._options.held | held)
             if not self.result.is_sound:
                 text = f"{name} starts from the input itself: {self.result.message}"
                 warnings.warn(text, stacklevel=2)

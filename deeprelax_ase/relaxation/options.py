@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     Method = Literal["joint", "bed"]
     Hold = str | None
     Probability = float | None
+    Switch = bool
 else:  # wrong ones are told of below, in a sentence
     Functional = Vacuum = Method = str
-    Hold = Probability = Any
+    Hold = Probability = Switch = Any
 
 
 def _text(text: str) -> dict[str, str]:
     """What the command line and the manual say of a field."""
     return {"help": text}
+
+
+_SWITCHES = ("relax_cell", "keep_symmetry", "allow_unseen", "always_move", "ensemble")
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class RelaxOptions:
     device: Any = field(
         default="auto", metadata=_text("auto, cpu, cuda, cuda:N or mps; ROCm is cuda to torch.")
     )
-    relax_cell: bool = field(
+    relax_cell: Switch = field(
         default=True, metadata=_text("Move atoms only: the same as --hold cell.")
     )
     hold: Hold = field(
@@ -77,10 +81,10 @@ class RelaxOptions:
         default="auto",
         metadata=_text("auto: never strain across a gap over 8 Å; none: strain all."),
     )
-    keep_symmetry: bool = field(
+    keep_symmetry: Switch = field(
         default=True, metadata=_text("Average over the space group of the input.")
     )
-    allow_unseen: bool = field(
+    allow_unseen: Switch = field(
         default=False, metadata=_text("Go on with elements the weights never saw.")
     )
     passes: int = field(default=1, metadata=_text(f"Passes, 1 to {MOST_PASSES}."))
@@ -88,10 +92,12 @@ class RelaxOptions:
         default=None,
         metadata=_text("Move where the probability of a gain is at least this, 0 to 1."),
     )
-    always_move: bool = field(
+    always_move: Switch = field(
         default=False, metadata=_text("Move whatever the probability of a gain.")
     )
-    ensemble: bool = field(default=False, metadata=_text("Mean of all replicates of the weights."))
+    ensemble: Switch = field(
+        default=False, metadata=_text("Mean of all replicates of the weights.")
+    )
     method: Method = field(default="joint", metadata=_text("How distances become a structure."))
     edges_per_batch: int = field(
         default=EDGES_PER_BATCH, metadata=_text("Directed edges that are computed at once.")
@@ -106,6 +112,10 @@ class RelaxOptions:
             value = getattr(self, name)
             if value not in choices:
                 msg = f"unknown {name} {value!r}: choose from {', '.join(choices)}"
+                raise ValueError(msg)
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                msg = f"{name} is {getattr(self, name)!r}: it has to be True or False"
                 raise ValueError(msg)
         edges = self.edges_per_batch
         if not isinstance(edges, int | np.integer) or edges < 1:

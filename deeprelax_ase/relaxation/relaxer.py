@@ -30,12 +30,10 @@ from deeprelax_ase.relaxation.one_thread import one_thread
 from deeprelax_ase.relaxation.options import RelaxOptions, options_from
 from deeprelax_ase.relaxation.passes import run_passes
 from deeprelax_ase.relaxation.result import RelaxResult, S
+from deeprelax_ase.structures.adapter import KINDS
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
-from deeprelax_ase.structures.read_structure import (
-    plain_structure,
-    read_structure,
-)
+from deeprelax_ase.structures.read_structure import HeldStructure, plain_structure, read_structure
 from deeprelax_ase.structures.structure_input import StructureInput
 
 _WORTH_THREADS = 200
@@ -149,7 +147,19 @@ class Relaxer:
         """Relax any number of structures, lazily, in order, in batches packed by edge count.
 
         A structure that cannot be read gives a result with status `failed`; the rest go on.
+
+        Raises:
+            ValueError: It is one structure, and not several.
         """
+        if isinstance(structures, (HeldStructure, *KINDS)):
+            msg = (
+                f"relax_many takes several structures, and this is one {type(structures).__name__}:"
+                " put it into a list, or call relax"
+            )
+            raise ValueError(msg)
+        return self._relax_lazily(structures)
+
+    def _relax_lazily(self, structures: Iterable[Any]) -> Iterator[RelaxResult[Any]]:
         waiting: list[StructureInput | RelaxResult[Any]] = []
         edges = 0
         for structure in structures:

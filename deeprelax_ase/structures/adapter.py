@@ -56,6 +56,10 @@ class Adapter(Protocol):
 _ADAPTERS: tuple[Adapter, ...] = (ase_adapter, pymatgen_adapter)
 
 
+KINDS = tuple(adapter.KIND for adapter in _ADAPTERS)
+"""Classes of structures."""
+
+
 def adapter_of(structure: Any) -> Adapter:
     """The module that knows a structure.
 
