@@ -206,6 +206,13 @@ def test_standard_input_and_output(call):
     result = call("01", "relax", "-", "-o", "out.vasp", "--format", "vasp", stdin=text)
     assert result.stdout.startswith("file ")
     assert group("out.vasp") == 152
+    files = sorted(Path().iterdir())
+    result = call("01", "relax", "quartz.vasp", "-o", "-")
+    assert result.stdout.startswith("left handed quartz\n1.0\n")
+    assert "quartz.vasp" in result.stderr
+    assert sorted(Path().iterdir()) == files
+    result = call("01", "relax", "quartz.vasp", "out.vasp", "-o", "-", exit_code=2)
+    assert "standard output (-) takes one: name a folder" in result.stderr
     assert "standard input is empty" in call("01", "relax", "-", stdin="", exit_code=1).stderr
     assert "in no format" in call("01", "relax", "-", stdin="nonsense", exit_code=1).stderr
 

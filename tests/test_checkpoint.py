@@ -1,7 +1,10 @@
 import hashlib
 import json
+import os
 import pickle
 import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,6 +107,29 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         replace_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_and_permissions_stay(tmp_path):
+    path, link = tmp_path / "real", tmp_path / "folder" / "link"
+    path.write_text("old")
+    path.chmod(0o640)
+    link.parent.mkdir()
+    link.symlink_to(Path("..") / "real")
+    replace_text(link, "new")
+    assert link.is_symlink()
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [*link.parent.iterdir()] == [link]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has none")
+def test_a_pipe_is_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit((tmp_path / "pipe").read_text)
+        replace_text(tmp_path / "pipe", "all of it")
+        assert reading.result(timeout=60) == "all of it"
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_load_tensors_names_a_missing_file(tmp_path):

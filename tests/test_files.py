@@ -102,8 +102,21 @@ def test_other_format_by_name_of_the_output(tmp_path, rocksalt):
     for name in ("out.cif", "out.extxyz", "out.vasp"):
         write_structures(source, source.structures, tmp_path / name)
         assert len(read_structures(tmp_path / name).structures[0]) == 8
-    write_structures(source, source.structures, tmp_path / "out.nonsense")  # as it came
-    assert "Direct" in (tmp_path / "out.nonsense").read_text()
+    for name in ("out", "CONTCAR.1"):  # as it came
+        write_structures(source, source.structures, tmp_path / name)
+        assert "Direct" in (tmp_path / name).read_text()
+    with pytest.raises(
+        StructureError, match=r"no format has the ending '\.lmp'; name an --output-"
+    ):
+        write_structures(source, source.structures, tmp_path / "out.lmp")
+    assert not (tmp_path / "out.lmp").exists()
+
+
+def test_deuterium_and_numbers_in_place_of_elements(tmp_path):
+    for name, words in (("D", "'D' is no element to its reader: write H"), ("12", "'12' is no el")):
+        (tmp_path / "a.xyz").write_text(f"1\n\n{name} 0 0 0\n")
+        with pytest.raises(StructureError, match=words):
+            read_structures(tmp_path / "a.xyz")
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,20 @@ def test_groups_and_labels_stay():
     assert [line.split()[3:] for line in lines[8:12]] == [["Ni_up"], ["Ni_down"], [], []]
 
 
+@pytest.mark.parametrize("name", ["H1.25", "H.75", "H1.25/1a2b3c", "H_h", "H"])
+def test_parts_of_hydrogen(name):
+    text = read_poscar_text(PLAIN.replace("SCALE", "4.2").replace("Ni Ni O", f"Ni Ni {name}"))
+    assert text.symbols == ("Ni", "Ni", "H")
+    assert text.with_structure(text.structure()).split("\n")[5] == f"Ni Ni {name}"
+
+
+def test_remarks_behind_the_atoms_stay():
+    text = read_poscar_text(PLAIN.replace("SCALE", "4.2") + "\n# made by hand\n! in May\n\n")
+    assert not text.has_velocities
+    assert text.with_structure(text.structure()).endswith("\n# made by hand\n! in May\n")
+    assert read_poscar_text(PLAIN.replace("SCALE", "4.2") + "\n0 0 0\n").has_velocities
+
+
 def test_an_old_file_says_its_elements_behind_the_atoms_or_not_at_all():
     old = PLAIN.replace("SCALE", "4.2").replace("Ni Ni O\n", "")
     assert read_poscar_text(old).symbols_behind_atoms() == ()
@@ -140,6 +154,8 @@ def test_an_old_file_says_its_elements_behind_the_atoms_or_not_at_all():
     [
         ("Ni Ni O", "Ni Q O", "names the species 'Q', which is no element"),
         ("Ni Ni O", "Ni1 Ni2 O", "names the species 'Ni1', which is no element"),
+        ("1 1 2", "0 0 0", "has no atoms: its counts are 0 0 0"),
+        ("SCALE", "-2 1 1", "of the three scales '-2 1 1', none may be negative"),
         ("SCALE", "0.0", "the scale '0.0' is zero"),
         ("0.5 0.5 0.0", "0.5 x 0.0", "'0.5 x 0.0' holds no three coordinates"),
         ("1 1 2", "1 1 1", "lists more coordinates than the 3 atoms of its counts"),

@@ -403,8 +403,13 @@ def test_a_linked_poscar_is_kept_as_bytes(call, folder, tmp_path):
     (folder / "POSCAR").symlink_to(tmp_path / "shared")
     assert call("vasp", folder).exit_code == 0
     assert (tmp_path / "shared").read_text() == POSCAR
+    assert call("vasp", folder, "--undo").exit_code == 0
+    assert (folder / "POSCAR").readlink() == tmp_path / "shared"
+    assert not list(folder.glob("POSCAR?*"))
+    assert call("vasp", folder).exit_code == 0
     (tmp_path / "shared").write_text("changed")
     call("vasp", folder, "--undo")
+    assert not (folder / "POSCAR").is_symlink()
     assert (folder / "POSCAR").read_text() == POSCAR
 
 

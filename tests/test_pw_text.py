@@ -59,6 +59,9 @@ WAYS = {
     "alat by celldm": PW.replace("CELL_PARAMETERS angstrom", "CELL_PARAMETERS {alat}")
     .replace("2.25", "0.5")
     .replace("ecutwfc", f"celldm(1)={A:.12f} ecutwfc"),
+    "alat as pw.x prints it": PW.replace("ETERS angstrom", f"ETERS (alat= {A:.8f})")
+    .replace("2.25", "0.5")
+    .replace("ecutwfc", f"celldm = {A:.12f}, ecutwfc"),
     "no unit": PW.replace("CELL_PARAMETERS angstrom", "CELL_PARAMETERS")
     .replace("2.25", "0.5")
     .replace("ecutwfc", f"celldm (1) = {A:.12f},\n ecutwfc"),
@@ -141,7 +144,8 @@ def test_velocities_go_and_are_named():
 
 
 @pytest.mark.parametrize(
-    ("label", "element"), [("Fe1", "Fe"), ("fe_up", "Fe"), ("O-h", "O"), ("CL", "Cl"), ("Ow", "O")]
+    ("label", "element"),
+    [("Fe1", "Fe"), ("fe_up", "Fe"), ("O-h", "O"), ("CL", "Cl"), ("Ow", "O"), ("D1", "H")],
 )
 def test_labels_are_elements(label, element):
     text = PW.replace("Mg 0 0 0", f"{label} 0 0 0")
@@ -159,6 +163,8 @@ def test_labels_are_elements(label, element):
         ("ibrav = 0", "ibrav = 4, A = 3", r"neither celldm\(3\) nor C is given"),
         ("ibrav = 0", "ibrav = 1", r"neither celldm\(1\) nor A is given"),
         ("ibrav = 0", "ibrav = 0, A = 4, celldm(1) = 8", "both celldm and A"),
+        ("ibrav = 0", "ibrav = 5, A = 4", r"neither celldm\(4\) nor its cosine is given"),
+        ("ibrav = 0", "ibrav = 1, celldm = 3, x", "'x' is no number"),
         ("ibrav = 0", "ibrav = 5, A = 4, cosAB = -0.6", "its parameters make no cell"),
         (CARD, "", "CELL_PARAMETERS is there 0 times"),
         ("CELL_PARAMETERS angstrom", "CELL_PARAMETERS alat", "neither celldm"),
@@ -177,6 +183,22 @@ def test_what_is_wrong_is_one_sentence(old, new, words):
     with pytest.raises(StructureError, match=words) as caught:
         read_pw_text(PW.replace(old, new, 1))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("celldm = 8, 1.1, 1.6", [8, 1.1, 1.6, 0, 0, 0]),
+        ("celldm = 8 1.1 1.6d0", [8, 1.1, 1.6, 0, 0, 0]),
+        ("celldm(2) = 1.1, 1.6, celldm(1) = 8", [8, 1.1, 1.6, 0, 0, 0]),
+        ("celldm = 8, 1.1, 1.6, , 2*0.1", [8, 1.1, 1.6, 0, 0.1, 0.1]),
+        ("celldm(1) = 8, celldm(4) = 0.0", [8, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_every_way_to_give_celldm(given, expected):
+    system = namelists_of(f"&system ibrav = 14, {given} /")["system"]
+    a, *others = lattice_parameters(system, 14)
+    assert [a / BOHR, *others] == pytest.approx(expected)
 
 
 def test_a_namelist_without_an_end():

@@ -1,6 +1,7 @@
 """`deeprelax relax`."""
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ def relax(
     ],
     output: Annotated[
         str | None,  # a Path would drop the slash of FOLDER/
-        typer.Option("--output", "-o", help="File or FOLDER/; for several inputs a folder."),
+        typer.Option("--output", "-o", help="File, FOLDER/ (of several inputs), or - to print."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist.")
@@ -90,7 +91,8 @@ def relax(
     """Relax structure files; write <name>_relaxed beside each, in the same format.
 
     Prints a line a structure. The exit code is 1 if any file or structure failed or was refused.
-    What comes from standard input goes to standard output, unless --output names a file.
+    What comes from standard input goes to standard output, unless --output names a file; with
+    --output -, what comes from a file does, too.
     """
     from deeprelax_ase.files.file_formats import named_format
     from deeprelax_ase.files.surroundings import ReadOptions
@@ -111,7 +113,8 @@ def relax(
         relaxer = shared_relaxer(options)
     except ValueError as error:
         stop(str(error))
-    table = sys.stderr if _STANDARD in files and output is None else sys.stdout
+    is_printed = output == str(_STANDARD) or (_STANDARD in files and output is None)
+    table = sys.stderr if is_printed else sys.stdout
     if not as_json:
         columns = ("file", "formula", "atoms", "volume", "move/Å", "error/Å", "gain", "status")
         print(_row(*columns), file=table)
@@ -126,6 +129,8 @@ def _check_folder(files: list[Path], output: str | None) -> None:
         if len(files) > 1 and _STANDARD in files:
             stop("standard input (-) and files have outputs in different places: name an --output")
         return
+    if output == str(_STANDARD):
+        stop(f"there are {len(files)} inputs, and standard output (-) takes one: name a folder")
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         stop(f"{output} is a file, and there are {len(files)} inputs: name a folder")
@@ -140,11 +145,12 @@ def _relax_file(relaxer: Any, path: Path, task: _Files, table: TextIO) -> int:
     from deeprelax_ase.files.surroundings import read_for_relaxation
     from deeprelax_ase.files.write_files import output_path, write_structures
 
-    with _readable(path) as (readable, name):
+    is_printed = task.output == str(_STANDARD) or (path == _STANDARD and task.output is None)
+    with _readable(path) as (readable, name), tempfile.TemporaryDirectory() as folder:
         try:
             source, structures = read_for_relaxation(readable, task.how)
-            is_printed = path == _STANDARD and task.output is None
-            target = output_path(source, task.output, task.output_format)
+            output = f"{folder}{os.sep}" if is_printed else task.output
+            target = output_path(source, output, task.output_format)
             if not is_printed:
                 _check_output(target, task)
             results = list(relaxer.relax_many(structures))

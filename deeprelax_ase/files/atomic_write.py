@@ -1,6 +1,8 @@
 """Writing a file so that either all of it is there or the old one still is."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,14 +13,24 @@ def written_beside(path: Path) -> Iterator[Path]:
     """A path beside a file, to write to, which takes that file's place once all is well.
 
     Its name ends as that of the file does. On an error it is removed, and the file stays as it
-    was: whatever is raised inside, and an OSError where the disk does not take it.
+    was: whatever is raised inside, and an OSError where the disk does not take it. A link stays
+    one, permissions stay, and what is no file, such as /dev/stdout, is written to.
     """
-    beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    target = Path(os.path.realpath(path))
+    is_special = target.exists() and not target.is_file()
+    folder = Path(tempfile.gettempdir()) if is_special else target.parent
+    beside = folder / f".{os.getpid()}.partial.{path.name}"
     try:
         yield beside
+        if is_special:
+            with beside.open("rb") as stream, target.open("wb") as special:
+                shutil.copyfileobj(stream, special)
+            return
         with beside.open("rb") as stream:
             os.fsync(stream.fileno())
-        beside.replace(path)
+        if target.exists():
+            shutil.copymode(target, beside)
+        beside.replace(target)
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)

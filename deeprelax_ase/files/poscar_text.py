@@ -37,6 +37,7 @@ class PoscarText:
         has_velocities: Whether velocities follow, of atoms or of the lattice.
         lines: All lines.
         has_lattice_velocities: Whether some of the velocities are those of the lattice.
+        remarks: Lines behind the atoms that are comments.
     """
 
     head: str
@@ -49,6 +50,7 @@ class PoscarText:
     has_velocities: bool
     lines: tuple[str, ...]
     has_lattice_velocities: bool = False
+    remarks: tuple[str, ...] = ()
 
     def structure(self, symbols: Sequence[str] = ()) -> Structure:
         """Read the structure, with selective dynamics as a site property.
@@ -113,6 +115,7 @@ class PoscarText:
                 *self.middle,
                 "Direct",
                 *atoms,
+                *self.remarks,
                 "",
             ]
         )
@@ -155,7 +158,14 @@ def read_poscar_text(text: str) -> PoscarText:
     if symbols and len(symbols) != len(counts):
         msg = f"names {len(symbols)} species and {len(counts)} counts: they have to be as many"
         raise StructureError(msg)
+    if not atoms:
+        msg = f"has no atoms: its counts are {' '.join(map(str, counts))}"
+        raise StructureError(msg)
     rest = lines[first + len(atoms) :]
+    if all(line.lstrip()[:1] in ("", "#", "!") for line in rest):
+        remarks, rest = tuple(line for line in rest if line), []
+    else:
+        remarks = ()
     if rest and len([*takewhile(_NUMBER.fullmatch, rest[0].split())]) > 2:  # noqa: PLR2004
         msg = f"lists more coordinates than the {len(atoms)} atoms of its counts"
         raise StructureError(msg)
@@ -170,6 +180,7 @@ def read_poscar_text(text: str) -> PoscarText:
         has_velocities=any(line.strip() for line in rest),
         lines=tuple(lines[: first + len(atoms)]),
         has_lattice_velocities=any(line.lstrip()[:1] in ("L", "l") for line in rest[:2]),
+        remarks=remarks,
     )
 
 
@@ -247,6 +258,9 @@ def _scale(line: str, lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3
         msg = f"the scale {line.strip()!r} is zero"
         raise ValueError(msg)
     if len(values) == 3:  # noqa: PLR2004 - x, y and z
+        if min(values) < 0:
+            msg = f"of the three scales {line.strip()!r}, none may be negative"
+            raise ValueError(msg)
         return np.array(values)
     if values[0] < 0:
         return np.full(3, (-values[0] / abs(np.linalg.det(lattice))) ** (1 / 3))
@@ -277,8 +291,9 @@ def _three(line: str) -> list[float]:
 
 
 def _element(name: str) -> str:
-    """Element of the name of a potential."""
-    return re.split(r"[_/.]", name, maxsplit=1)[0]
+    """Element of the name of a potential, such as Fe_pv or that of a part of hydrogen, H1.25."""
+    plain = re.split(r"[_/]", name, maxsplit=1)[0]
+    return re.sub(r"\d*\.\d*$", "", plain)
 
 
 def _tail(line: str) -> str:

@@ -25,6 +25,7 @@ _QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[-+\d])")
 _WITH_COS_BC_FIRST = (0, 14)
 _UNIQUE_B = (-12, -13)
+_RHOMBOHEDRAL = (5, -5)
 _OPERATIONS: dict[type, Callable[..., float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -142,12 +143,15 @@ def lattice_parameters(system: Mapping[str, str], ibrav: int) -> list[float]:
     Raises:
         ValueError: Both are given, or one is no number.
     """
-    names = [f"celldm({k})" for k in range(1, 7)]
-    if system.keys() & set(names) and "a" in system:
+    celldm = _celldm(system)
+    if celldm and "a" in system:
         msg = "gives both celldm and A: keep one of them"
         raise ValueError(msg)
+    if ibrav in _RHOMBOHEDRAL and 4 not in celldm and "cosab" not in system:  # noqa: PLR2004
+        msg = f"ibrav is {ibrav}, and neither celldm(4) nor its cosine is given"
+        raise ValueError(msg)
     if "a" not in system:
-        values = [number_of(system.get(name, "0")) for name in names]
+        values = [celldm.get(k, 0.0) for k in range(1, 7)]
         return [values[0] * BOHR, *values[1:]]
     a, b, c, ab, ac, bc = (
         number_of(system.get(name, "0")) for name in ("a", "b", "c", "cosab", "cosac", "cosbc")
@@ -159,6 +163,26 @@ def lattice_parameters(system: Mapping[str, str], ibrav: int) -> list[float]:
     else:
         cosines = [ab, 0.0, 0.0]
     return [a, b / a, c / a, *cosines]
+
+
+def _celldm(system: Mapping[str, str]) -> dict[int, float]:
+    """Values of celldm by their numbers: one by one, or several from the first or another on."""
+    found: dict[int, float] = {}
+    for name, text in system.items():
+        mark = re.fullmatch(r"celldm(?:\((\d+)\))?", name)
+        if mark is None:
+            continue
+        number = int(mark[1] or 1)
+        with suppress(ValueError):
+            found[number] = number_of(text)
+            continue
+        for word in re.split(r"\s*,\s*|\s+", text):
+            count, star, value = word.rpartition("*")
+            for _ in range(int(count) if star else 1):
+                if value:  # nothing between two commas leaves what is there
+                    found[number] = number_of(value)
+                number += 1
+    return found
 
 
 def cell_of_ibrav(ibrav: int, parameters: list[float]) -> Float[np.ndarray, "3 3"]:
@@ -177,8 +201,7 @@ def cell_of_ibrav(ibrav: int, parameters: list[float]) -> Float[np.ndarray, "3 3
     needed, vectors = _LATTICES[ibrav]
     for index in needed:
         if not parameters[index - 1]:
-            other = {2: "B", 3: "C"}.get(index, "its cosine")
-            msg = f"ibrav is {ibrav}, and neither celldm({index}) nor {other} is given"
+            msg = f"ibrav is {ibrav}, and neither celldm({index}) nor {' BC'[index - 1]} is given"
             raise ValueError(msg)
     b, c = parameters[1], parameters[2]
     cell: np.ndarray = a * np.array(vectors(b, c, *parameters[3:]), dtype=float)
@@ -223,8 +246,8 @@ _LATTICES: dict[int, _Lattice] = {
     3: ((), lambda *_: [[0.5, 0.5, 0.5], [-0.5, 0.5, 0.5], [-0.5, -0.5, 0.5]]),
     -3: ((), lambda *_: [[-0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5]]),
     4: ((3,), lambda _, c, *__: [[1, 0, 0], [-0.5, math.sqrt(3) / 2, 0], [0, 0, c]]),
-    5: ((4,), _rhombohedral),
-    -5: ((4,), _rhombohedral_111),
+    5: ((), _rhombohedral),
+    -5: ((), _rhombohedral_111),
     6: ((3,), lambda _, c, *__: [[1, 0, 0], [0, 1, 0], [0, 0, c]]),
     7: ((3,), lambda _, c, *__: [[0.5, -0.5, c / 2], [0.5, 0.5, c / 2], [-0.5, -0.5, c / 2]]),
     8: ((2, 3), lambda b, c, *_: [[1, 0, 0], [0, b, 0], [0, 0, c]]),

@@ -41,12 +41,14 @@ _CARDS = (
 _CARD = re.compile(rf"^\s*({'|'.join(_CARDS)})\b", re.IGNORECASE)
 _LEFT_OUT = ("ATOMIC_VELOCITIES", "ATOMIC_FORCES")
 _K_UNITS = {"automatic", "gamma", "crystal", "crystal_b", "crystal_c"}
+_HYDROGENS = ("D", "T")
 _SAME = 1e-9
 """A cell that differs by no more (Å) stays as it is written."""
 _ROUNDING = 1e-6
 _IBRAV = re.compile(r"\bibrav\s*=\s*[-+\d.eEdD]+", re.IGNORECASE)
 _CELL_KEYS = re.compile(
-    r"\b(?:celldm\s*\(\s*\d\s*\)|A|B|C|cosAB|cosAC|cosBC)\s*=\s*[-+\d.eEdD]+\s*,?",
+    r"\b(?:celldm(?:\s*\(\s*\d\s*\))?|A|B|C|cosAB|cosAC|cosBC)\s*="
+    r"\s*[-+\d.eEdD*]+(?:[\s,]+[-+\d.][-+\d.eEdD*]*)*\s*,?",
     re.IGNORECASE,
 )
 
@@ -106,7 +108,8 @@ def read_card(text: str, name: str) -> tuple[str, list[list[str]]]:
     if len(heads) != 1:
         msg = f"the card {name} is there {len(heads)} times, and has to be there once"
         raise ValueError(msg)
-    units = re.sub(r"[{}()]", " ", " ".join(_words(heads[0]))).lower().split()[1:2]
+    # pw.x itself prints (alat= 8.50000000).
+    units = re.sub(r"[{}()=]", " ", " ".join(_words(heads[0]))).lower().split()[1:2]
     return "".join(units), [_words(line) for line in found if line != heads[0] and _words(line)]
 
 
@@ -218,6 +221,8 @@ def _element(label: str) -> str:
     for symbol in (name[:2].title(), name[:1].upper()):
         if symbol in atomic_numbers and symbol != "X":
             return symbol
+    if name.upper() in _HYDROGENS:
+        return "H"
     msg = f"{label!r} in ATOMIC_POSITIONS begins with no element"
     raise ValueError(msg)
 

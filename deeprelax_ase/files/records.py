@@ -25,6 +25,7 @@ _JARVIS = ("lattice_mat", "coords", "elements")
 _OPTIMADE = ("cartesian_site_positions", "lattice_vectors")
 _NESTED = ("structure", "atoms", "cif")
 _NO_CONCENTRATION = "vacancy"
+_HYDROGENS = ("D", "T")
 _TELLING = (ValueError, OSError, NotImplementedError, RuntimeError)
 """Exceptions whose message is for people; the others say what broke in the code of a parser."""
 _EMPTY_WORDS = (
@@ -85,7 +86,12 @@ def reason_of(
         key = str(error.args[0])
         if re.fullmatch(r"[A-Za-z]{1,3}[-_+\d]\w*", key):
             return f"{key!r} is no element: strip the numbers of labels"
-        if re.fullmatch(r"[A-Z][A-Za-z]{0,2}", key) and not Element.is_valid_symbol(key):
+        is_word = re.fullmatch(r"[A-Z][A-Za-z]{0,2}", key) and not Element.is_valid_symbol(key)
+        if re.fullmatch(r"[A-Za-z]{1,3}[-_+\d]\w*", key):
+            return f"{key!r} is no element: strip the numbers of labels"
+        if key in _HYDROGENS:
+            return f"{key!r} is no element to its reader: write H"
+        if is_word or key.isdecimal():
             return f"{key!r} is no element"
         return f"it lacks {key!r}"
     is_telling = isinstance(error, _TELLING) or type(error).__module__.split(".")[0] == "ase"

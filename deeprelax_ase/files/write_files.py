@@ -159,8 +159,11 @@ def write_structures(
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_beside(path) as beside:
             _write(source, structures, wanted, path, beside)
-    except StructureError:
-        raise
+    except StructureError as error:
+        if str(error).startswith((str(path), str(source.path), "cannot write")):
+            raise
+        msg = f"{source.path} {error}"
+        raise StructureError(msg) from error
     except OSError as error:
         msg = f"cannot write {path}: {error.strerror or error}"
         raise StructureError(msg) from error
@@ -175,6 +178,9 @@ def _named_by(source: StructureFile, path: Path) -> str | None:
     """Format that the name of an output asks for; None where it leaves that to the source.
 
     An ending that the source has too says nothing new, and neither does .in, which many share.
+
+    Raises:
+        StructureError: It is the name of a table, or of no format that is known.
     """
     _, suffix, _ = split_name(path)
     if suffix.lower() == ".json":
@@ -187,7 +193,14 @@ def _named_by(source: StructureFile, path: Path) -> str | None:
     if own == formats.TABLE:
         msg = f"{path}: deeprelax relax writes no tables; name a structure file"
         raise StructureError(msg)
-    return own or (formats.ase_format(Path(path.name), read=False) if suffix else None)
+    named = own or (formats.ase_format(Path(path.name), read=False) if suffix else None)
+    if named is None and suffix and poscar_ending(path.name) is None:
+        msg = (
+            f"cannot write {path}: no format has the ending {suffix!r}; name an --output-format, "
+            "or another ending such as .cif or .vasp"
+        )
+        raise StructureError(msg)
+    return named
 
 
 def _is_pymatgens(source: StructureFile) -> bool:

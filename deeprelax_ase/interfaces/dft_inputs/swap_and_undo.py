@@ -63,6 +63,8 @@ def swap(path: Path, text: str, facts: Mapping[str, Any]) -> None:
         beside.write_bytes(text.encode("utf-8", "surrogateescape"))
         shutil.copy2(path, copy)  # bytes, also of a link
         facts = {**facts, "sha256_written": _sha256(beside), "sha256_kept": _sha256(copy)}
+        if path.is_symlink():
+            facts["link"] = os.readlink(path)  # noqa: PTH115 - as it is written there
         _link(copy, kept)  # whole or not at all, and never over one that is there
         record.write_text(json.dumps(facts, indent=1) + "\n")
         beside.replace(path)
@@ -117,7 +119,13 @@ def undo(path: Path, *, force: bool = False) -> None:
             "place all the same"
         )
         raise ValueError(msg)
-    kept.replace(path)
+    link = path.parent / str(facts.get("link", ""))
+    if "link" in facts and link.is_file() and _sha256(link) == _sha256(kept):
+        path.unlink(missing_ok=True)
+        path.symlink_to(facts["link"])
+        kept.unlink()
+    else:
+        kept.replace(path)
     record.unlink(missing_ok=True)
 
 
