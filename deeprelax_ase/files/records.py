@@ -83,21 +83,21 @@ def reason_of(
     """
     text = " ".join(str(error).split())
     if isinstance(error, KeyError) and error.args:
-        key = str(error.args[0])
-        if re.fullmatch(r"[A-Za-z]{1,3}[-_+\d]\w*", key):
-            return f"{key!r} is no element: strip the numbers of labels"
-        is_word = re.fullmatch(r"[A-Z][A-Za-z]{0,2}", key) and not Element.is_valid_symbol(key)
-        if re.fullmatch(r"[A-Za-z]{1,3}[-_+\d]\w*", key):
-            return f"{key!r} is no element: strip the numbers of labels"
-        if key in _HYDROGENS:
-            return f"{key!r} is no element to its reader: write H"
-        if is_word or key.isdecimal():
-            return f"{key!r} is no element"
-        return f"it lacks {key!r}"
+        return _of_missing(str(error.args[0]))
     is_telling = isinstance(error, _TELLING) or type(error).__module__.split(".")[0] == "ase"
     if is_telling and text and not any(word in text for word in _EMPTY_WORDS):
         return text[:200]
     return f"{otherwise} ({type(error).__name__})"
+
+
+def _of_missing(key: str) -> str:
+    """What it means that a parser does not find a key, which may be the name of a species."""
+    is_word = re.fullmatch(r"[A-Z][A-Za-z]{0,2}", key) and not Element.is_valid_symbol(key)
+    if re.fullmatch(r"[A-Za-z]{1,3}[-_+\d]\w*", key):
+        return f"{key!r} is no element: strip the numbers of labels"
+    if key in _HYDROGENS:
+        return f"{key!r} is no element to its reader: write H"
+    return f"{key!r} is no element" if is_word or key.isdecimal() else f"it lacks {key!r}"
 
 
 def cannot_be_read(message: str) -> NoReturn:
