@@ -95,6 +95,8 @@ FILES = {
         table(["", "material_id", "cif"], [0, "mp-9", CIF], [1, "", CIF]).encode(),
         ["mp-9", "mp20.csv[1]"],
     ),
+    "semicolons.csv": (f"id;name;cif\nq;a,b;{chr(34)}{CIF}{chr(34)}\n".encode(), ["q"]),
+    "tabs.csv": (f"id\tcif\nq\t{chr(34)}{CIF}{chr(34)}\n".encode(), ["q"]),
     "json.csv": (table(["id", "structure"], ["q", json.dumps(RECORD)]).encode(), ["q"]),
     "bom.csv": (table(["id", "CIF"], ["q", CIF]).encode("utf-8-sig"), ["q"]),
     "long.csv": (table(["cif"], ["#" + "x" * 200_000 + "\n" + CIF]).encode(), ["long.csv[0]"]),

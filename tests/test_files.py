@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.constraints import FixAtoms
+from ase.db import connect as ase_connect
 from ase.io import Trajectory
 from ase.io import read as ase_read
 from ase.io import write as ase_write
@@ -12,6 +13,7 @@ from pymatgen.electronic_structure.core import Magmom
 from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
+from deeprelax_ase import Relaxer
 from deeprelax_ase.files.read_files import read_structures
 from deeprelax_ase.files.write_files import output_path, write_structures
 from deeprelax_ase.structures.validation import StructureError
@@ -110,6 +112,26 @@ def test_other_format_by_name_of_the_output(tmp_path, rocksalt):
     ):
         write_structures(source, source.structures, tmp_path / "out.lmp")
     assert not (tmp_path / "out.lmp").exists()
+
+
+@pytest.mark.parametrize("kind", ["db", "json"])
+def test_rows_of_a_database_keep_what_is_beside_the_atoms(tmp_path, kind):
+    path, atoms = tmp_path / f"a.{kind}", bulk("Cu")
+    with ase_connect(path) as database:
+        database.write(atoms, name="one", gap=1.5, data={"x": [1, 2], "y": np.eye(2)})
+        database.write(bulk("Fe"))
+    source = read_structures(path)
+    assert len(source.structures) == 2
+    relaxed = [Relaxer(always_move=True).relax(one).structure for one in source.structures]
+    write_structures(source, relaxed, tmp_path / f"b.{kind}")
+    first, second = ase_connect(tmp_path / f"b.{kind}").select()
+    assert first.key_value_pairs == {"name": "one", "gap": 1.5}
+    np.testing.assert_array_equal(first.data["y"], np.eye(2))
+    assert first.data["x"] == [1, 2]
+    assert not second.key_value_pairs
+    assert not second.data
+    write_structures(source, relaxed, tmp_path / "b.extxyz")
+    assert "gap" not in (tmp_path / "b.extxyz").read_text()
 
 
 def test_deuterium_and_numbers_in_place_of_elements(tmp_path):

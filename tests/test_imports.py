@@ -43,6 +43,7 @@ LIBRARIES = {
     "datasets/importers/run_folders": {"ase", "pymatgen"},
     "datasets/substitution": {"pymatgen"},
     "screening/rank_and_deduplicate": {"pymatgen"},
+    "files/ase_database": {"ase"},
     "files/containers": {"ase"},
     "files/records": {"ase", "pymatgen"},
     "screening/output_formats": {"ase", "pymatgen"},

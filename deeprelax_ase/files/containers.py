@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from ase.io import read as ase_read
 
+from deeprelax_ase.files.ase_database import read_database
 from deeprelax_ase.files.file_text import open_unpacked, read_bytes
 from deeprelax_ase.files.records import (
     ID_KEYS,
@@ -152,7 +153,7 @@ def _read_json_database(name: str, path: Path) -> list[Named]:
         warnings.simplefilter("ignore")
         copy = Path(folder) / "database.json"
         copy.write_bytes(read_bytes(path))
-        frames = ase_read(str(copy), index=":", format="json")
+        frames = read_database(copy, "json")
     return [(name if len(frames) == 1 else f"{name}[{k}]", one) for k, one in enumerate(frames)]
 
 

@@ -15,6 +15,7 @@ from ase.io import read as ase_read
 from pymatgen.core import Structure
 
 from deeprelax_ase.files import file_formats as formats
+from deeprelax_ase.files.ase_database import read_database
 from deeprelax_ase.files.castep_text import (
     has_velocities,
     read_castep_text,
@@ -180,6 +181,8 @@ def _by_ase(path: Path, file_format: str, species: Sequence[str]) -> list[Any]:
         readable = _plain_copy(path, Path(folder))
         if file_format in PARTLY_READ:
             check_whole_cell(file_format, decode(read_bytes(path)))
+        if file_format == "db":
+            return [*read_database(readable, "db")]
         if file_format == "lammps-data":
             options["Z_of_type"] = lammps_data_numbers(decode(readable.read_bytes()), species)
         elif file_format == "lammps-dump-text":

@@ -30,6 +30,7 @@ from deeprelax_ase.files.records import (
 from deeprelax_ase.structures.validation import StructureError
 
 _ROWS_AT_ONCE = 256
+_DELIMITERS = ",;\t"
 _LONGEST_FIELD = 1 << 27
 """Characters in a field of a CSV file: 128 MiB."""
 
@@ -72,12 +73,16 @@ def count_rows(path: Path) -> int:
 def items_of_csv(label: str, path: Path) -> Iterator[Item]:
     """Take apart a CSV file with a column of CIFs, or of JSON of structures.
 
+    Its columns are separated by commas, semicolons or tabs.
+
     Raises:
         StructureError: It has no such column; the message names those that it has.
     """
     csv.field_size_limit(_LONGEST_FIELD)
     with text_of(path) as stream:
-        rows = csv.DictReader(line.replace("\0", "") for line in stream)
+        lines = (line.replace("\0", "") for line in stream)
+        head = next(lines, "")
+        rows = csv.DictReader(chain([head], lines), delimiter=max(_DELIMITERS, key=head.count))
         first = list(islice(rows, _ROWS_AT_ONCE))
         names = [name for name in rows.fieldnames or () if name is not None]
         column = _structure_column(names, first)

@@ -18,6 +18,7 @@ from monty.io import zopen
 from pymatgen.core import Composition, IStructure, Structure
 from pymatgen.io.cif import CifWriter
 
+from deeprelax_ase.files import ase_database
 from deeprelax_ase.files import file_formats as formats
 from deeprelax_ase.files.atomic_write import written_beside
 from deeprelax_ase.files.file_text import split_name
@@ -230,6 +231,11 @@ def _write(
         raise StructureError(msg)
     if wanted not in _KEEP_VECTORS:
         frames = [_right_handed_atoms(atoms) for atoms in frames]
+    if wanted in ase_database.KINDS:
+        ase_database.write_database(beside, wanted, frames)
+        return
+    if source.format in ase_database.KINDS:
+        frames = ase_database.without_rows(frames)
     ase_write(str(beside), frames, format=wanted)
 
 

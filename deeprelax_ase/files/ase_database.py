@@ -1,0 +1,47 @@
+"""Read and write databases of ASE with what their rows hold beside atoms: keys, values and data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase.db
+from ase import Atoms
+
+KINDS = ("db", "json")
+"""Formats of databases, by their names in ASE."""
+_BESIDE = ("key_value_pairs", "data", "unique_id")
+"""Where `AtomsRow.toatoms` puts it in `Atoms.info`."""
+
+
+def read_database(path: Path, kind: str) -> list[Atoms]:
+    """Atoms of all rows, with what is beside them in `info`.
+
+    Args:
+        path: The file.
+        kind: One of `KINDS`.
+    """
+    with ase.db.connect(str(path), type=kind, serial=True) as database:
+        return [row.toatoms(add_additional_information=True) for row in database.select()]
+
+
+def write_database(path: Path, kind: str, frames: Sequence[Atoms]) -> None:
+    """Write a new database, a row for each of some atoms.
+
+    Args:
+        path: The file.
+        kind: One of `KINDS`.
+        frames: The atoms, as `read_database` gives them, or without anything beside them.
+    """
+    with ase.db.connect(str(path), type=kind, serial=True, append=False) as database:
+        for atoms in frames:
+            pairs, data = (dict(atoms.info.get(name) or {}) for name in _BESIDE[:2])
+            database.write(atoms, key_value_pairs=pairs, data=data)
+
+
+def without_rows(frames: Sequence[Atoms]) -> list[Atoms]:
+    """Copies of atoms without what was beside them in a database, which no other format holds."""
+    copies = [atoms.copy() for atoms in frames]
+    for copied, atoms in zip(copies, frames, strict=True):
+        copied.calc = atoms.calc
+        for name in _BESIDE:
+            copied.info.pop(name, None)
+    return copies
