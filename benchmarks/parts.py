@@ -17,7 +17,7 @@ from benchmarks.worker import peak_memory
 from deeprelax_ase import Relaxer, solver
 from deeprelax_ase.files.read_files import read_structures
 from deeprelax_ase.files.write_files import write_structures
-from deeprelax_ase.relaxation import inference, single_crystal
+from deeprelax_ase.relaxation import batches, single_crystal
 from deeprelax_ase.relaxation import relaxer as relaxer_module
 from deeprelax_ase.structures import structure_input
 
@@ -65,9 +65,9 @@ def _timed(totals: dict[str, float]) -> Iterator[None]:
     with ExitStack() as stack:
         for part, owner, name in (
             ("checks", relaxer_module, "read_structure"),
-            ("graph", inference, "build_graph"),
+            ("graph", batches, "build_graph"),
             ("network and solve in one", single_crystal.SingleCrystal, "__call__"),
-            ("network", inference.Predictor, "run_network"),
+            ("network", batches.Batches, "run_network"),
             ("solve", solver, "solve"),
             ("symmetry", structure_input, "find_space_group"),
         ):

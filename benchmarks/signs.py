@@ -203,7 +203,7 @@ def _features(
         functionals = [pair.functional for pair in pairs[start : start + _BATCH]]
         graph = build_graph(crystals, functionals, predictor.config)
         with torch.inference_mode():
-            scalars = predictor.networks[0].encode(graph.to(torch.float32)).scalars.double()
+            scalars = predictor.batches.networks[0].encode(graph.to(torch.float32)).scalars.double()
         features += [part.numpy() for part in scalars.split(graph.num_atoms.tolist())]
         numbers += [crystal.numbers for crystal in crystals]
     return features, numbers

@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 MADE_WITH = "made_with"
 HISTORY = ("ablation", "solves", "transfer")
 """Experiments, each with weights of its own."""
-_VERSIONS = ("deeprelax-ase", "torch", "numpy", "ase", "e3nn", "vesin", "spglib")
+_VERSIONS = ("deeprelax-ase", "torch", "numpy", "ase", "e3nn", "pymatgen", "spglib")
 _PACKAGES = {"sevennet": "sevenn", "tensornet": "matgl"}
 """Package of a rival, where it has another name."""
 _DIGITS = 12

@@ -11,7 +11,7 @@ from deeprelax_ase.relaxation.build_result import build_result
 from deeprelax_ase.relaxation.calibration import Calibration
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.passes import run_passes
-from deeprelax_ase.solver.state import SolveStatus
+from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import relaxed_lengths
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.read_structure import read_structure

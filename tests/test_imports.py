@@ -20,6 +20,7 @@ LAYERS = [
 OLD_NAMES = {"optimizer", "transformation", "workflows"}
 """Modules of earlier versions, which import what took their place."""
 LIBRARIES = {
+    "structures/crystal": {"pymatgen"},  # its search for neighbours alone
     "structures/ase_adapter": {"ase"},
     "structures/elements": {"ase"},
     "structures/pymatgen_adapter": {"pymatgen"},

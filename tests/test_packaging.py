@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-CONDA_NAMES = {"torch": "pytorch", "vesin": "python-vesin"}
+CONDA_NAMES = {"torch": "pytorch"}
 
 
 def test_the_conda_recipe_follows_the_project():

@@ -1,7 +1,6 @@
 """Passes of a predictor that says what it is told to, without a network."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.passes import run_passes
 from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.relaxation.result import WeightsName
-from deeprelax_ase.solver.state import SolveStatus
+from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import relaxed_lengths
 from deeprelax_ase.structures.read_structure import read_structure
 
@@ -34,7 +33,7 @@ class Scripted(Predictor):
         self.scripts = scripts
         self.calibration = calibration or Calibration()
         self.weights = WeightsName("scripted", "0" * 64)
-        self.networks = [SimpleNamespace(config=NetworkConfig(cutoff=6.0))]
+        self.config = NetworkConfig(cutoff=6.0)
         self.asked = []
 
     def predict(self, crystals, functionals):

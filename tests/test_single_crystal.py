@@ -16,12 +16,13 @@ from deeprelax_ase import solver
 from deeprelax_ase.network.checkpoint import load_weights
 from deeprelax_ase.network.graph import build_graph
 from deeprelax_ase.network.numpy_forward import OneCrystal, Output
+from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.network.prediction import Prediction
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.single_crystal import SingleCrystal
 from deeprelax_ase.solver.numpy_step import one_step
-from deeprelax_ase.solver.state import LEAST_STRETCH
+from deeprelax_ase.solver.status import LEAST_STRETCH
 from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.read_structure import read_structure
@@ -39,7 +40,11 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def single(predictor):
-    return SingleCrystal(predictor.networks[0])
+    return single_of(predictor.batches.networks[0])
+
+
+def single_of(network):
+    return SingleCrystal(network.config, network.arrays())
 
 
 def batch(predictor, crystal, functional="PBE"):
@@ -93,20 +98,20 @@ def test_what_is_left_to_the_general_way(single):
 def test_what_is_not_finite_is_left_to_the_general_way(predictor):
     crystal = read_structure(bulk("MgO", "rocksalt", a=4.3)).crystal
     for layer in ("edge_head.out", "displacement_head.gates.2", "strain_head.atoms.2"):
-        single = SingleCrystal(predictor.networks[0])
+        single = single_of(predictor.batches.networks[0])
         network = load_weights("default").network
         network.get_submodule(layer).weight.fill_(np.nan)
         assert single(crystal, "PBE") is not None
-        assert SingleCrystal(network)(crystal, "PBE") is None
+        assert single_of(network)(crystal, "PBE") is None
 
 
 def test_networks_that_it_does_not_know_go_the_general_way(random_weights):
     relaxer = Relaxer(random_weights)
     copper = read_structure(bulk("TiO", "rocksalt", a=4.2)).crystal
-    assert SingleCrystal(relaxer._general.networks[0])(copper, "PBE") is not None
+    assert single_of(relaxer._general.batches.networks[0])(copper, "PBE") is not None
     config = relaxer.config.model_copy(update={"solver_steps": 2})
-    network = type(relaxer._general.networks[0])(config)
-    assert SingleCrystal(network)(copper, "PBE") is None
+    network = PaEGNN(config)
+    assert single_of(network)(copper, "PBE") is None
 
 
 def test_can_be_pickled(single):

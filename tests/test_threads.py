@@ -28,6 +28,7 @@ def test_never_more_cores_than_given(monkeypatch, variables, cores):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert common.available_cores() == cores
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", ""))
     used = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(torch, "set_num_threads", used.append)

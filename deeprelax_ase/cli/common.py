@@ -55,10 +55,12 @@ def available_cores() -> int:
 
 
 def limit_threads() -> None:
-    """Let torch use no more threads than this process was given."""
-    import torch
-
-    torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
+    """Let torch use no more threads than this process was given, also where it comes later."""
+    cores = available_cores()
+    os.environ["OMP_NUM_THREADS"] = str(cores)
+    torch = sys.modules.get("torch")
+    if torch:
+        torch.set_num_threads(min(torch.get_num_threads(), cores))
 
 
 def stop(message: str) -> NoReturn:

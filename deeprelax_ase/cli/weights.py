@@ -10,7 +10,7 @@ import typer
 
 from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Limit, Model, Strict, stop
 
-_DEPENDENCIES = ("ase", "pymatgen", "torch", "e3nn", "numpy", "scipy", "vesin", "spglib")
+_DEPENDENCIES = ("ase", "pymatgen", "torch", "e3nn", "numpy", "scipy", "spglib")
 
 
 def info(

@@ -13,6 +13,14 @@ SOLVER_METHODS = ("joint", "bed")
 
 EDGES_PER_BATCH = 32_000
 """Directed edges that are computed at once unless another number is given: about 50 MB on a CPU."""
+RELATIVE_SPAN = (0.5, 2.8)
+"""Distances over sums of radii that the relative Gaussians span."""
+MEAN_PAIRS_PER_ATOM = 11.0
+"""Sums over neighbours are scaled by it."""
+MIN_LOG_SCALE, MAX_LOG_SCALE = -5.0, 2.0
+"""Range of the logarithm of a Laplace scale."""
+LEAST_WEIGHT = 1e-3
+"""Of a term of the solve."""
 _CUTOFF_MARGIN = 1e-4
 
 

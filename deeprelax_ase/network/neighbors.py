@@ -1,11 +1,15 @@
 """Choose the pairs of a graph: the nearest whole shells, as many as hold a crystal together."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
+
+from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.structures.crystal import Crystal
 
 SHELL_GAP = 0.01
 """Neighbours closer than this (Å) in distance belong to one shell."""
@@ -27,6 +31,30 @@ class PairList(NamedTuple):
     def of(self, chosen: np.ndarray) -> "PairList":
         """Some of them."""
         return PairList(*(part[chosen] for part in self))
+
+
+def chosen_pairs(
+    crystals: Sequence[Crystal], config: NetworkConfig, further: float = 0.0
+) -> tuple[PairList, np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of several crystals, and which of them `build_graph` keeps.
+
+    Returns:
+        All pairs; their vectors, Å; neighbours that each crystal asks for; the pairs to keep.
+    """
+    pair_lists = [crystal.pairs_within(config.reach + further) for crystal in crystals]
+    num_atoms = np.array([len(crystal) for crystal in crystals])
+    starts = np.cumsum(num_atoms) - num_atoms
+    first, second, offsets, vectors, lengths = (
+        np.concatenate(parts) for parts in zip(*pair_lists, strict=True)
+    )
+    pairs_per_crystal = np.array([len(pair_list[0]) for pair_list in pair_lists])
+    of_pair = np.repeat(np.arange(len(crystals)), pairs_per_crystal)
+    shift = np.repeat(starts, pairs_per_crystal)
+    pairs = PairList(first + shift, second + shift, offsets, lengths, of_pair)
+    near = pairs.of(lengths < config.reach) if further else pairs
+    pbc = np.stack([crystal.pbc for crystal in crystals])
+    neighbors, keep = enough_neighbors(near, num_atoms, pbc, config.max_neighbors)
+    return pairs, vectors, neighbors, np.arange(len(lengths)) if further else keep
 
 
 def enough_neighbors(

@@ -5,15 +5,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from deeprelax_ase.network.heads import DisplacementHead, EdgeHead, StrainHead
+from deeprelax_ase.network.config import (
+    LEAST_WEIGHT,
+    MAX_LOG_SCALE,
+    MEAN_PAIRS_PER_ATOM,
+    MIN_LOG_SCALE,
+    NetworkConfig,
+)
 from deeprelax_ase.network.numpy_layers import (
     MATRICES,
+    Arrays,
     Edges,
     Message,
     Radial,
     TensorUpdate,
     Update,
-    array_of,
     dense,
     gated,
     norm,
@@ -21,8 +27,6 @@ from deeprelax_ase.network.numpy_layers import (
     silu,
     through,
 )
-from deeprelax_ase.network.paegnn import MEAN_PAIRS_PER_ATOM, PaEGNN
-from deeprelax_ase.network.prediction import LEAST_WEIGHT, MAX_LOG_SCALE, MIN_LOG_SCALE
 from deeprelax_ase.structures.crystal import Crystal
 
 
@@ -64,22 +68,28 @@ class NumpyPaEGNN:
     """What a `PaEGNN` with tensors and without offset encoding computes.
 
     Args:
-        network: On a processor; its weights are copied.
+        config: Of the network.
+        arrays: Its weights.
+
+    Raises:
+        KeyError: They are those of another architecture.
     """
 
-    def __init__(self, network: PaEGNN) -> None:
-        self._names = network.config.functionals
-        self._elements = array_of(network.elements.weight)
-        self._functionals = array_of(network.functionals.weight)
-        self._held = dense(network.held)
-        self._radial = Radial(network.radial)
+    def __init__(self, config: NetworkConfig, arrays: Arrays) -> None:
+        self._names = config.functionals
+        self._elements = arrays["elements.weight"]
+        self._functionals = arrays["functionals.weight"]
+        self._held = dense(arrays, "held")
+        self._radial = Radial(arrays, config)
         self._layers = [
-            (Message(message), Update(update), TensorUpdate(tensor_update))
-            for message, update, tensor_update in zip(
-                network.messages, network.updates, network.tensor_updates, strict=True
+            (
+                Message(arrays, f"messages.{number}", config),
+                Update(arrays, f"updates.{number}", config),
+                TensorUpdate(arrays, f"tensor_updates.{number}", config),
             )
+            for number in range(config.num_layers)
         ]
-        self._heads = _Heads(network.edge_head, network.displacement_head, network.strain_head)
+        self._heads = _Heads(arrays)
 
     def __call__(self, one_crystal: OneCrystal, functional: str) -> Output | None:
         """What the network says; None where an atom has no neighbours."""
@@ -124,14 +134,15 @@ class NumpyPaEGNN:
 class _Heads:
     """As the heads, and what `PaEGNN.decode` makes of them."""
 
-    def __init__(self, edge: EdgeHead, displacement: DisplacementHead, strain: StrainHead) -> None:
-        self.ends, self.code, self.vectors = map(dense, (edge.ends, edge.code, edge.vectors))
-        assert edge.tensors is not None
-        assert strain.tensors is not None
-        self.tensors, self.hidden, self.out = map(dense, (edge.tensors, edge.hidden, edge.out))
-        self.mix, self.gates = dense(displacement.mix), gated(displacement.gates)
-        self.atoms = gated(strain.atoms)
-        self.strain = 0.1 * array_of(strain.tensors.weight)[0]
+    def __init__(self, arrays: Arrays) -> None:
+        self.ends, self.code, self.vectors, self.tensors, self.hidden, self.out = (
+            dense(arrays, f"edge_head.{part}")
+            for part in ("ends", "code", "vectors", "tensors", "hidden", "out")
+        )
+        self.mix = dense(arrays, "displacement_head.mix")
+        self.gates = gated(arrays, "displacement_head.gates")
+        self.atoms = gated(arrays, "strain_head.atoms")
+        self.strain = 0.1 * arrays["strain_head.tensors.weight"][0]
 
     def __call__(
         self,

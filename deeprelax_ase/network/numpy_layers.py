@@ -7,19 +7,22 @@ are multiplied into the weights. The tests hold both to the same results.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from torch import nn
 
-from deeprelax_ase.network.radial_basis import RadialBasis
-from deeprelax_ase.network.rank2_tensors import BASIS
+from deeprelax_ase.network.config import MEAN_PAIRS_PER_ATOM, RELATIVE_SPAN, NetworkConfig
+from deeprelax_ase.network.tensor_basis import BASIS
 
 _ROOT = math.sqrt(0.5)
-MATRICES = BASIS.numpy().astype(np.float32)
+_EPSILON = 1e-5
+"""Of `torch.nn.LayerNorm`."""
+Arrays = Mapping[str, np.ndarray]
+"""Weights by their names in `PaEGNN.state_dict`."""
+MATRICES = BASIS.astype(np.float32)
 """Flat symmetric traceless matrices of the five components of a tensor."""
 _COMPONENTS = np.ascontiguousarray(MATRICES.T)
 
@@ -42,14 +45,15 @@ class Edges(NamedTuple):
 class Radial:
     """As `RadialBasis`, and its envelope."""
 
-    def __init__(self, radial: RadialBasis) -> None:
-        self.radii = array_of(radial.radii)
-        self.cutoff, self.exponent = radial.cutoff, radial.envelope_exponent
-        width, relative = radial.inverse_width, radial.relative_inverse_width
+    def __init__(self, arrays: Arrays, config: NetworkConfig) -> None:
+        self.radii = arrays["radial.radii"]
+        self.cutoff, self.exponent = config.cutoff, config.envelope_exponent
+        width = config.num_radial / config.cutoff
+        relative = config.num_relative / (RELATIVE_SPAN[1] - RELATIVE_SPAN[0])
         # The root of the half in the exponent.
         self.width, self.relative_width = np.float32(_ROOT * width), np.float32(_ROOT * relative)
-        self.centers = self.width * array_of(radial.centers)
-        self.relative = self.relative_width * array_of(radial.relative_centers)
+        self.centers = self.width * arrays["radial.centers"]
+        self.relative = self.relative_width * arrays["radial.relative_centers"]
 
     def __call__(
         self,
@@ -76,20 +80,16 @@ class Radial:
 class Message:
     """As `Message`, with the residual of the scalars."""
 
-    def __init__(self, message: Any) -> None:
-        self.parts = _parts(message.widths)
-        norm, source = message.norm, message.source
-        first, second = source[0], source[2]
-        weight = array_of(first.weight)
-        self.epsilon = norm.eps
+    def __init__(self, arrays: Arrays, name: str, config: NetworkConfig) -> None:
+        self.parts = _parts([config.num_features] * 3 + [config.num_tensors] * 2)
+        first = dense(arrays, f"{name}.source.0")
+        assert first.bias is not None
+        scales, shifts = arrays[f"{name}.norm.weight"], arrays[f"{name}.norm.bias"]
         self.source = (
-            Dense(
-                np.ascontiguousarray((weight * array_of(norm.weight)).T),
-                array_of(first.bias) + weight @ array_of(norm.bias),
-            ),
-            dense(second, message.scale),
+            Dense(scales[:, None] * first.weight, first.bias + shifts @ first.weight),
+            dense(arrays, f"{name}.source.2", 1.0 / math.sqrt(2 * MEAN_PAIRS_PER_ATOM)),
         )
-        self.filter = dense(message.filter)
+        self.filter = dense(arrays, f"{name}.filter")
 
     def __call__(
         self,
@@ -104,7 +104,7 @@ class Message:
         width = np.float32(scalars.shape[1])
         normal = scalars - np.add.reduce(scalars, axis=1, keepdims=True) / width
         spread = np.einsum("nf,nf->n", normal, normal) / width
-        normal /= np.sqrt(spread + np.float32(self.epsilon))[:, None]
+        normal /= np.sqrt(spread + np.float32(_EPSILON))[:, None]
         filters = self.filter(codes)
         filters *= envelope[:, None]
         sent = through(self.source, normal).take(edges.sources, axis=0)
@@ -131,12 +131,12 @@ class Message:
 class Update:
     """As `Update`."""
 
-    def __init__(self, update: Any) -> None:
-        self.width = update.mix.in_features
+    def __init__(self, arrays: Arrays, name: str, config: NetworkConfig) -> None:
+        self.width = config.num_features
         self.parts = _parts([self.width] * 3)
-        self.mix = dense(update.mix)
-        scales = np.repeat([_ROOT, _ROOT * update.scale, 1.0], self.width)
-        self.gates = gated(update.gates, scales)
+        self.mix = dense(arrays, f"{name}.mix")
+        scales = np.repeat([_ROOT, _ROOT / math.sqrt(self.width), 1.0], self.width)
+        self.gates = gated(arrays, f"{name}.gates", scales)
 
     def __call__(self, scalars: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """New scalars and vectors (Eq. 6, 7), the residual included."""
@@ -153,12 +153,14 @@ class Update:
 class TensorUpdate:
     """As `TensorUpdate`."""
 
-    def __init__(self, update: Any) -> None:
-        self.width = update.mix.in_features
-        self.mix, self.down, self.up = dense(update.mix), dense(update.down), dense(update.up)
-        self.parts = _parts(update.widths)
-        scales = np.repeat([_ROOT, 1.0, 1.0, 1.0], update.widths)
-        self.gates = gated(update.gates, scales)
+    def __init__(self, arrays: Arrays, name: str, config: NetworkConfig) -> None:
+        self.width = config.num_tensors
+        self.mix, self.down, self.up = (
+            dense(arrays, f"{name}.{part}") for part in ("mix", "down", "up")
+        )
+        widths = [config.num_features] * 2 + [self.width] * 2
+        self.parts = _parts(widths)
+        self.gates = gated(arrays, f"{name}.gates", np.repeat([_ROOT, 1.0, 1.0, 1.0], widths))
 
     def __call__(
         self, scalars: np.ndarray, vectors: np.ndarray, tensors: np.ndarray
@@ -199,29 +201,22 @@ class Dense(NamedTuple):
         return product
 
 
-def dense(layer: Any, scale: Any = 1.0) -> Dense:
-    """The layer, with its outputs multiplied by a scale."""
-    weight = np.ascontiguousarray((array_of(layer.weight).T * scale).astype(np.float32))
-    bias = None if layer.bias is None else (array_of(layer.bias) * scale).astype(np.float32)
-    return Dense(weight, bias)
+def dense(arrays: Arrays, name: str, scale: Any = 1.0) -> Dense:
+    """The linear layer of a name, with its outputs multiplied by a scale."""
+    weight = np.ascontiguousarray((arrays[f"{name}.weight"].T * scale).astype(np.float32))
+    bias = arrays.get(f"{name}.bias")
+    return Dense(weight, None if bias is None else (bias * scale).astype(np.float32))
 
 
-def gated(layers: nn.Sequential, scale: Any = 1.0) -> tuple[Dense, Dense]:
+def gated(arrays: Arrays, name: str, scale: Any = 1.0) -> tuple[Dense, Dense]:
     """The two layers around a SiLU; the outputs of the second are multiplied by a scale."""
-    first, _, second = layers
-    return dense(first), dense(second, scale)
+    return dense(arrays, f"{name}.0"), dense(arrays, f"{name}.2", scale)
 
 
 def _parts(widths: Sequence[int]) -> list[slice]:
     """Slices of these widths, one after the other."""
     ends = np.cumsum([0, *widths]).tolist()
     return [slice(*pair) for pair in pairwise(ends)]
-
-
-def array_of(tensor: Any) -> np.ndarray:
-    """Weights of a network on a processor, not copied."""
-    array: np.ndarray = tensor.detach().numpy()
-    return array
 
 
 def through(layers: tuple[Dense, Dense], x: np.ndarray) -> np.ndarray:

@@ -3,10 +3,11 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.config import MEAN_PAIRS_PER_ATOM, NetworkConfig
 from deeprelax_ase.network.equivariant import Equivariant, Multiplicities
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.heads import DisplacementHead, EdgeHead, StrainHead
@@ -15,8 +16,6 @@ from deeprelax_ase.network.offset_encoding import OffsetEncoding
 from deeprelax_ase.network.prediction import Prediction, certainty, log_scale
 from deeprelax_ase.network.radial_basis import RadialBasis
 from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER
-
-MEAN_PAIRS_PER_ATOM = 11.0
 
 
 class Features(NamedTuple):
@@ -83,6 +82,10 @@ class PaEGNN(Equivariant):
     def forward(self, graph: CrystalGraph) -> Prediction:
         """Predict relaxed distances, displacements and strains of every crystal of a batch."""
         return self.decode(graph, self.encode(graph))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its weights by name, not copied where they lie on a processor."""
+        return {name: tensor.detach().cpu().numpy() for name, tensor in self.state_dict().items()}
 
     def encode(self, graph: CrystalGraph) -> Features:
         """Features of the atoms after the last layer, and what is known of the pairs."""

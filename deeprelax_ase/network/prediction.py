@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-MIN_LOG_SCALE, MAX_LOG_SCALE = -5.0, 2.0
-LEAST_WEIGHT = 1e-3
+from deeprelax_ase.network.config import LEAST_WEIGHT, MAX_LOG_SCALE, MIN_LOG_SCALE
 
 
 def log_scale(raw: Float[Tensor, " items"]) -> Float[Tensor, " items"]:

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from deeprelax_ase.network.config import RELATIVE_SPAN
+
 # Covalent radii in Å, Z = 1..96: B. Cordero et al., Dalton Trans. 2008, 2832 (Table 2; low-spin
 # carbon sp3). Heavier elements take 1.5 Å. A start for a learned parameter, not a constant.
 _COVALENT_RADII = (
@@ -60,9 +62,9 @@ class RadialBasis(nn.Module):
         self.num_basis = num_radial + num_relative
         self.radii = nn.Parameter(covalent_radii(num_elements))
         self.register_buffer("centers", torch.linspace(0.0, cutoff, num_radial))
-        self.register_buffer("relative_centers", torch.linspace(0.5, 2.8, num_relative))
+        self.register_buffer("relative_centers", torch.linspace(*RELATIVE_SPAN, num_relative))
         self.inverse_width = num_radial / cutoff
-        self.relative_inverse_width = num_relative / 2.3
+        self.relative_inverse_width = num_relative / (RELATIVE_SPAN[1] - RELATIVE_SPAN[0])
         self.centers: Tensor
         self.relative_centers: Tensor
 

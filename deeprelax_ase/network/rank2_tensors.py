@@ -5,22 +5,15 @@ symmetric traceless matrix in an orthonormal basis, which e3nn's Wigner 3j symbo
 factor.
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deeprelax_ase.network import tensor_basis
+
 Tensors = Float[Tensor, "atoms 5 tensors"]
 
-_HALF, _SIXTH = math.sqrt(1 / 2), math.sqrt(1 / 6)
-BASIS = torch.zeros(9, 5, dtype=torch.float64)
-"""Flat matrices of the components; e3nn's are the root of 5 times `wigner_3j(1, 1, 2)`."""
-BASIS[[2, 6], 0] = _HALF  # xz
-BASIS[[1, 3], 1] = _HALF  # xy
-BASIS[[0, 4, 8], 2] = torch.tensor([-1.0, 2.0, -1.0], dtype=torch.float64) * _SIXTH
-BASIS[[5, 7], 3] = _HALF  # yz
-BASIS[[0, 8], 4] = torch.tensor([-1.0, 1.0], dtype=torch.float64) * _HALF  # zz less xx
+BASIS = torch.from_numpy(tensor_basis.BASIS)
 
 
 def quadrupoles(directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 5"]:

@@ -20,6 +20,11 @@ def available_weights() -> list[str]:
     return sorted(path.stem for path in _folder().glob("*.safetensors"))
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether a file is one of the shipped weights."""
+    return path.parent == _folder() and path.stem in available_weights()
+
+
 def has_specialist(model: object) -> bool:
     """Whether sheets are relaxed by weights of their own where a model is asked for."""
     return model == "default" and SPECIALIST in available_weights()

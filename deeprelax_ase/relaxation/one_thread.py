@@ -1,12 +1,12 @@
 """Keep BLAS and torch to one thread where the work is small: their threads wait for each other."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
-import torch
 from threadpoolctl import ThreadpoolController
 
 
@@ -36,12 +36,15 @@ class OneThread:
             if not self._within:
                 self._limit = self._libraries.limit(limits=1)
             self._within += 1
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
+        torch = sys.modules.get("torch")  # whoever has not imported it needs it not
+        before = torch.get_num_threads() if torch else 1
+        if torch:
+            torch.set_num_threads(1)
         try:
             yield
         finally:
-            torch.set_num_threads(before)
+            if torch:
+                torch.set_num_threads(before)
             with self._lock:
                 self._within -= 1
                 if not self._within:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from deeprelax_ase.solver.state import SolveStatus
+from deeprelax_ase.solver.status import SolveStatus
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 The front-ends (optimizer, transformation, command line) know only this module.
 """
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from deeprelax_ase.network.checkpoint import Weights, load_weights
 from deeprelax_ase.network.config import NetworkConfig
@@ -25,7 +23,7 @@ from deeprelax_ase.network.weights_registry import (
 )
 from deeprelax_ase.relaxation.build_result import build_result
 from deeprelax_ase.relaxation.foreign import check_elements, foreign_notes
-from deeprelax_ase.relaxation.inference import Predictor, load_replicates
+from deeprelax_ase.relaxation.inference import ON_PROCESSOR, Predictor, load_replicates
 from deeprelax_ase.relaxation.one_thread import one_thread
 from deeprelax_ase.relaxation.options import RelaxOptions, options_from
 from deeprelax_ase.relaxation.passes import run_passes
@@ -39,9 +37,6 @@ from deeprelax_ase.structures.structure_input import StructureInput
 _WORTH_THREADS = 200
 """Crystals of fewer atoms are no faster with several threads, and many times slower where other
 processes are at work."""
-if hasattr(os, "register_at_fork"):
-    # A forked process has none of its parent's OpenMP threads, and waits for them for ever.
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class Relaxer:
@@ -72,11 +67,16 @@ class Relaxer:
         given = {"model": model, "functional": functional, "device": device}
         changes |= {name: value for name, value in given.items() if value is not None}
         self.options = options_from(options, changes)
-        self.device = _device(self.options.device)
-        _keep_freed_memory()
         self._has_specialist = has_specialist(self.options.model)
         self._general = self._load(self.options.model, self.options.ensemble)
         self.weights = self._general.weights
+        if self.options.device not in ON_PROCESSOR:
+            _ = self.device  # a wrong one is told of now
+
+    @property
+    def device(self) -> Any:
+        """The `torch.device` that batches and large crystals are computed on."""
+        return self._general.device
 
     @property
     def functional(self) -> str:
@@ -104,7 +104,7 @@ class Relaxer:
                 "is not empty"
             )
             raise ValueError(msg)
-        return Predictor(replicates, self.device, self.options.method)
+        return Predictor(replicates, self.options.device, self.options.method)
 
     @cached_property
     def _specialist(self) -> Predictor:
@@ -264,34 +264,3 @@ class Relaxer:
 def shared_relaxer(options: RelaxOptions) -> Relaxer:
     """A relaxer with these options, loaded once in a process."""
     return Relaxer(options=options)
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep what it frees: else it asks the kernel for every layer anew.
-
-    Having once freed a block of 31 MiB, glibc no longer returns smaller ones (M_MMAP_THRESHOLD in
-    mallopt(3)). Without it a batch takes half as long again.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
-
-
-def _device(name: Any) -> torch.device:
-    choices = "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'"
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        msg = f"unknown device {name!r}: choose {choices}"
-        raise ValueError(msg) from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        msg = f"unknown device {name!r}: choose {choices}"
-        raise ValueError(msg)
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        msg = "no device 'mps': this torch sees no Apple GPU; choose 'auto' or 'cpu'"
-        raise ValueError(msg)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        msg = f"no device {name!r}: torch sees {count} CUDA devices; choose 'auto' or 'cpu'"
-        raise ValueError(msg)
-    return device

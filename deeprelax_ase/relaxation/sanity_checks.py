@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from deeprelax_ase.solver.state import SolveStatus
+from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE, Crystal, nearest_pair
 
 LARGEST_DISPLACEMENT = 4.0

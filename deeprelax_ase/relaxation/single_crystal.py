@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 
-from deeprelax_ase.network.graph import chosen_pairs
+from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.neighbors import chosen_pairs
 from deeprelax_ase.network.numpy_forward import NumpyPaEGNN, OneCrystal
-from deeprelax_ase.network.paegnn import PaEGNN
+from deeprelax_ase.network.numpy_layers import Arrays
 from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.solver.numpy_step import one_step
-from deeprelax_ase.solver.state import SolveStatus
+from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import Crystal
 
 _MOST_PAIRS = 800
@@ -20,14 +21,15 @@ class SingleCrystal:
     """Network and one step of the joint solve for single crystals.
 
     Args:
-        network: On a processor; its weights are copied.
+        config: Of the network.
+        arrays: Its weights; they are copied.
     """
 
-    def __init__(self, network: PaEGNN) -> None:
-        self._config = network.config
-        is_known = network.config.num_tensors > 0 and not network.config.ucoe
-        is_possible = is_known and network.config.solver_steps == 1
-        self._network = NumpyPaEGNN(network) if is_possible else None
+    def __init__(self, config: NetworkConfig, arrays: Arrays) -> None:
+        self._config = config
+        is_known = config.num_tensors > 0 and not config.ucoe
+        is_possible = is_known and config.solver_steps == 1
+        self._network = NumpyPaEGNN(config, arrays) if is_possible else None
 
     def __call__(self, crystal: Crystal, functional: str) -> CrystalPrediction | None:
         """What becomes of a crystal.

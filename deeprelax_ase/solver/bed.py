@@ -9,9 +9,7 @@ from torch import Tensor
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.prediction import Prediction
 from deeprelax_ase.solver.state import (
-    TINY,
     Solution,
-    SolveStatus,
     check,
     choose,
     pair_lengths,
@@ -19,6 +17,7 @@ from deeprelax_ase.solver.state import (
     sum_over,
     unmoved,
 )
+from deeprelax_ase.solver.status import TINY, SolveStatus
 
 _STEPS, _RATE = 100, 0.1
 

@@ -11,9 +11,7 @@ from deeprelax_ase.network.prediction import Prediction
 from deeprelax_ase.solver.dense import solve_normal_equations
 from deeprelax_ase.solver.normal_equations import NormalEquations
 from deeprelax_ase.solver.state import (
-    TINY,
     Solution,
-    SolveStatus,
     State,
     check,
     choose,
@@ -25,6 +23,7 @@ from deeprelax_ase.solver.state import (
     sum_over,
     unmoved,
 )
+from deeprelax_ase.solver.status import TINY, SolveStatus
 from deeprelax_ase.structures.held import COMPONENTS
 
 

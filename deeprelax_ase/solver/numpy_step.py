@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.linalg.lapack import dposv
 
 from deeprelax_ase.network.numpy_forward import OneCrystal, Output
-from deeprelax_ase.solver.state import LEAST_STRETCH, TINY
+from deeprelax_ase.solver.status import LEAST_STRETCH, TINY
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE, exp_symmetric
 from deeprelax_ase.structures.held import COMPONENTS
 

@@ -1,14 +1,14 @@
 """The plain crystal that every other module computes with: numbers, positions, cell, pbc.
 
-Nothing here knows ASE, pymatgen or torch; `structure.py` converts to and from those two.
+Nothing here knows the structures of ASE and pymatgen, whose adapters convert to and from them.
 """
 
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
-import vesin
 from jaxtyping import Bool, Float, Int
+from pymatgen.optimization.neighbors import find_points_in_spheres
 
 from deeprelax_ase.structures.held import strain_freedom
 
@@ -67,15 +67,18 @@ class Crystal:
     def pairs_within(self, cutoff: float) -> Pairs:
         """All pairs closer than the cutoff (Å); searched for once."""
         if cutoff not in self._known:
-            neighbors = vesin.NeighborList(cutoff=cutoff, full_list=False)
-            first, second, offsets, vectors, lengths = neighbors.compute(
-                points=self.positions,
-                box=self.cell,
-                periodic=self.pbc.tolist(),
-                quantities="ijSDd",
-                copy=True,
+            atoms, pbc = np.ascontiguousarray(self.positions), self.pbc.astype(np.int64)
+            first, second, offsets, lengths = find_points_in_spheres(
+                atoms, atoms, r=cutoff, pbc=pbc, lattice=np.ascontiguousarray(self.cell)
             )
-            first, second, offsets = (part.astype(np.int64) for part in (first, second, offsets))
+            offsets = np.rint(offsets).astype(np.int64)
+            # Of a pair and the same from its other end, one; of an atom and its images, half.
+            x, y, z = offsets.T
+            is_ahead = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+            kept = (first < second) | ((first == second) & is_ahead)
+            first, second = (ends[kept].astype(np.int64) for ends in (first, second))
+            offsets, lengths = offsets[kept], lengths[kept]
+            vectors = atoms[second] - atoms[first] + offsets @ self.cell
             self._known[cutoff] = Pairs(first, second, offsets, vectors, lengths)
         return self._known[cutoff]
 
