@@ -36,6 +36,9 @@ _SUMMARY_KINDS = 7
 _FOUR = ("displacement", "bonds", "lattice", "volume")
 _FIVE = ("coordinates", *_FOUR)
 
+_LARGE = 200
+"""Atoms of a cell whose time and memory are listed."""
+
 
 def _result(name: str, results: Path) -> dict[str, Any]:
     """A result without what it was made with."""
@@ -179,6 +182,19 @@ def speed_table(results: Path) -> str:
         "of totals",
     ]
     return markdown_table(header, rows)
+
+
+def growth_table(results: Path) -> str:
+    """Time and memory of large cells."""
+    growth = store.measured("speed", results)["growth"]
+    rows = [
+        [f"{atoms:,}", f"{seconds:.2f} s", f"{memory / 1e6:.0f} MB"]
+        for atoms, seconds, memory in zip(
+            growth["sizes"], growth["seconds"][accuracy.OURS], growth["peak_memory"], strict=True
+        )
+        if atoms >= _LARGE
+    ]
+    return markdown_table(["atoms, strained and rattled MgO", "one thread", "most memory"], rows)
 
 
 def steps_table(results: Path) -> str:
@@ -325,6 +341,7 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "rivals-taught": lambda results: _of_sets(results, tuple(plan.TAUGHT_SETS)),
     "speed-sentence": speed_sentence,
     "speed": speed_table,
+    "growth": growth_table,
     "steps": steps_table,
     "dft": dft_energies,
     "clients": clients_table,
