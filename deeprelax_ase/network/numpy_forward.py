@@ -94,25 +94,15 @@ class NumpyPaEGNN:
     def __call__(self, one_crystal: OneCrystal, functional: str) -> Output | None:
         """What the network says; None where an atom has no neighbours."""
         crystal, first, second = one_crystal.crystal, one_crystal.first, one_crystal.second
-        numbers, count = crystal.numbers, len(first)
+        numbers = crystal.numbers
         single = one_crystal.lengths.astype(np.float32)
         directions = one_crystal.vectors.astype(np.float32) / single[:, None]
         codes, envelope = self._radial(single, numbers[first], numbers[second])
-        targets = np.concatenate([first, second])
-        order = targets.argsort(kind="stable")
-        starts = targets[order].searchsorted(np.arange(len(numbers)))
-        if (len(numbers) > 1 and not (starts[1:] > starts[:-1]).all()) or starts[-1] == 2 * count:
+        if np.bincount(np.append(first, second), minlength=len(numbers)).min() == 0:
             return None
-        own = order % count
-        outward = np.concatenate([directions, -directions])[order]
         lying = quadrupoles(directions)
-        edges = Edges(
-            np.concatenate([second, first])[order],
-            own,
-            starts,
-            np.ascontiguousarray(outward.T)[:, :, None],
-            lying[:, own, None],
-        )
+        outward = np.concatenate([directions, -directions]).T
+        edges = Edges(first, second, (outward, np.tile(lying, 2)), len(numbers))
         held = np.zeros((len(numbers), 2), dtype=np.float32)
         if crystal.fixed is not None:
             held[:, 0] = crystal.fixed
