@@ -7,7 +7,8 @@
 set -euo pipefail
 
 run=$(sed -n "${SLURM_ARRAY_TASK_ID}p" runs.txt)
-# A folder that is prepared already, by a task that was killed, is left as it is.
-[ -e "$run/POSCAR.unrelaxed" ] || deeprelax vasp "$run" --max-error 0.2
+# A folder that is prepared already, or that VASP has begun with, is left as it is; one of which
+# nothing can be predicted starts from what it is.
+[ -e "$run/POSCAR.unrelaxed" ] || [ -e "$run/OUTCAR" ] || deeprelax vasp "$run" --max-error 0.2 || true
 cd "$run"
 srun vasp_std

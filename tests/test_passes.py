@@ -225,4 +225,5 @@ def test_what_is_held_stays_in_every_pass():
 def test_a_crystal_without_pairs_is_moved_once():
     far = read_structure(Atoms("MgO", [[0, 0, 0], [0, 0, 4.5]], cell=[9, 9, 9], pbc=True))
     (result,) = run(Scripted([says(), says()]), far)
-    assert (result.passes, result.expected_error) == (1, 0.0)
+    assert result.passes == 1
+    assert np.isnan(result.expected_error)

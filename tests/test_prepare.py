@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase.io import read
 from pymatgen.core import Lattice, Structure
-from pymatgen.io.vasp import Poscar
+from pymatgen.io.vasp import Incar, Poscar
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
@@ -290,6 +290,35 @@ def test_a_cif_becomes_a_run_folder(call, tmp_path, random_weights):
     expected = Relaxer(random_weights).relax(structure).structure
     assert Structure.from_file(made / "POSCAR").volume == pytest.approx(expected.volume, rel=1e-5)
     assert "MgO exists" in call("vasp", tmp_path / "MgO.cif").stderr
+    before = (made / "POSCAR").read_text(), (made / "POSCAR.deeprelax.json").read_text()
+    assert "is a prediction already, and was made with its folder" in call("vasp", made).stderr
+    assert before == ((made / "POSCAR").read_text(), (made / "POSCAR.deeprelax.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "tags"),
+    [
+        ((), {"ISIF": 3}),
+        (("--functional", "PBEsol", "--hold", "cell"), {"ISIF": 2, "GGA": "Ps"}),
+        (("--functional", "r2SCAN", "--hold", "volume"), {"ISIF": 4, "METAGGA": "R2scan"}),
+        (("--functional", "optB88-vdW", "--hold", "positions"), {"ISIF": 6, "LUSE_VDW": True}),
+        (("--functional", "PBE-D3", "--hold", "shape"), {"ISIF": 8, "IVDW": 12}),
+    ],
+)
+def test_inputs_made_of_a_cif_are_those_of_the_prediction(call, tmp_path, options, tags):
+    Structure(Lattice.cubic(4.4), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(
+        str(tmp_path / "a.cif"), fmt="cif"
+    )
+    result = call("vasp", tmp_path / "a.cif", *options)
+    assert result.exit_code == 0, result.output
+    incar = Incar.from_file(tmp_path / "a" / "INCAR")
+    assert {name: incar[name] for name in tags} == tags
+
+
+def test_what_no_isif_holds_is_refused(call, tmp_path):
+    Structure(Lattice.cubic(4.4), ["Mg"], [[0, 0, 0]]).to(str(tmp_path / "a.cif"), fmt="cif")
+    assert "no ISIF of VASP holds c: hold" in call("vasp", tmp_path / "a.cif", "--hold", "c").stderr
+    assert not (tmp_path / "a").exists()
 
 
 def test_qe_changes_cell_and_positions_alone(call, tmp_path, random_weights):

@@ -246,7 +246,25 @@ def test_nothing_to_relax(random_relaxer, atoms):
     result = random_relaxer.relax(atoms)
     np.testing.assert_allclose(result.structure.positions, atoms.positions)
     np.testing.assert_allclose(result.structure.cell[:], atoms.cell[:])
-    assert result.status == "relaxed"
+    assert result.status == "unchanged"
+    assert np.isnan(result.expected_error)
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        bulk("MgO", "rocksalt", a=42.1),
+        bulk("TiO", "zincblende", a=54.0),
+        Atoms("Ti2", [[0, 0, 0], [50, 0, 0]], cell=[100, 50, 50], pbc=True),
+        Atoms("MgO", [[0, 0, 0], [0, 0, 7]], cell=[7, 7, 14], pbc=[True, True, False]),
+    ],
+    ids=str,
+)
+def test_a_cell_in_the_wrong_unit_is_refused(random_relaxer, atoms):
+    result = random_relaxer.relax(atoms)
+    assert result.status == "refused"
+    assert "is the cell in Å?" in result.message
+    assert np.isnan(result.expected_error)
 
 
 def test_one_atom_cells_and_thin_cells(random_relaxer):

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
 from pymatgen.core import Structure
@@ -300,6 +301,29 @@ def test_shards_merge_to_the_whole(frames, tmp_path, random_weights):
     with pytest.raises(ValueError, match="no parquet file that deeprelax screen wrote"):
         merge([frames], tmp_path / "no.parquet")
     assert not (tmp_path / "no.parquet").exists()
+
+
+def test_a_merge_keeps_the_limit_of_its_shares(frames, tmp_path, random_weights):
+    shares = [tmp_path / f"share-{k}.parquet" for k in (1, 2)]
+    for number, share in enumerate(shares, 1):
+        screen([frames], share, random_weights, shard=number, shards=2, max_error=0.1)
+    merge(shares, tmp_path / "m.parquet")
+    assert [row["trusted"] for row in rows(tmp_path / "m.parquet")] == [
+        row["trusted"] for share in shares for row in rows(share)
+    ]
+    screen([frames], shares[0], random_weights, shard=1, shards=2, max_error=0.2, overwrite=True)
+    with pytest.raises(ValueError, match=r"different limits \(0.1, 0.2\): name a --max-error"):
+        merge(shares, tmp_path / "no.parquet")
+    merge(shares, tmp_path / "m.parquet", max_error=0.1, overwrite=True)
+
+
+def test_of_what_nothing_was_predicted_has_no_rank(tmp_path, random_weights):
+    atoms = [Atoms("O", cell=[20] * 3, pbc=True), *crystals(1)]
+    write(tmp_path / "in.extxyz", atoms)
+    summary = screen([tmp_path / "in.extxyz"], tmp_path / "o.parquet", random_weights, max_error=9)
+    lonely, _ = rows(tmp_path / "o.parquet")
+    assert (lonely["status"], lonely["rank"], lonely["trusted"]) == ("unchanged", None, None)
+    assert summary.trusted == len(summary.expected_errors) == 1
 
 
 def test_shards_out_of_range(frames, tmp_path):

@@ -127,6 +127,19 @@ def test_annotations_are_plain(random_weights, perovskite):
     assert "expected_error" not in perovskite.site_properties
 
 
+def test_annotations_of_an_earlier_move_go(random_weights, perovskite, monkeypatch):
+    annotated = perovskite.apply(DeepRelaxTransformation(str(random_weights), annotate=True))
+    again = annotated.apply(DeepRelaxTransformation(str(random_weights)))
+    assert set(again.properties) == {"origin"}
+    assert "expected_error" not in again.site_properties
+    assert "deeprelax" in annotated.properties
+    refuse = "deeprelax_ase.relaxation.passes.reason_to_refuse"
+    monkeypatch.setattr(refuse, lambda *_: "input kept: it was asked for")
+    with pytest.warns(UserWarning, match="input kept"):
+        kept = annotated.apply(DeepRelaxTransformation(str(random_weights), annotate=True))
+    assert "deeprelax" not in kept.properties
+
+
 def test_what_is_left_as_it_was_is_a_copy(random_weights, perovskite, monkeypatch):
     monkeypatch.setattr(
         "deeprelax_ase.relaxation.calibration.Calibration.gain_probability", lambda *_: 0.0

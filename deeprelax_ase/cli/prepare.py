@@ -263,6 +263,7 @@ def _from_cif(path: Path, way: _Way) -> str:
     from deeprelax_ase.files.calculation import Calculation
     from deeprelax_ase.files.poscar_text import poscar_ending
     from deeprelax_ase.files.read_files import read_structures
+    from deeprelax_ase.files.vasp_calculation import tags_of
     from deeprelax_ase.files.write_files import as_structure
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import record_path
     from deeprelax_ase.interfaces.dft_inputs.vasp import write_vasp_inputs
@@ -279,10 +280,11 @@ def _from_cif(path: Path, way: _Way) -> str:
         msg = f"{path} holds {len(structures)} structures: a run folder is of one"
         raise ValueError(msg)
     structure = as_structure(structures[0])
+    tags = tags_of(way.relaxer.functional, way.relaxer.options.held)
     line, result = _predict(path, way.join(structure, Calculation()), way)
     if way.dry_run:
         return line if result is None else f"{line}: would be written"
-    write_vasp_inputs(structure if result is None else result.structure, folder)
+    write_vasp_inputs(structure if result is None else result.structure, folder, tags)
     if result is not None:
         record = json.dumps(_facts(result, way.relaxer.functional), indent=1)
         record_path(folder / "POSCAR").write_text(record + "\n")

@@ -150,6 +150,7 @@ def merge(
     Also for a single output, to rank, split or deduplicate it in another way.
     """
     from deeprelax_ase.screening.merge_shards import merge
+    from deeprelax_ase.screening.output_formats import run_of
 
     _check_report(report, output, overwrite)
     started = time.monotonic()
@@ -162,7 +163,9 @@ def merge(
         stop(str(error))
     except OSError as error:
         _stop_at_disk(error, output)
-    _print_summary(output, summary, max_error, time.monotonic() - started)
+    run = run_of(output)
+    limit = None if run is None else run["max_error"]
+    _print_summary(output, summary, limit, time.monotonic() - started)
 
 
 def export(

@@ -22,6 +22,20 @@ from deeprelax_ase.structures.validation import StructureError
 _D3 = ("11", "12")
 """IVDW of DFT-D3, with zero and with Becke-Johnson damping."""
 _FUNCTIONALS = {"": "PBE", "--": "PBE", "PE": "PBE", "PS": "PBEsol"}
+_TAGS: Mapping[str, Mapping[str, Any]] = {
+    "unknown": {},
+    "PBE": {},
+    "PBEsol": {"GGA": "PS"},
+    "r2SCAN": {"METAGGA": "R2SCAN", "LASPH": True},
+    "optB88-vdW": {
+        "GGA": "BO",
+        "PARAM1": 0.1833333333,
+        "PARAM2": 0.22,
+        "AGGAC": 0.0,
+        "LUSE_VDW": True,
+    },
+    "PBE-D3": {"IVDW": 12},
+}
 _NAMING = ("GGA", "METAGGA", "LHFCALC", "LUSE_VDW", "IVDW", "LVDW")
 """Tags of which each says something of the functional."""
 _EXCHANGE = re.compile(r"^\s*LEXCH\s*=\s*(\S+)", re.MULTILINE)
@@ -201,6 +215,27 @@ def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:
                 raise StructureError(msg)
             tags.setdefault(name, value)
     return tags
+
+
+def tags_of(functional: str, held: Held) -> dict[str, Any]:
+    """Tags of an INCAR that relaxes with a functional and holds the same; POTCAR is of PBE.
+
+    Raises:
+        ValueError: No ISIF holds that.
+    """
+    names = held.names
+    if "cell" in names:  # and with it all that is of the cell
+        names = names & {"cell", "positions"}
+    isif = next(
+        (k for k, held_by in _HELD_BY_ISIF.items() if Held.of(held_by).names == names), None
+    )
+    if isif is None or len(held.rows):
+        msg = (
+            f"no ISIF of VASP holds {','.join(sorted(held.names)) or 'part of the cell'}: hold the "
+            "cell, its volume or shape, or positions, or write LATTICE_CONSTRAINTS yourself"
+        )
+        raise ValueError(msg)
+    return {"ISIF": max(isif, 2), **_TAGS[functional]}
 
 
 def text_of(path: Path) -> str | None:

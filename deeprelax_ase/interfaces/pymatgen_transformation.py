@@ -16,6 +16,9 @@ from pymatgen.transformations.transformation_abc import AbstractTransformation
 from deeprelax_ase.network.weights_registry import SPECIALIST, has_specialist, weights_sha256
 from deeprelax_ase.relaxation.options import RelaxOptions
 
+_OF_STRUCTURE, _OF_SITES = "deeprelax", "expected_error"
+"""Properties of a structure and of its sites that say what was expected of the move."""
+
 
 class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
     """Relaxes a structure in one pass.
@@ -82,10 +85,10 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         self._check_weights(result.weights, self.sheets_sha256 if is_specialist else self.sha256)
         if not result.is_sound:
             warnings.warn(f"{result.formula}: {result.message}", stacklevel=2)
-            return structure.copy()
-        relaxed: Structure = result.structure
+            return _without_annotations(structure.copy())
+        relaxed: Structure = _without_annotations(result.structure)
         if self.annotate:
-            relaxed.properties["deeprelax"] = {
+            relaxed.properties[_OF_STRUCTURE] = {
                 "expected_error": result.expected_error,
                 "gain_probability": result.gain_probability,
                 "uncertainty": result.uncertainty,
@@ -95,7 +98,7 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
                 "weights": result.weights.name,
                 "sha256": result.weights.sha256,
             }
-            relaxed.add_site_property("expected_error", result.site_errors.tolist())
+            relaxed.add_site_property(_OF_SITES, result.site_errors.tolist())
         return relaxed
 
     def _check_weights(self, weights: Any, expected: str | None) -> None:
@@ -132,6 +135,14 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"DeepRelaxTransformation(model={self.model!r}, functional={self.functional!r})"
+
+
+def _without_annotations(structure: Structure) -> Structure:
+    """A structure without what an earlier move was annotated with."""
+    if structure.properties.pop(_OF_STRUCTURE, None) is not None:
+        for site in structure:
+            site.properties.pop(_OF_SITES, None)
+    return structure
 
 
 def _apply(structure: Structure, transformation: AbstractTransformation) -> Structure:

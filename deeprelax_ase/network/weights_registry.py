@@ -62,13 +62,19 @@ def weights_path(name: str | Path) -> Path:
 
 
 def replicate_paths(name: str | Path) -> list[Path]:
-    """File of weights, and those of its replicates: `NAME-2.safetensors`, `NAME-3`, ... beside it.
+    """File of weights, and those of its replicates.
+
+    They are `NAME-2.safetensors`, `NAME-3` and so on beside it; or, as `train --replicates` writes
+    them, `2/NAME.safetensors` and so on beside the folder `1` that it is in.
 
     Raises:
         ValueError: As `weights_path`.
     """
     first = weights_path(name)
     others = (first.with_name(f"{first.stem}-{number}{first.suffix}") for number in count(2))
+    folder = first.resolve().parent
+    if folder.name == "1":
+        others = (folder.with_name(str(number)) / first.name for number in count(2))
     return [first, *takewhile(Path.is_file, others)]
 
 

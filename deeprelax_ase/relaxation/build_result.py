@@ -35,16 +35,19 @@ def build_result(
     started = time.perf_counter()
     prediction, lengths = relaxation.prediction, relaxation.lengths
     expected_error = relaxation.expected_error
-    change = np.abs(lengths - prediction.lengths) if len(lengths) else np.zeros(1)
+    change = np.abs(lengths - prediction.lengths) if len(lengths) else np.full(1, np.nan)
     calibration = predictor.calibration
     gain = calibration.gain_probability(float(np.sqrt(np.mean(change**2))), expected_error)
     least_gain = calibration.least_gain if options.min_gain is None else options.min_gain
     refusal = _refusal(entry, relaxation, predictor.config.cutoff)
     if refusal is not None:
         outcome = _kept(entry, "refused", refusal)
+    elif not len(lengths):
+        text = "nothing is near it, and nothing was predicted of it"
+        outcome = _kept(entry, "unchanged", Note("nothing_near", text))
     elif entry.is_all_held:
         outcome = _kept(entry, "unchanged", Note("all_held", "everything is held: nothing moves"))
-    elif len(lengths) and gain < least_gain and not options.always_move:
+    elif gain < least_gain and not options.always_move:
         text = (
             f"left as it was: a move of {change.mean():.3f} Å with an expected error of "
             f"{expected_error:.3f} Å is a gain with a probability of {gain:.2f}, and "
@@ -111,7 +114,8 @@ def _moved(entry: StructureInput, move: Move) -> dict[str, Any]:
 
 def _refusal(entry: StructureInput, relaxation: Relaxation, cutoff: float) -> Note | None:
     """Say why a prediction is not used, or None; `cutoff` (Å) is that of the network."""
-    if not relaxation.prediction.edge_index.size and entry.crystal.pbc.any():
+    is_crystal = len(entry.crystal) > 1 and entry.repeats.any()
+    if is_crystal and not relaxation.prediction.edge_index.size:
         text = f"input kept: no two atoms are within {cutoff:g} Å; is the cell in Å?"
         return Note("no_neighbors", text)
     reason = relaxation.refusal

@@ -64,7 +64,7 @@ def _of_functional(
 
 def _of_kind(crystal: Crystal) -> Iterator[str]:
     periodic = int(crystal.pbc.sum())
-    if periodic < _LAYER and len(crystal) > 1:
+    if periodic < _LAYER and (periodic or len(crystal) > 1):
         yield f"a {'chain' if periodic else 'molecule'}: the weights know crystals and layers only"
     elif periodic == _LAYER:
         normal = np.cross(*crystal.cell[crystal.pbc])

@@ -157,9 +157,9 @@ def _is_no_gain(before: Relaxation, after: Relaxation) -> bool:
 def _expected_error(
     prediction: CrystalPrediction, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
 ) -> float:
-    """Expected mean error of the lengths of the bonds, Å."""
+    """Expected mean error of the lengths of the bonds, Å; unknown where there are none."""
     if not len(lengths):
-        return 0.0
+        return float("nan")
     scales = prediction.distance_scales, prediction.displacement_scales, prediction.strain_scale
     signs = crystal_signs(*scales, lengths - prediction.distances)
     return predictor.calibration.expected_error(prediction.distance_scales, signs)

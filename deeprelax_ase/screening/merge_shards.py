@@ -35,7 +35,7 @@ def merge(
     Args:
         shares: Parquet outputs of `deeprelax screen --shard`, all of one run; or a single output.
         output: File to write.
-        max_error: As of a screening.
+        max_error: As of a screening; None: that of the shares.
         deduplicate: As of a screening.
         overwrite: Replace a file that is there.
 
@@ -47,7 +47,12 @@ def merge(
     if output.exists() and not overwrite:
         msg = f"{output} exists: pass --overwrite to replace it, or name another output"
         raise ValueError(msg)
-    run = _run_of_all(shares)
+    run, limits = _run_of_all(shares)
+    if max_error is None and len(limits) > 1:
+        named = ", ".join(map(str, sorted(limits, key=str)))
+        msg = f"the shares were screened with different limits ({named}): name a --max-error"
+        raise ValueError(msg)
+    max_error = max_error if max_error is not None else limits.pop()
     if any(output.exists() and output.samefile(share) for share in shares):
         msg = f"{output} is one of the shares as well: name another output"
         raise ValueError(msg)
@@ -70,7 +75,8 @@ def merge(
     return tally.summary()
 
 
-def _run_of_all(shares: Sequence[Path]) -> Run:
+def _run_of_all(shares: Sequence[Path]) -> tuple[Run, set[float | None]]:
+    """What shares have in common, and the largest expected errors that they trust."""
     runs: dict[int, Run] = {}
     first: Run | None = None
     for share in shares:
@@ -93,7 +99,7 @@ def _run_of_all(shares: Sequence[Path]) -> Run:
         names = ", ".join(f"{number}/{first['shards']}" for number in missing)
         msg = f"the shards {names} are missing: screen them, or name their outputs too"
         raise ValueError(msg)
-    return first
+    return first, {run["max_error"] for run in runs.values()}
 
 
 def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:

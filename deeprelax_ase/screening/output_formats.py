@@ -194,7 +194,7 @@ def _chosen(results: Path, *, trusted: bool, unique: bool) -> Iterator[dict[str,
             (trusted, "trusted", "--max-error"),
             (unique, "representative", "--deduplicate"),
         ):
-            if wanted and row[column] is None:
+            if wanted and row["rank"] is not None and row[column] is None:
                 msg = f"{results} was screened without {option}: run it again with it"
                 raise ValueError(msg)
         if (row["trusted"] or not trusted) and (row["representative"] or not unique):

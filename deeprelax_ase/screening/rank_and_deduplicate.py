@@ -32,7 +32,7 @@ class Overview:
         parts: Files of the rows, in order.
         entries: Entries of the input that the rows are of.
         lengths: Rows in each.
-        expected_errors: Of every row, Å; NaN where it was not relaxed.
+        expected_errors: Of every row, Å; NaN where nothing was predicted.
         ranks: 1 for the least expected error; 0 where it was not relaxed.
         max_error: Å; a higher expected error is not trusted.
         groups: Number of each row's group of duplicates; -1: not relaxed; None: not asked for.
@@ -92,7 +92,7 @@ def overview(
     for part in parts:
         table = pq.read_table(part, columns=[*_LIGHT, *(["numbers"] if deduplicate else [])])
         relaxed = pc.is_in(table["status"], pa.array(sorted(SOUND)))
-        error = pc.if_else(relaxed, pc.fill_null(table["expected_error"], np.inf), np.nan)
+        error = pc.if_else(relaxed, pc.fill_null(table["expected_error"], np.nan), np.nan)
         errors.append(error.to_numpy())
         lengths.append(len(table))
         entries += len(pc.unique(table["item"]))
@@ -216,7 +216,7 @@ class Tally:
         for codes in table["note_codes"].drop_null().to_pylist():
             self._notes.update(codes)
         ranked = table.filter(pc.is_valid(table["rank"]))
-        self._errors.append(pc.fill_null(ranked["expected_error"], np.inf).to_numpy())
+        self._errors.append(ranked["expected_error"].to_numpy())
         trusted = ranked["trusted"].drop_null()
         if len(trusted):
             self._trusted = (self._trusted or 0) + pc.sum(trusted).as_py()

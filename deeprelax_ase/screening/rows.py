@@ -79,7 +79,7 @@ def result_row(name: str, item: int, structure: Any, result: RelaxResult[Any]) -
         "id": _text(name),
         "item": item,
         "status": result.status,
-        "error": None if result.is_sound else result.message,
+        "error": None if result.is_sound else result.notes[-1].text,
         "note": result.message or None if result.is_sound else None,
         "note_codes": [note.code for note in result.notes],
         "formula": result.formula,

@@ -14,6 +14,7 @@ MEANINGS = {
     "functional_unseen": "the weights never saw the functional",
     "held_by_calculation": "its calculation holds the cell, a part of it, or positions",
     "molecule_in_cell": "pbc is False in a full cell: taken for a molecule",
+    "nothing_near": "nothing is near it: nothing was predicted of it",
     "no_neighbors": "no two atoms are near each other",
     "prediction_unsound": "the prediction failed a check",
     "single_atom": "a single atom: nothing to relax",

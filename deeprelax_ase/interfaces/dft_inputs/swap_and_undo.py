@@ -32,6 +32,12 @@ def check_not_prepared(path: Path) -> None:
     if os.path.lexists(kept_path(path)):
         msg = f"{path} is prepared already ({kept_path(path).name} is there): --undo restores it"
         raise ValueError(msg)
+    if record_path(path).exists():
+        msg = (
+            f"{path} is a prediction already, and was made with its folder: remove "
+            f"{record_path(path).name} to predict from there once more"
+        )
+        raise ValueError(msg)
 
 
 def read_text(path: Path) -> str:

@@ -3,10 +3,11 @@
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from monty.os.path import zpath
 from pymatgen.core import SETTINGS, Structure
@@ -90,8 +91,13 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
     return VaspFolder(path, text, structure, read_vasp_calculation(path), tuple(notes))
 
 
-def write_vasp_inputs(structure: Structure, folder: Path) -> None:
+def write_vasp_inputs(structure: Structure, folder: Path, tags: Mapping[str, Any]) -> None:
     """INCAR, KPOINTS, POSCAR and POTCAR of a relaxation as the Materials Project does it.
+
+    Args:
+        structure: To relax.
+        folder: Is made.
+        tags: Of the INCAR, in the place of those of the Materials Project.
 
     Where pymatgen knows no POTCAR files (PMG_VASP_PSP_DIR), POTCAR.spec names them. VASP refuses
     left-handed cells, and pymatgen would write their mirror image: see `right_handed`.
@@ -105,7 +111,7 @@ def write_vasp_inputs(structure: Structure, folder: Path) -> None:
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        inputs = MPRelaxSet(right_handed(structure))
+        inputs = MPRelaxSet(right_handed(structure), user_incar_settings=dict(tags))
         inputs.write_input(beside, potcar_spec=not SETTINGS.get("PMG_VASP_PSP_DIR"))
         text = new_poscar_text(inputs.poscar.structure, inputs.poscar.comment)
         (beside / "POSCAR").write_text(text, encoding="utf-8")
