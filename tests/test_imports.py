@@ -41,6 +41,7 @@ LIBRARIES = {
     "files/poscar_text": {"pymatgen"},
     "interfaces/dft_inputs/vasp": {"pymatgen"},
     "datasets/importers/published": {"ase"},
+    "datasets/importers/ended_runs": {"ase"},
     "datasets/importers/run_folders": {"ase", "pymatgen"},
     "datasets/substitution": {"pymatgen"},
     "screening/rank_and_deduplicate": {"pymatgen"},

@@ -10,13 +10,17 @@ import ase.io
 from monty.io import zopen
 from pymatgen.io.vasp.outputs import Vasprun
 
+from deeprelax_ase.datasets.importers.ended_runs import (
+    why_run_is_none,
+    why_trajectory_is_none,
+    why_vasprun_is_none,
+)
 from deeprelax_ase.datasets.importers.raw_pair import Found, Structure, ends, file_reader
 from deeprelax_ase.files.read_files import read_structures
 from deeprelax_ase.files.vasp_calculation import functional_of, read_vasp_calculation
 from deeprelax_ase.structures.validation import StructureError
 
 _TRAJECTORIES = (".traj", ".extxyz", ".xyz")
-_RELAXATIONS = (1, 2, 3)
 _OVERFLOW = re.compile(rb'(<i type="int"[^>]*>)[ \t]*\*+[ \t]*(</i>)')
 """A whole number that VASP could not fit into its columns, such as KINTER."""
 
@@ -78,7 +82,7 @@ def _read_incar(folder: Path) -> tuple[str | None, str]:
         calculation = read_vasp_calculation(folder)
     except StructureError as error:
         return None, str(error)
-    return calculation.functional, calculation.refusal
+    return calculation.functional, calculation.refusal or why_run_is_none(folder) or ""
 
 
 def _turn(stem: str, path: Path) -> tuple[int, list[int], str]:
@@ -97,7 +101,7 @@ def _read_vasprun(first: Path, last: Path, name: str) -> Found:
     try:
         start, end = (_parse_vasprun(path, **options) for path in (first, last))
         functional = _vasp_functional(end)
-        reason = _no_relaxation(end)
+        reason = why_vasprun_is_none(end)
     except Exception as error:  # noqa: BLE001 - of a file that broke off, whatever it meets
         functional, reason = None, f"{last} cannot be read ({type(error).__name__}: {error})"
     if reason:
@@ -130,19 +134,6 @@ def _refuse(reason: str) -> Structure:
     raise StructureError(reason)
 
 
-def _no_relaxation(run: Vasprun) -> str | None:
-    """Why a run's last structure is not relaxed, or None."""
-    kind, steps = run.parameters.get("IBRION", -1), run.parameters.get("NSW", 0)
-    if kind not in _RELAXATIONS or steps <= 0:
-        return f"it is no relaxation (IBRION = {kind}, NSW = {steps})"
-    images = run.incar.get("IMAGES") or run.parameters.get("IMAGES")
-    if images:
-        return f"it is an image of a path (IMAGES = {images})"
-    if steps == 1 or not run.converged_ionic:  # to pymatgen, one step is always converged
-        return f"it used up its {steps} ionic steps: it is not relaxed"
-    return None
-
-
 def _vasp_functional(run: Vasprun) -> str:
     if any("PBE" not in symbol for symbol in run.potcar_symbols):
         return "unknown"
@@ -168,4 +159,7 @@ def read_trajectories(path: Path) -> Iterator[Found]:
 
 
 def _frames(file: Path) -> Sequence[Structure]:
+    reason = why_trajectory_is_none(file)
+    if reason:
+        raise StructureError(reason)
     return read_structures(file).structures

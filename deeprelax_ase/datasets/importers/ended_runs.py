@@ -1,0 +1,81 @@
+"""Say why the last structure of a run is not relaxed, as far as its files tell."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.io import Trajectory
+from monty.os.path import zpath
+
+from deeprelax_ase.files.vasp_calculation import read_tags, text_of
+
+_RELAXATIONS = (1, 2, 3)
+_POSITIONS_HELD = (5, 6, 7)
+"""ISIF of relaxations in which atoms keep their fractional coordinates."""
+_IONIC_STEP = re.compile(r"^\s*(\d+)\s+F=", re.MULTILINE)
+END_OF_OUTCAR = "General timing and accounting informations for this job"
+_NEARLY = 1.001
+
+
+def why_vasprun_is_none(run: Any) -> str | None:
+    """Why the end of a pymatgen `Vasprun` is no relaxed structure, or None."""
+    tags = {**run.parameters, **run.incar}
+    kind, steps = run.parameters.get("IBRION", -1), run.parameters.get("NSW", 0)
+    if kind not in _RELAXATIONS or steps <= 0:
+        return f"it is no relaxation (IBRION = {kind}, NSW = {steps})"
+    if tags.get("IMAGES"):
+        return f"it is an image of a path (IMAGES = {tags['IMAGES']})"
+    if steps == 1 or not run.converged_ionic:  # to pymatgen, one step is always converged
+        return f"it used up its {steps} ionic steps: it is not relaxed"
+    return _why_tags_make_none(tags)
+
+
+def why_run_is_none(folder: Path) -> str | None:
+    """Why the CONTCAR of a folder is no relaxed structure, by the files beside it, or None."""
+    tags = read_tags(text_of(folder / "INCAR") or "")
+    steps = [int(number) for number in _IONIC_STEP.findall(text_of(folder / "OSZICAR") or "")]
+    if steps and max(steps) >= _whole(tags.get("NSW", "")):
+        return f"it used up its {max(steps)} ionic steps: it is not relaxed"
+    outcar = Path(zpath(str(folder / "OUTCAR")))
+    if outcar.is_file() and END_OF_OUTCAR not in (text_of(folder / "OUTCAR") or ""):
+        return "its OUTCAR has no end: it was killed, or is running"
+    return _why_tags_make_none({name: _whole(value) for name, value in tags.items()})
+
+
+def why_trajectory_is_none(path: Path) -> str | None:
+    """Why the last frame of a .traj of ASE is no relaxed structure, or None."""
+    if path.suffix != ".traj":
+        return None
+    with Trajectory(path) as trajectory:
+        description = trajectory.description or {}
+        last = trajectory[-1] if len(trajectory) else None
+    if description.get("type") == "molecular-dynamics":
+        return "it is molecular dynamics"
+    limit = description.get("fmax")
+    if last is None or last.calc is None or not isinstance(limit, int | float):
+        return None
+    forces = last.calc.results.get("forces")
+    if forces is None:
+        return None
+    largest = float(np.linalg.norm(last.get_forces(), axis=1).max())
+    if largest > _NEARLY * limit:
+        return f"its last forces are up to {largest:.2g} eV/Å, above its fmax of {limit:g}"
+    return None
+
+
+def _why_tags_make_none(tags: Mapping[str, Any]) -> str | None:
+    if tags.get("PSTRESS"):
+        return f"it is under pressure (PSTRESS = {tags['PSTRESS']:g} kB)"
+    if tags.get("ICHAIN"):
+        return f"it is a search for a saddle point (ICHAIN = {tags['ICHAIN']:g})"
+    if tags.get("ISIF") in _POSITIONS_HELD:
+        return f"its atoms keep their fractional coordinates (ISIF = {tags['ISIF']:g})"
+    return None
+
+
+def _whole(text: str) -> float:
+    """The number that a value begins with; infinite where there is none."""
+    found = re.match(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)", text)
+    return float(found[0]) if found else float("inf")

@@ -1,0 +1,72 @@
+"""What is no relaxed structure is no target, whichever file says so."""
+
+import pytest
+import sources
+from ase import units
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+from deeprelax_ase.datasets.import_pairs import Report, convert
+from deeprelax_ase.datasets.importers.ended_runs import END_OF_OUTCAR
+
+
+def convert_all(path):
+    report = Report()
+    return len(list(convert(path, report))), report.first or ""
+
+
+INCAR = "NSW = 5\nIBRION = 2\nISIF = 3\n"
+OSZICAR = "DAV:   1\n   {} F= -.1E+02 E0= -.1E+02  d E =-.2E-01\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"INCAR": INCAR}, ""),
+        ({"INCAR": INCAR, "OSZICAR": OSZICAR.format(4), "OUTCAR": END_OF_OUTCAR}, ""),
+        ({"INCAR": INCAR, "OSZICAR": OSZICAR.format(5)}, "it used up its 5 ionic steps"),
+        ({"INCAR": INCAR, "OUTCAR": "running on 4 cores\n"}, "its OUTCAR has no end"),
+        ({"INCAR": INCAR + "PSTRESS = 500\n"}, "PSTRESS = 500"),
+        ({"INCAR": INCAR + "ICHAIN = 2\n"}, "ICHAIN = 2"),
+        ({"INCAR": INCAR.replace("3", "7")}, "keep their fractional coordinates (ISIF = 7)"),
+    ],
+)
+def test_runs_by_their_contcar(tmp_path, files, why):
+    sources.vasp_contcar(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    count, said = convert_all(tmp_path)
+    assert count == (not why)
+    assert why in said
+
+
+@pytest.mark.parametrize(
+    ("tag", "why"),
+    [("PSTRESS", "PSTRESS = 5 kB"), ("ICHAIN", "ICHAIN = 5"), ("ISIF", "(ISIF = 5)")],
+)
+def test_runs_by_their_vasprun(tmp_path, tag, why):
+    sources.vasp_xml(tmp_path)
+    (path,) = tmp_path.glob("vasprun.xml*")
+    line = f'<incar><i type="int" name="{tag}">5</i>'
+    path.write_text(path.read_text().replace("<incar>", line))
+    count, said = convert_all(tmp_path)
+    assert count == 0
+    assert why in said
+
+
+def test_trajectories(tmp_path):
+    copper = bulk("Cu", cubic=True)
+    copper.rattle(0.1, seed=1)
+    copper.calc = EMT()
+    for name, fmax, steps in (("a", 0.05, 100), ("b", 1e-4, 2)):
+        atoms = copper.copy()
+        atoms.calc = EMT()
+        BFGS(atoms, trajectory=str(tmp_path / f"{name}.traj"), logfile=None).run(fmax, steps)
+    VelocityVerlet(copper, units.fs, trajectory=str(tmp_path / "c.traj")).run(3)
+    assert convert_all(tmp_path / "a.traj") == (1, "")
+    count, said = convert_all(tmp_path / "b.traj")
+    assert count == 0
+    assert "above its fmax of 0.0001" in said
+    assert "it is molecular dynamics" in convert_all(tmp_path / "c.traj")[1]
