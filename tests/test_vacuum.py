@@ -78,10 +78,20 @@ CUTS = [
 ]
 
 
-@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize(("gap", "is_vacuum"), [(13.9, False), (14.1, True)])
-def test_along_other_directions_a_gap_has_to_be_that_of_a_sheet(cut, gap, is_vacuum):
+def test_along_other_directions_a_gap_has_to_be_that_of_a_sheet(gap, is_vacuum):
+    """Atoms along a diagonal of a square leave room beside it."""
     assert VACUUM_GAP < 13.9 < SHEET_GAP < 14.1
+    cell = np.diag([gap * np.sqrt(2), gap * np.sqrt(2), 3.0])
+    along = np.linspace(0, 1, 12, endpoint=False)
+    places = np.column_stack([along, -along, np.zeros(12)]) @ cell
+    assert axes_of(places, cell).is_vacuum.any() == is_vacuum
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(("gap", "is_vacuum"), [(7.9, False), (8.1, True), (14.1, True)])
+def test_axes_of_the_lattice_count_whichever_vectors_span_it(cut, gap, is_vacuum):
+    assert VACUUM_GAP == 8.0
     cell = np.array(cut) @ np.diag([3.0, 3.5, gap + 2.0])
     inside = np.array([[0.0, 0, 0], [1.5, 1.5, 1.0], [0, 1.5, 2.0]])
     places = inside + np.array([[0, 0, 0], [2, 0, -1], [0, 1, 3]]) @ cell  # in other cells

@@ -46,8 +46,9 @@ def read_structure(
 
     Args:
         structure: The input; it is never changed.
-        vacuum: `auto` takes gaps of more than 8 Å along an axis, and of 14 Å along any other
-            direction, for vacuum, which is never strained; `none` strains every periodic axis.
+        vacuum: `auto` takes gaps of more than 8 Å along an axis (given, or of the Niggli cell), and
+            of 14 Å along any other direction, for vacuum, which is never strained; `none` strains
+            every periodic axis.
         search: Cutoff (Å) of the pairs that will be asked for.
         held: What must stay, besides what the structure itself says.
 

@@ -43,8 +43,7 @@ def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup |
     crystal = _with_vacuum(crystal)
     if len(crystal) > _SMALL:
         return _ask_spglib(crystal, symprec)
-    basis = _or_none(spglib.niggli_reduce, crystal.cell)
-    basis = crystal.cell if basis is None else basis
+    basis = reduced_cell(crystal.cell)
     inverse = np.linalg.inv(basis)
     for _ in range(_HALVINGS):
         group = find_operations(basis, inverse, crystal, symprec)
@@ -109,6 +108,12 @@ def _or_none(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return ask(*arguments, **options)
     except spglib.error.SpglibError:
         return None
+
+
+def reduced_cell(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+    """The Niggli cell of a lattice; the given one where spglib finds none."""
+    reduced = _or_none(spglib.niggli_reduce, cell)
+    return cell if reduced is None else np.asarray(reduced)
 
 
 def _ask_spglib(crystal: Crystal, symprec: float) -> SpaceGroup | None:

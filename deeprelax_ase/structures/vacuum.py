@@ -2,7 +2,8 @@
 
 A sheet in a periodic box is a sheet whichever vectors span the box. So gaps are looked for between
 all lattice planes that are far enough apart, and not along the given axes alone. But crystals of
-large atoms have gaps too: along other directions only those count that no crystal has. Directions
+large atoms have gaps too: along other directions than the axes, given or of the Niggli cell, only
+those count that no crystal has. Directions
 that the symmetry of the crystal makes equivalent are treated alike.
 """
 
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from deeprelax_ase.structures.crystal import Crystal
-from deeprelax_ase.structures.symmetry import find_space_group
+from deeprelax_ase.structures.symmetry import find_space_group, reduced_cell
 
 VACUUM_GAP = 8.0
 """A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
@@ -87,7 +88,7 @@ def find_vacuum(
     reach = (np.linalg.norm(cell, axis=1) / VACUUM_GAP).astype(int) * pbc
     if not reach.any():
         return given_axes(len(positions))
-    planes = _planes_beside_vacuum(positions, cell, reach)
+    planes = _planes_beside_vacuum(positions, cell, reach, is_lattice=bool(pbc.all()))
     if not len(planes):
         return given_axes(len(positions))
     rotations = _lattice_rotations(Crystal(numbers, positions, cell, pbc))
@@ -155,13 +156,19 @@ def _planes_beside_vacuum(
     positions: Float[np.ndarray, "atoms 3"],
     cell: Float[np.ndarray, "3 3"],
     reach: Int[np.ndarray, "3"],
+    *,
+    is_lattice: bool,
 ) -> Int[np.ndarray, "planes 3"]:
     """Miller indices of the lattice planes between which there is vacuum, the farthest first.
+
+    The narrower gap is enough along the axes that are given and along those of the Niggli cell,
+    which are the same whichever vectors span the lattice.
 
     Args:
         positions: Å.
         cell: Å.
         reach: Largest index along each axis.
+        is_lattice: Whether it repeats along all axes.
     """
     inverse = np.linalg.inv(cell)
     ranges = [np.arange(-largest, largest + 1) for largest in reach]
@@ -174,10 +181,15 @@ def _planes_beside_vacuum(
     planes, spacings = indices[order], spacings[order]
     heights = np.sort((positions @ inverse @ planes.T) % 1.0, axis=0)
     gaps = np.diff(heights, axis=0, append=heights[:1] + 1.0).max(axis=0)
-    return planes[gaps * spacings > np.where(_are_axes(planes), VACUUM_GAP, SHEET_GAP)]
+    along_axis = _are_axes(planes)
+    if is_lattice and not along_axis.all():
+        along_axis |= _are_axes(planes @ np.rint(reduced_cell(cell) @ inverse).T)
+    return planes[gaps * spacings > np.where(along_axis, VACUUM_GAP, SHEET_GAP)]
 
 
-def _are_axes(planes: Int[np.ndarray, "planes 3"]) -> Bool[np.ndarray, " planes"]:
+def _are_axes(
+    planes: Float[np.ndarray, "planes 3"] | Int[np.ndarray, "planes 3"],
+) -> Bool[np.ndarray, " planes"]:
     """Which planes are those that one of the given axes leads through."""
     return np.abs(planes).sum(axis=1) == 1
 
