@@ -22,7 +22,7 @@ OLD_NAMES = {"optimizer", "transformation", "workflows"}
 LIBRARIES = {
     "structures/crystal": {"pymatgen"},  # its search for neighbours alone
     "structures/ase_adapter": {"ase"},
-    "structures/elements": {"ase"},
+    "structures/elements": {"ase", "pymatgen"},
     "structures/pymatgen_adapter": {"pymatgen"},
     "files/castep_text": {"ase"},
     "files/cif": {"pymatgen"},

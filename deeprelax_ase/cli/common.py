@@ -46,6 +46,22 @@ Strict = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many crystals a file.")]
 
 
+FILE_OPTIONS = (
+    "functional",
+    "model",
+    "device",
+    "passes",
+    "hold",
+    "relax_cell",
+    "vacuum",
+    "allow_unseen",
+    "ensemble",
+    "min_gain",
+    "always_move",
+)
+"""Options of the commands that relax files, by their names in `RelaxOptions`."""
+
+
 def available_cores() -> int:
     """Cores this process may use: what SLURM or OpenMP's variable gives it, within its affinity."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

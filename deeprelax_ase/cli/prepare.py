@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import limit_threads, stop, with_relax_options
+from deeprelax_ase.cli.common import FILE_OPTIONS, limit_threads, stop, with_relax_options
 from deeprelax_ase.relaxation.options import RelaxOptions
 
 if TYPE_CHECKING:  # ASE and pymatgen are imported where they are needed
@@ -46,20 +46,7 @@ class _Input:
     notes: tuple[str, ...] = ()
 
 
-_OPTIONS = (
-    "functional",
-    "model",
-    "passes",
-    "hold",
-    "relax_cell",
-    "allow_unseen",
-    "ensemble",
-    "min_gain",
-    "always_move",
-)
-
-
-@with_relax_options(*_OPTIONS)
+@with_relax_options(*FILE_OPTIONS)
 def vasp(
     paths: Annotated[
         list[Path], typer.Argument(help="Run folders; or CIF files to make run folders of.")
@@ -89,7 +76,7 @@ def vasp(
     _each(paths, put)
 
 
-@with_relax_options(*_OPTIONS)
+@with_relax_options(*FILE_OPTIONS)
 def qe(
     paths: Annotated[list[Path], typer.Argument(help="Inputs of pw.x.")],
     max_error: Limit = None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from deeprelax_ase.cli.common import (
+    FILE_OPTIONS,
     Force,
     Format,
     Species,
@@ -25,19 +26,6 @@ from deeprelax_ase.relaxation.options import RelaxOptions
 if TYPE_CHECKING:
     from deeprelax_ase.files.surroundings import ReadOptions
 
-RELAX_OPTIONS = (
-    "functional",
-    "model",
-    "device",
-    "passes",
-    "hold",
-    "relax_cell",
-    "vacuum",
-    "allow_unseen",
-    "ensemble",
-    "min_gain",
-    "always_move",
-)
 
 _STANDARD = Path("-")
 """Standard input, or standard output."""
@@ -64,7 +52,7 @@ class _Files:
     written: set[Path] = field(default_factory=set)
 
 
-@with_relax_options(*RELAX_OPTIONS)
+@with_relax_options(*FILE_OPTIONS)
 def relax(
     files: Annotated[
         list[Path],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deeprelax_ase.cli.common import (
+    FILE_OPTIONS,
     Force,
     Format,
     Species,
@@ -16,7 +17,6 @@ from deeprelax_ase.cli.common import (
     stop,
     with_relax_options,
 )
-from deeprelax_ase.cli.relax import RELAX_OPTIONS
 from deeprelax_ase.cli.shares import output_of_share, share_of
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.result import SOUND, STATUSES
@@ -42,7 +42,7 @@ Report = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
-@with_relax_options(*RELAX_OPTIONS)
+@with_relax_options(*FILE_OPTIONS)
 def screen(
     inputs: Annotated[
         list[str],

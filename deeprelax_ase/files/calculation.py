@@ -78,7 +78,10 @@ def _notes(calculation: Calculation, functional: str | None) -> Iterable[Note]:
         yield Note("held_by_calculation", f"{calculation.reason}: {_what(calculation.held)}")
     named = calculation.functional
     if named == "unknown":
-        text = "the calculation is with a functional that the weights do not know"
+        text = (
+            "the calculation is with a functional that the weights do not know, and the prediction "
+            f"is for {functional or 'PBE'}"
+        )
         yield Note("functional_unknown", text)
     elif named is not None and functional not in (None, named):
         text = f"the calculation is with {named}, and the prediction is for {functional}"

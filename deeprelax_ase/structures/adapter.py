@@ -23,9 +23,6 @@ class Adapter(Protocol):
     def read(self, structure: Any, /) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
         """The crystal as it stands there, and which of its coordinates may change."""
 
-    def formula(self, structure: Any, /) -> str:
-        """Reduced chemical formula."""
-
     def copied(self, structure: Any, /) -> Any:
         """A copy, for somebody to change."""
 

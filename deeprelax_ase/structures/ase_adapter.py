@@ -26,11 +26,6 @@ _EXACT = (FixAtoms, FixCartesian, FixScaled, FixedLine, FixedPlane)
 """Constraints that a move obeys to within `_HELD`; the others are solved for, to `_SAME_LENGTH`."""
 
 
-def formula(atoms: Atoms) -> str:
-    """Reduced chemical formula."""
-    return str(atoms.get_chemical_formula(empirical=True))
-
-
 def read(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     """Atoms as they stand there, and which of their coordinates may change.
 

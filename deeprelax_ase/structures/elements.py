@@ -1,6 +1,24 @@
-"""Symbols, numbers, masses, radii and colours of the elements, from ASE, in one place."""
+"""Symbols, numbers, masses, radii and colours of the elements, and formulas, in one place."""
 
+from collections import Counter
+
+import numpy as np
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
+from jaxtyping import Int
+from pymatgen.core import Composition
 
-__all__ = ["atomic_masses", "atomic_numbers", "chemical_symbols", "covalent_radii", "jmol_colors"]
+__all__ = [
+    "atomic_masses",
+    "atomic_numbers",
+    "chemical_symbols",
+    "covalent_radii",
+    "jmol_colors",
+    "reduced_formula",
+]
+
+
+def reduced_formula(numbers: Int[np.ndarray, " atoms"]) -> str:
+    """Reduced chemical formula, elements in the order of their electronegativities: NaCl."""
+    counts = Counter(chemical_symbols[number] for number in numbers.tolist())
+    return str(Composition(counts).reduced_formula)

@@ -15,11 +15,6 @@ from deeprelax_ase.structures.validation import FULL, StructureError, disordered
 KIND = IStructure
 
 
-def formula(structure: IStructure) -> str:
-    """Reduced chemical formula."""
-    return str(structure.composition.reduced_formula)
-
-
 def read(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     """Sites as they stand there, and which of their coordinates may change.
 

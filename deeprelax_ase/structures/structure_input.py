@@ -14,6 +14,7 @@ from scipy.linalg import polar
 
 from deeprelax_ase.structures.adapter import Adapter
 from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
+from deeprelax_ase.structures.elements import reduced_formula
 from deeprelax_ase.structures.held import strain_freedom
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.symmetry import find_space_group, symmetrise
@@ -60,7 +61,7 @@ class StructureInput:
     @property
     def formula(self) -> str:
         """Reduced chemical formula."""
-        return self.adapter.formula(self.source)
+        return reduced_formula(self.crystal.numbers)
 
     def copy_of_source(self) -> Any:
         """The source as it was, for somebody to change."""
