@@ -326,6 +326,20 @@ def test_of_what_nothing_was_predicted_has_no_rank(tmp_path, random_weights):
     assert summary.trusted == len(summary.expected_errors) == 1
 
 
+def test_what_lies_beside_structures_is_passed_over(tmp_path, random_weights):
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    write(folder / "POSCAR", next(iter(crystals(1))), format="vasp")
+    for name in ("INCAR", "KPOINTS", "OSZICAR", "POSCAR.unrelaxed", "POSCAR.deeprelax.json"):
+        (folder / name).write_text("ISIF = 3\nNSW = 5\nIBRION = 2\n")
+    summary = screen([tmp_path / "runs"], tmp_path / "o.extxyz", random_weights)
+    assert summary.statuses == {"relaxed": 1}
+    (frame,) = read(tmp_path / "o.extxyz", ":")
+    assert {"gain_probability", "expected_gain", "passes"} <= set(frame.info)
+    summary = screen([folder / "INCAR"], tmp_path / "p.parquet", random_weights)
+    assert summary.statuses == {"failed": 1}
+
+
 def test_shards_out_of_range(frames, tmp_path):
     for shard in (0, 4):
         with pytest.raises(ValueError, match=f"no shard {shard}/3: choose 1/3 to 3/3"):

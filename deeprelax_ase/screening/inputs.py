@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,13 @@ _READERS = {
     ".xyz": items_of_xyz,
     **dict.fromkeys(_TABLES, items_of_table),
 }
+_BESIDE_STRUCTURES = (
+    "*.deeprelax.json",
+    "*.unrelaxed",
+    *("INCAR*", "KPOINTS*", "POTCAR*", "OSZICAR*", "REPORT*", "IBZKPT*", "PCDAT*"),
+    *("EIGENVAL*", "DOSCAR*", "PROCAR*", "WAVECAR*", "WAVEDER*", "vasp.out*", "slurm-*.out"),
+)
+"""What lies in folders of runs beside structures; by its own name, such a file is read."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ class ScreenInput:
             path = folder / name
             if path.is_dir():
                 yield from self._walk(path, f"{prefix}{name}/", (*above, real))
-            else:
+            elif not any(fnmatch(name, pattern) for pattern in _BESIDE_STRUCTURES):
                 yield from self._allowed(f"{prefix}{name}", path)
 
     def _allowed(self, label: str, path: Path) -> Iterator[tuple[str, Path]]:

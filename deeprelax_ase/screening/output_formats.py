@@ -30,7 +30,10 @@ _FACTS = (
     "note",
     "volume_change",
     "largest_displacement",
+    "passes",
     "expected_error",
+    "gain_probability",
+    "expected_gain",
     "uncertainty",
     "seconds",
     "weights",
@@ -152,7 +155,9 @@ def _rows(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
 
 
 def _facts(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in _FACTS if row[key] is not None}
+    facts = {key: row[key] for key in _FACTS if row[key] is not None}
+    codes = {"note_codes": " ".join(row["note_codes"])} if row["note_codes"] else {}
+    return {**facts, **codes}
 
 
 def export(
