@@ -2,12 +2,14 @@
 
 import pytest
 import sources
-from ase import units
+from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
+from typer.testing import CliRunner
 
+from deeprelax_ase.cli import app
 from deeprelax_ase.datasets.import_pairs import Report, convert
 from deeprelax_ase.datasets.importers.ended_runs import END_OF_OUTCAR
 
@@ -70,3 +72,12 @@ def test_trajectories(tmp_path):
     assert count == 0
     assert "above its fmax of 0.0001" in said
     assert "it is molecular dynamics" in convert_all(tmp_path / "c.traj")[1]
+
+
+def test_what_a_folder_holds_besides_is_told(tmp_path):
+    sources.vasp_contcar(tmp_path)
+    BFGS(Atoms("Cu", calculator=EMT()), trajectory=str(tmp_path / "a.traj"), logfile=None).run()
+    result = CliRunner().invoke(app, ["data", str(tmp_path), str(tmp_path / "out.parquet")])
+    assert result.exit_code == 0, result.output
+    assert "1 pairs of 1, 0 left out" in result.stdout
+    assert "also holds what is of the kind trajectory" in result.stderr

@@ -29,6 +29,7 @@ from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import LossConfig, TrainConfig, read_config
 from deeprelax_ase.training.loss import compute_loss
 from deeprelax_ase.training.mixture import Mixture
+from deeprelax_ase.training.run_folder import RunFolder
 from deeprelax_ase.training.schedule import Schedule
 from deeprelax_ase.training.trainer import Trainer
 from deeprelax_ase.training.validation import overall, score
@@ -63,6 +64,15 @@ def batch(config):
 def float_network():
     torch.manual_seed(0)
     return PaEGNN(SMALL).double()
+
+
+def test_a_run_does_not_go_on_with_files_that_changed(config, tmp_path):
+    folder = tmp_path / "run"
+    RunFolder(folder, config).save_state({"a": torch.zeros(1)}, {})
+    assert RunFolder(folder, config).load_state() is not None
+    write_pairs(config.sources[0].path, 9)
+    with pytest.raises(ValueError, match=r"pairs\.parquet has changed since the run in"):
+        RunFolder(folder, config).load_state()
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])

@@ -48,12 +48,17 @@ def convert(
     Knows X-Mn-O (Cryslator), MPF.2021.2.8, C2DB, the defects of DefiNet, VASP run folders and ASE
     trajectories.
     """
-    from deeprelax_ase.datasets.import_pairs import Report, convert
+    from deeprelax_ase.datasets.import_pairs import Report, convert, kinds_left_out
 
     report = Report()
     try:
         written = _write(out, convert(source, report, functional, strict=strict), overwrite)
         print(f"{out}: {written} pairs of {report.read}, {report.num_skipped} left out")
+        for kind in kinds_left_out(source):
+            text = (
+                f"{source} also holds what is of the kind {kind}, and was not read: give it alone"
+            )
+            print(f"note: {text}", file=sys.stderr)
     finally:
         for reason, count in report.skipped.most_common():
             print(f"  {count}: {reason}", file=sys.stderr)

@@ -91,6 +91,12 @@ def find_reader(source: Path) -> Reader:
     raise ValueError(msg)
 
 
+def kinds_left_out(source: Path) -> list[str]:
+    """Kinds of sources that a path holds besides the one that is read of it."""
+    read = find_reader(source)
+    return [reader.kind for reader in READERS if reader is not read and reader.knows(source)]
+
+
 def _all_found(reader: Reader, source: Path) -> Iterator[Found]:
     try:
         yield from reader.read(source)

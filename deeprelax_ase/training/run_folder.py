@@ -1,8 +1,10 @@
 """The folder of a training run: what is kept in it, and how a run goes on from there."""
 
 import csv
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,13 @@ class RunFolder:
     def save_state(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write what a resumed run needs."""
         self.open()
-        save_tensors(self._state, tensors, metadata | {"config": self._entries})
+        save_tensors(self._state, tensors, metadata | {"config": self._entries, "data": self._data})
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What was saved last, or None.
 
         Raises:
-            ValueError: It is of another configuration.
+            ValueError: It is of another configuration, or of files that have changed.
         """
         if not self._state.exists():
             return None
@@ -54,6 +56,13 @@ class RunFolder:
                 "name another folder or give the configuration in its config.json"
             )
             raise ValueError(msg)
+        for name, known in metadata.get("data", {}).items():
+            if self._data.get(name, known) != known:
+                msg = (
+                    f"{name} has changed since the run in {self.path} began: name another folder, "
+                    "or put the file back"
+                )
+                raise ValueError(msg)
         return tensors, metadata
 
     def forget_after(self, step: int) -> None:
@@ -78,6 +87,12 @@ class RunFolder:
                 writer.writerow(
                     {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
                 )
+
+    @cached_property
+    def _data(self) -> dict[str, str]:
+        """SHA-256 of every file of pairs, by its name."""
+        paths = [Path(source.path) for source in self.config.sources]
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
     @property
     def _state(self) -> Path:
