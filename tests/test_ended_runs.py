@@ -80,4 +80,4 @@ def test_what_a_folder_holds_besides_is_told(tmp_path):
     result = CliRunner().invoke(app, ["data", str(tmp_path), str(tmp_path / "out.parquet")])
     assert result.exit_code == 0, result.output
     assert "1 pairs of 1, 0 left out" in result.stdout
-    assert "also holds what is of the kind trajectory" in result.stderr
+    assert "also holds a trajectory, which was not read" in result.stderr
