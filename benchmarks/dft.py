@@ -65,6 +65,7 @@ def measure(folder: Path, rival: Rival, keep: Callable[[dict[str, Any]], None]) 
     found["relaxations"] = steps.compare(
         first, rival, OPTIMIZER, lambda case: {"kpts": mesh(case.atoms)}
     )
+    found["whole"] = True
     keep(found)
     return found
 

@@ -237,7 +237,7 @@ def update_speed(bench: Bench) -> None:
 def update_dft(bench: Bench) -> None:
     """Energies and steps by GPAW: hours."""
     before = store.read("dft", bench.results)
-    if store.is_current(before) and "relaxations" in before:
+    if store.is_current(before) and before.get("whole"):
         return
     if (bench.only and dft.RIVAL not in bench.only) or not _said("dft", bench):
         return
