@@ -55,10 +55,10 @@ def convert(
         written = _write(out, convert(source, report, functional, strict=strict), overwrite)
         print(f"{out}: {written} pairs of {report.read}, {report.num_skipped} left out")
         for kind in kinds_left_out(source):
-            text = (
-                f"{source} also holds what is of the kind {kind}, and was not read: give it alone"
+            print(
+                f"note: {source} also holds a {kind}, which was not read: give it alone",
+                file=sys.stderr,
             )
-            print(f"note: {text}", file=sys.stderr)
     finally:
         for reason, count in report.skipped.most_common():
             print(f"  {count}: {reason}", file=sys.stderr)
