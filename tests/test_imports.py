@@ -46,6 +46,7 @@ LIBRARIES = {
     "datasets/substitution": {"pymatgen"},
     "screening/rank_and_deduplicate": {"pymatgen"},
     "files/ase_database": {"ase"},
+    "files/handedness": {"ase", "pymatgen"},
     "files/containers": {"ase"},
     "files/records": {"ase", "pymatgen"},
     "screening/output_formats": {"ase", "pymatgen"},

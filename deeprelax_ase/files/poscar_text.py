@@ -16,6 +16,7 @@ from jaxtyping import Float
 from pymatgen.core import Element, IStructure, Structure
 
 from deeprelax_ase.files.file_text import fortran_float
+from deeprelax_ase.files.handedness import right_handed
 from deeprelax_ase.structures.validation import StructureError
 
 _NUMBER = re.compile(r"[-+]?(?:nan|inf|(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?)")
@@ -210,30 +211,6 @@ def new_poscar_text(structure: IStructure, comment: str = "") -> str:
         f"{_numbers(place)}{tail}" for place, tail in zip(structure.frac_coords, tails, strict=True)
     ]
     return "\n".join([head, "1.0", *vectors, *middle, "Direct", *atoms, ""])
-
-
-def right_handed(structure: IStructure) -> IStructure:
-    """Copy a structure into a right-handed cell: two vectors and their coordinates change places.
-
-    VASP refuses left-handed cells, pymatgen negates their vectors, and a CIF cannot say them: the
-    crystal would become its mirror image. Here it stays the same, in another setting.
-    """
-    if np.linalg.det(structure.lattice.matrix) > 0:
-        return structure
-    order = [1, 0, 2]
-    properties = dict(structure.site_properties)
-    flags = properties.get("selective_dynamics")
-    if flags is not None:
-        properties["selective_dynamics"] = [
-            None if one is None else [bool(one[k]) for k in order] for one in flags
-        ]
-    return Structure(
-        structure.lattice.matrix[order],
-        structure.species_and_occu,
-        structure.frac_coords[:, order],
-        site_properties=properties,
-        labels=structure.labels,
-    )
 
 
 def _main_species(site: Any) -> Any:

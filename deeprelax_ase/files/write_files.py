@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 from ase.io import write as ase_write
 from ase.io.formats import ioformats
@@ -22,8 +21,9 @@ from deeprelax_ase.files import ase_database
 from deeprelax_ase.files import file_formats as formats
 from deeprelax_ase.files.atomic_write import written_beside
 from deeprelax_ase.files.file_text import split_name
+from deeprelax_ase.files.handedness import right_handed, right_handed_atoms
 from deeprelax_ase.files.parse_file import StructureFile
-from deeprelax_ase.files.poscar_text import new_poscar_text, poscar_ending, right_handed
+from deeprelax_ase.files.poscar_text import new_poscar_text, poscar_ending
 from deeprelax_ase.files.records import reason_of
 from deeprelax_ase.structures.validation import StructureError
 
@@ -230,7 +230,7 @@ def _write(
         msg = f"cannot write {path}: the format {wanted!r} holds no cell; extxyz does"
         raise StructureError(msg)
     if wanted not in _KEEP_VECTORS:
-        frames = [_right_handed_atoms(atoms) for atoms in frames]
+        frames = [right_handed_atoms(atoms) for atoms in frames]
     if wanted in ase_database.KINDS:
         ase_database.write_database(beside, wanted, frames)
         return
@@ -288,13 +288,3 @@ def as_atoms(structure: Any) -> Atoms:
         for site in structure:
             site.species = Composition({next(iter(site.species)): 1})
     return structure.to_ase_atoms()
-
-
-def _right_handed_atoms(atoms: Atoms) -> Atoms:
-    """Atoms in a right-handed cell: its first two vectors change places, and no atom moves."""
-    if np.linalg.det(atoms.cell[:]) >= 0:
-        return atoms
-    changed = atoms.copy()
-    changed.set_cell(atoms.cell[:][[1, 0, 2]])
-    changed.pbc = atoms.pbc[[1, 0, 2]]
-    return changed

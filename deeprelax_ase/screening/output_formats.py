@@ -13,7 +13,8 @@ from ase.io import write as ase_write
 from pymatgen.core import Structure
 
 from deeprelax_ase.files.atomic_write import replace_text
-from deeprelax_ase.files.poscar_text import new_poscar_text, right_handed
+from deeprelax_ase.files.handedness import right_handed
+from deeprelax_ase.files.poscar_text import new_poscar_text
 from deeprelax_ase.relaxation.result import SOUND
 from deeprelax_ase.screening.rows import RANKED, atoms_of_row, structure_of_row
 from deeprelax_ase.screening.work_folder import RUN_KEY, Run
