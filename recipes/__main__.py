@@ -9,7 +9,6 @@ went in or came out.
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
@@ -26,6 +25,7 @@ from deeprelax_ase.datasets.pair_file import PairFile
 from deeprelax_ase.datasets.write_pairs import write_pairs
 from deeprelax_ase.evaluation.fit_calibration import calibrate
 from deeprelax_ase.files.atomic_write import replace_text
+from deeprelax_ase.files.fingerprint import sha256_of
 from deeprelax_ase.network.checkpoint import load_weights
 from deeprelax_ase.network.config import FrozenModel
 from deeprelax_ase.network.weights_registry import weights_path
@@ -228,7 +228,7 @@ def _write_hashes(work: Path, inputs: Sequence[Path], out: Path) -> None:
 
     def entries() -> Iterator[tuple[str, str]]:
         for path in [*inputs, *sorted(work.glob("stage-*/last.safetensors")), out]:
-            yield str(path.relative_to(work)), hashlib.sha256(path.read_bytes()).hexdigest()
+            yield str(path.relative_to(work)), sha256_of(path)
 
     replace_text(work / "hashes.json", json.dumps(dict(entries()), indent=2) + "\n")
 

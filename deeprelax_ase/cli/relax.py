@@ -101,8 +101,7 @@ def relax(
         relaxer = shared_relaxer(options)
     except ValueError as error:
         stop(str(error))
-    is_printed = output == str(_STANDARD) or (_STANDARD in files and output is None)
-    table = sys.stderr if is_printed else sys.stdout
+    table = sys.stderr if any(_is_printed(path, output) for path in files) else sys.stdout
     if not as_json:
         columns = ("file", "formula", "atoms", "volume", "move/Å", "error/Å", "gain", "status")
         print(_row(*columns), file=table)
@@ -133,7 +132,7 @@ def _relax_file(relaxer: Any, path: Path, task: _Files, table: TextIO) -> int:
     from deeprelax_ase.files.surroundings import read_for_relaxation
     from deeprelax_ase.files.write_files import output_path, write_structures
 
-    is_printed = task.output == str(_STANDARD) or (path == _STANDARD and task.output is None)
+    is_printed = _is_printed(path, task.output)
     with _readable(path) as (readable, name), tempfile.TemporaryDirectory() as folder:
         try:
             source, structures = read_for_relaxation(readable, task.how)
@@ -159,6 +158,11 @@ def _relax_file(relaxer: Any, path: Path, task: _Files, table: TextIO) -> int:
         label = Path(name).name if len(results) == 1 else f"{Path(name).name}[{number}]"
         _report(label, path, shown, result, task.as_json, table)
     return sum(not result.is_sound for result in results)
+
+
+def _is_printed(path: Path, output: str | None) -> bool:
+    """Whether what becomes of a file goes to standard output."""
+    return output == str(_STANDARD) or (path == _STANDARD and output is None)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from pathlib import Path
 import ase.db
 from ase import Atoms
 
+from deeprelax_ase.structures.ase_adapter import copied
+
 KINDS = ("db", "json")
 """Formats of databases, by their names in ASE."""
 _BESIDE = ("key_value_pairs", "data", "unique_id")
@@ -39,9 +41,8 @@ def write_database(path: Path, kind: str, frames: Sequence[Atoms]) -> None:
 
 def without_rows(frames: Sequence[Atoms]) -> list[Atoms]:
     """Copies of atoms without what was beside them in a database, which no other format holds."""
-    copies = [atoms.copy() for atoms in frames]
-    for copied, atoms in zip(copies, frames, strict=True):
-        copied.calc = atoms.calc
+    copies = [copied(atoms) for atoms in frames]
+    for atoms in copies:
         for name in _BESIDE:
-            copied.info.pop(name, None)
+            atoms.info.pop(name, None)
     return copies

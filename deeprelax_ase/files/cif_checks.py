@@ -9,6 +9,7 @@ from pymatgen.core import Composition, Element, Structure
 
 from deeprelax_ase.files.cif_symmetry import CifSymmetry
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE
+from deeprelax_ase.structures.elements import HYDROGEN_ISOTOPES
 from deeprelax_ase.structures.validation import StructureError
 
 COORDINATES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
@@ -103,7 +104,7 @@ def check_formula(structure: Structure, block: Mapping[str, Any]) -> list[str]:
         return []
     given = {element.symbol for element in formula}
     found = {element.symbol for element in structure.composition.element_composition}
-    hydrogen = {"D", "T", "H"}
+    hydrogen = {"H", *HYDROGEN_ISOTOPES}
     missing = given - found - (hydrogen if found & hydrogen else set())
     if missing:
         msg = (

@@ -93,8 +93,10 @@ def format_of(path: Path) -> str | None:
         return found
     data = peek(path)
     head = "" if is_binary(data) else decode(data)
-    if found is not None or is_pw_text(head):  # whose name may hold lat.in, or begin with CTRL
-        return PW if is_pw_text(head) else found
+    if is_pw_text(head):  # whose name may hold lat.in, or begin with CTRL
+        found = PW
+    if found is not None:
+        return found
     if re.match(r"\s*[\[{]", head) and split_suffix(path) in ("", ".json"):
         return TABLE
     if _LAMMPS.search(head):

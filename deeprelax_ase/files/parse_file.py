@@ -96,6 +96,8 @@ def parse_file(path: Path, file_format: str, species: Sequence[str] = ()) -> Str
         if file_format == formats.JSON:
             structure = Structure.from_str(decode(read_bytes(path)), fmt="json")
             return StructureFile(path, file_format, [structure])
+        if file_format in PARTLY_READ:
+            check_whole_cell(file_format, decode(read_bytes(path)))
         if file_format in formats.PYMATGEN:
             return StructureFile(path, file_format, [_by_pymatgen(path, file_format)])
         return StructureFile(path, file_format, _by_ase(path, file_format, species))
@@ -169,8 +171,6 @@ def _by_pymatgen(path: Path, file_format: str) -> Structure:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         readable = _plain_copy(path, Path(folder), None if is_known else name)
-        if file_format in PARTLY_READ:
-            check_whole_cell(file_format, decode(read_bytes(path)))
         return Structure.from_file(readable)
 
 
@@ -179,8 +179,6 @@ def _by_ase(path: Path, file_format: str, species: Sequence[str]) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         readable = _plain_copy(path, Path(folder))
-        if file_format in PARTLY_READ:
-            check_whole_cell(file_format, decode(read_bytes(path)))
         if file_format == "db":
             return [*read_database(readable, "db")]
         if file_format == "lammps-data":

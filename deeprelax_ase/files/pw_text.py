@@ -22,7 +22,7 @@ from deeprelax_ase.files.pw_namelists import (
     number_of,
     without_comment,
 )
-from deeprelax_ase.structures.elements import atomic_numbers
+from deeprelax_ase.structures.elements import HYDROGEN_ISOTOPES, atomic_numbers
 from deeprelax_ase.structures.validation import StructureError
 
 _CARDS = (
@@ -41,7 +41,6 @@ _CARDS = (
 _CARD = re.compile(rf"^\s*({'|'.join(_CARDS)})\b", re.IGNORECASE)
 _LEFT_OUT = ("ATOMIC_VELOCITIES", "ATOMIC_FORCES")
 _K_UNITS = {"automatic", "gamma", "crystal", "crystal_b", "crystal_c"}
-_HYDROGENS = ("D", "T")
 _SAME = 1e-9
 """A cell that differs by no more (Å) stays as it is written."""
 _ROUNDING = 1e-6
@@ -221,7 +220,7 @@ def _element(label: str) -> str:
     for symbol in (name[:2].title(), name[:1].upper()):
         if symbol in atomic_numbers and symbol != "X":
             return symbol
-    if name.upper() in _HYDROGENS:
+    if name.upper() in HYDROGEN_ISOTOPES:
         return "H"
     msg = f"{label!r} in ATOMIC_POSITIONS begins with no element"
     raise ValueError(msg)

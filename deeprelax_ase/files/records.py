@@ -12,6 +12,7 @@ from ase.io.jsonio import decode as decode_ase
 from pymatgen.core import Element, Lattice, Structure
 
 from deeprelax_ase.files.cif import read_cif
+from deeprelax_ase.structures.elements import HYDROGEN_ISOTOPES
 from deeprelax_ase.structures.validation import StructureError
 
 Named = tuple[str, Any]
@@ -25,7 +26,6 @@ _JARVIS = ("lattice_mat", "coords", "elements")
 _OPTIMADE = ("cartesian_site_positions", "lattice_vectors")
 _NESTED = ("structure", "atoms", "cif")
 _NO_CONCENTRATION = "vacancy"
-_HYDROGENS = ("D", "T")
 _TELLING = (ValueError, OSError, NotImplementedError, RuntimeError)
 """Exceptions whose message is for people; the others say what broke in the code of a parser."""
 _EMPTY_WORDS = (
@@ -95,7 +95,7 @@ def _of_missing(key: str) -> str:
     is_word = re.fullmatch(r"[A-Z][A-Za-z]{0,2}", key) and not Element.is_valid_symbol(key)
     if re.fullmatch(r"[A-Za-z]{1,3}[-_+\d]\w*", key):
         return f"{key!r} is no element: strip the numbers of labels"
-    if key in _HYDROGENS:
+    if key in HYDROGEN_ISOTOPES:
         return f"{key!r} is no element to its reader: write H"
     return f"{key!r} is no element" if is_word or key.isdecimal() else f"it lacks {key!r}"
 

@@ -150,7 +150,7 @@ def _refusal(incar: Path, tags: Mapping[str, str], isif: int) -> str:
 
 def _refusal_of_cell(incar: Path, tags: Mapping[str, str]) -> str:
     """Say why the cell of an INCAR that frees it is not to be relaxed; nothing, if it is."""
-    pressure = _number(incar, tags, "PSTRESS", 0.0)
+    pressure = number_of_tag(incar, tags, "PSTRESS", 0.0)
     if pressure:
         return f"{incar} asks for an external pressure: PSTRESS = {pressure:g} kB"
     if (incar.parent / "OPTCELL").exists():  # of a patch of VASP that many use
@@ -226,16 +226,15 @@ def tags_of(functional: str, held: Held) -> dict[str, Any]:
     names = held.names
     if "cell" in names:  # and with it all that is of the cell
         names = names & {"cell", "positions"}
-    isif = next(
-        (k for k, held_by in _HELD_BY_ISIF.items() if Held.of(held_by).names == names), None
-    )
+    # Of several ISIF that hold the same, the last: 0 and 1 leave out the stress as well.
+    isif = {Held.of(names).names: isif for isif, names in _HELD_BY_ISIF.items()}.get(names)
     if isif is None or len(held.rows):
         msg = (
             f"no ISIF of VASP holds {','.join(sorted(held.names)) or 'part of the cell'}: hold the "
             "cell, its volume or shape, or positions, or write LATTICE_CONSTRAINTS yourself"
         )
         raise ValueError(msg)
-    return {"ISIF": max(isif, 2), **_TAGS[functional]}
+    return {"ISIF": isif, **_TAGS[functional]}
 
 
 def text_of(path: Path) -> str | None:
@@ -256,14 +255,19 @@ def text_of(path: Path) -> str | None:
 
 
 def _integer(incar: Path, tags: Mapping[str, str], name: str, default: int) -> int:
-    value = _number(incar, tags, name, float(default))
+    value = number_of_tag(incar, tags, name, float(default))
     if value != int(value):
         msg = f"{incar}: {name} = {tags[name]} has to be a whole number"
         raise StructureError(msg)
     return int(value)
 
 
-def _number(incar: Path, tags: Mapping[str, str], name: str, default: float) -> float:
+def number_of_tag(incar: Path, tags: Mapping[str, str], name: str, default: float) -> float:
+    """Number that a tag of an INCAR has; the default where it has none.
+
+    Raises:
+        StructureError: Its value is no number, or several.
+    """
     words = tags.get(name, "").split()
     if not words:
         return default

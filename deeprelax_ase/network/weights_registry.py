@@ -1,9 +1,10 @@
 """Where weights lie and what their hash is: all that can be known of them without torch."""
 
-import hashlib
 from collections.abc import Collection
 from itertools import count, takewhile
 from pathlib import Path
+
+from deeprelax_ase.files.fingerprint import sha256_of
 
 SPECIALIST = "sheets"
 """Weights that `default` takes for sheets by themselves, where they are shipped."""
@@ -80,7 +81,7 @@ def replicate_paths(name: str | Path) -> list[Path]:
 
 def weights_sha256(name: str | Path) -> str:
     """SHA-256 of a weights file, in hexadecimal."""
-    return hashlib.sha256(weights_path(name).read_bytes()).hexdigest()
+    return sha256_of(weights_path(name))
 
 
 def name_of(sha256: str) -> str | None:

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from pymatgen.core import Composition
 
 __all__ = [
+    "HYDROGEN_ISOTOPES",
     "atomic_masses",
     "atomic_numbers",
     "chemical_symbols",
@@ -16,6 +17,10 @@ __all__ = [
     "jmol_colors",
     "reduced_formula",
 ]
+
+
+HYDROGEN_ISOTOPES = ("D", "T")
+"""Symbols of hydrogen that are no element to ASE."""
 
 
 def reduced_formula(numbers: Int[np.ndarray, " atoms"]) -> str:

@@ -1,7 +1,6 @@
 """The folder of a training run: what is kept in it, and how a run goes on from there."""
 
 import csv
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from deeprelax_ase.files.atomic_write import replace_text
+from deeprelax_ase.files.fingerprint import sha256_of
 from deeprelax_ase.network.checkpoint import load_tensors, save_tensors
 from deeprelax_ase.training.config import TrainConfig
 
@@ -92,7 +92,7 @@ class RunFolder:
     def _data(self) -> dict[str, str]:
         """SHA-256 of every file of pairs, by its name."""
         paths = [Path(source.path) for source in self.config.sources]
-        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+        return {path.name: sha256_of(path) for path in paths}
 
     @property
     def _state(self) -> Path:

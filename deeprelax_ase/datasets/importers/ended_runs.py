@@ -1,5 +1,6 @@
 """Say why the last structure of a run is not relaxed, as far as its files tell."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,15 +8,19 @@ from typing import Any
 
 import numpy as np
 from ase.io import Trajectory
+from monty.io import zopen
 from monty.os.path import zpath
 
-from deeprelax_ase.files.vasp_calculation import read_tags, text_of
+from deeprelax_ase.files.file_text import is_compressed
+from deeprelax_ase.files.vasp_calculation import number_of_tag, read_tags, text_of
 
 _RELAXATIONS = (1, 2, 3)
 _POSITIONS_HELD = (5, 6, 7)
 """ISIF of relaxations in which atoms keep their fractional coordinates."""
 _IONIC_STEP = re.compile(r"^\s*(\d+)\s+F=", re.MULTILINE)
 END_OF_OUTCAR = "General timing and accounting informations for this job"
+_TAIL = 20_000
+"""Bytes at the end of an OUTCAR in which that stands."""
 _NEARLY = 1.001
 
 
@@ -34,14 +39,24 @@ def why_vasprun_is_none(run: Any) -> str | None:
 
 def why_run_is_none(folder: Path) -> str | None:
     """Why the CONTCAR of a folder is no relaxed structure, by the files beside it, or None."""
-    tags = read_tags(text_of(folder / "INCAR") or "")
+    incar = folder / "INCAR"
+    tags = read_tags(text_of(incar) or "", incar)
     steps = [int(number) for number in _IONIC_STEP.findall(text_of(folder / "OSZICAR") or "")]
-    if steps and max(steps) >= _whole(tags.get("NSW", "")):
+    if steps and max(steps) >= number_of_tag(incar, tags, "NSW", math.inf):
         return f"it used up its {max(steps)} ionic steps: it is not relaxed"
     outcar = Path(zpath(str(folder / "OUTCAR")))
-    if outcar.is_file() and END_OF_OUTCAR not in (text_of(folder / "OUTCAR") or ""):
+    if outcar.is_file() and not has_ended(outcar):
         return "its OUTCAR has no end: it was killed, or is running"
-    return _why_tags_make_none({name: _whole(value) for name, value in tags.items()})
+    deciding = ("PSTRESS", "ICHAIN", "ISIF")
+    return _why_tags_make_none({name: number_of_tag(incar, tags, name, 0.0) for name in deciding})
+
+
+def has_ended(outcar: Path) -> bool:
+    """Whether an OUTCAR, which may be compressed, is that of a job that came to its end."""
+    with zopen(outcar, "rb") as stream:
+        if not is_compressed(outcar):
+            stream.seek(max(0, outcar.stat().st_size - _TAIL))
+        return END_OF_OUTCAR.encode() in stream.read()
 
 
 def why_trajectory_is_none(path: Path) -> str | None:
@@ -73,9 +88,3 @@ def _why_tags_make_none(tags: Mapping[str, Any]) -> str | None:
     if tags.get("ISIF") in _POSITIONS_HELD:
         return f"its atoms keep their fractional coordinates (ISIF = {tags['ISIF']:g})"
     return None
-
-
-def _whole(text: str) -> float:
-    """The number that a value begins with; infinite where there is none."""
-    found = re.match(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)", text)
-    return float(found[0]) if found else float("inf")

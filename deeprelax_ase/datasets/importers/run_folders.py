@@ -80,9 +80,9 @@ def _read_incar(folder: Path) -> tuple[str | None, str]:
     """Functional that an INCAR names, if there is one, and why the run is no relaxation."""
     try:
         calculation = read_vasp_calculation(folder)
+        return calculation.functional, calculation.refusal or why_run_is_none(folder) or ""
     except StructureError as error:
         return None, str(error)
-    return calculation.functional, calculation.refusal or why_run_is_none(folder) or ""
 
 
 def _turn(stem: str, path: Path) -> tuple[int, list[int], str]:

@@ -1,6 +1,5 @@
 """A predicted input put in the place of the one a user made, which is kept, and taken back."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -8,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from deeprelax_ase.files.fingerprint import sha256_of
 
 KEPT = ".unrelaxed"
 """Ending of the name under which the user's own file is kept."""
@@ -68,7 +69,7 @@ def swap(path: Path, text: str, facts: Mapping[str, Any]) -> None:
             text = text.replace("\n", "\r\n")
         beside.write_bytes(text.encode("utf-8", "surrogateescape"))
         shutil.copy2(path, copy)  # bytes, also of a link
-        facts = {**facts, "sha256_written": _sha256(beside), "sha256_kept": _sha256(copy)}
+        facts = {**facts, "sha256_written": sha256_of(beside), "sha256_kept": sha256_of(copy)}
         if path.is_symlink():
             facts["link"] = os.readlink(path)  # noqa: PTH115 - as it is written there
         _link(copy, kept)  # whole or not at all, and never over one that is there
@@ -118,7 +119,7 @@ def undo(path: Path, *, force: bool = False) -> None:
         msg = f"{path} was not prepared: there is no {kept.name} to restore"
         raise ValueError(msg)
     facts = _read_record(record)
-    is_ours = not path.exists() or _sha256(path) in (facts.get("sha256_written"), _sha256(kept))
+    is_ours = not path.exists() or sha256_of(path) in (facts.get("sha256_written"), sha256_of(kept))
     if not is_ours and not force:
         msg = (
             f"{path} was changed since it was prepared: pass --force to put {kept.name} in its "
@@ -126,7 +127,7 @@ def undo(path: Path, *, force: bool = False) -> None:
         )
         raise ValueError(msg)
     link = path.parent / str(facts.get("link", ""))
-    if "link" in facts and link.is_file() and _sha256(link) == _sha256(kept):
+    if "link" in facts and link.is_file() and sha256_of(link) == sha256_of(kept):
         path.unlink(missing_ok=True)
         path.symlink_to(facts["link"])
         kept.unlink()
@@ -142,7 +143,3 @@ def _read_record(record: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

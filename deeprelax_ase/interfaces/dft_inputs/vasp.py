@@ -13,6 +13,7 @@ from monty.os.path import zpath
 from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import Incar
 
+from deeprelax_ase.datasets.importers.ended_runs import has_ended
 from deeprelax_ase.files.calculation import Calculation
 from deeprelax_ase.files.handedness import right_handed
 from deeprelax_ase.files.poscar_text import (
@@ -27,8 +28,6 @@ from deeprelax_ase.structures.validation import StructureError
 _ELEMENT = re.compile(r"[A-Z][a-z]?")
 _RECENT = 24 * 3600
 """Seconds for which an OUTCAR without an end may be that of a running job."""
-_END_OF_OUTCAR = b"General timing and accounting informations for this job"
-_TAIL = 20_000
 _PER_GROUP = ("LDAUL", "LDAUU", "LDAUJ")
 _OF_THE_OLD_CELL = ("WAVECAR", "CHGCAR", "CHG")
 
@@ -129,10 +128,7 @@ def write_vasp_inputs(structure: Structure, folder: Path, tags: Mapping[str, Any
 def _check_not_running(outcar: Path) -> None:
     if not outcar.is_file() or time.time() - outcar.stat().st_mtime > _RECENT:
         return
-    with outcar.open("rb") as stream:
-        stream.seek(max(0, outcar.stat().st_size - _TAIL))
-        has_ended = _END_OF_OUTCAR in stream.read()
-    if not has_ended:
+    if not has_ended(outcar):
         msg = f"{outcar} is recent and has no end: is VASP running there? Pass --force if it is not"
         raise StructureError(msg)
 
