@@ -78,12 +78,13 @@ def compare(
 
 def our_move(case: Case, passes: int = 1) -> Move | None:
     """Our relaxation of a case to its own functional; None if it was refused."""
-    functional = case.pair.functional
+    functional: Any = case.pair.functional
     relaxer = shared_relaxer(RelaxOptions(functional=functional, allow_unseen=True, passes=passes))
     result = relaxer.relax(held_structure(case.pair.crystal))
     if not result.is_sound:
         return None
-    return move_of(case.pair, result.structure.positions, np.array(result.structure.cell))
+    atoms: Any = result.structure  # of what it was told to hold
+    return move_of(case.pair, atoms.positions, np.array(atoms.cell))
 
 
 def _of_rival(

@@ -19,7 +19,8 @@ from deeprelax_ase.datasets.augment import Pair
 from deeprelax_ase.datasets.pair_file import collate, open_pairs
 from deeprelax_ase.evaluation.metrics import MEASURED, Errors, compute_errors
 from deeprelax_ase.evaluation.structure_match import matches
-from deeprelax_ase.screening.inputs import ScreenInput, one_line
+from deeprelax_ase.files.records import one_line
+from deeprelax_ase.screening.inputs import ScreenInput
 from deeprelax_ase.structures.ase_adapter import atoms_of
 from deeprelax_ase.structures.read_structure import plain_crystal, plain_structure
 from deeprelax_ase.structures.validation import check_input

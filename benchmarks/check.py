@@ -30,7 +30,7 @@ def measure(
         `speed M ratio` for each rival M: its time over ours. `accuracy F measure` for each file F:
         error of the input over ours.
     """
-    found = {}
+    found: dict[str, float] = {}
     for name, entry in ratios(compare_speed(timed, rivals)).items():
         found |= {f"speed {name} {kind}": entry[kind] for kind in SHOWN}
     for name, cases in pairs.items():

@@ -12,6 +12,7 @@ import time
 import warnings
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import ase.optimize
 from ase import Atoms
@@ -28,7 +29,7 @@ def main() -> None:
     answers = sys.stdout
     real = CHGNetCalculator.calculate
 
-    def counted(self, *args, **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN202
+    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
         global _calls  # noqa: PLW0603
         _calls += 1
         return real(self, *args, **kwargs)
@@ -49,7 +50,9 @@ def main() -> None:
             print(json.dumps(answer), file=answers, flush=True)
 
 
-def _relax(example, crystal: dict, name: str, options: dict) -> dict:  # noqa: ANN001
+def _relax(
+    example: Any, crystal: dict[str, Any], name: str, options: dict[str, Any]
+) -> dict[str, Any]:
     """Energy (eV/atom), calls of the calculator, seconds; or the error."""
     global _calls  # noqa: PLW0603
     atoms = Atoms(

@@ -47,9 +47,9 @@ def pages(root: Path = _ROOT, results: Path = store.RESULTS) -> dict[Path, str]:
         text = page.read_text()
         if _BLOCK.search(text):
             found[page] = _BLOCK.sub(lambda m: f"{m['start']}{block(m['name'])}\n{m['end']}", text)
-    for template, page in _TEMPLATES.items():
+    for template, made_page in _TEMPLATES.items():
         text = (_HERE / template).read_text()
-        found[root / page] = re.sub(r"\{\{([\w-]+)\}\}", lambda m: block(m[1]), text)
+        found[root / made_page] = re.sub(r"\{\{([\w-]+)\}\}", lambda m: block(m[1]), text)
     return found
 
 

@@ -73,7 +73,8 @@ def relax_cases(cases: Iterable[Case]) -> dict[str, Any]:
     entries = []
     for case in cases:
         pair = case.pair
-        relaxer = shared_relaxer(RelaxOptions(functional=pair.functional, allow_unseen=True))
+        functional: Any = pair.functional
+        relaxer = shared_relaxer(RelaxOptions(functional=functional, allow_unseen=True))
         (result,) = relaxer.relax_many([held_structure(pair.crystal)])
         moved = still(case)
         if result.bonds is not None:

@@ -112,7 +112,7 @@ class Rival:
 
     def options(self, functional: str = "PBE") -> dict[str, Any] | None:
         """Options of its calculator for a functional: none where it has one model for all."""
-        chosen = {"quick": True} if self.is_quick and self._hello["quick"] else {}
+        chosen: dict[str, Any] = {"quick": True} if self.is_quick and self._hello["quick"] else {}
         if functional in self._hello["functionals"]:
             chosen["functional"] = functional
         return chosen or None

@@ -8,6 +8,8 @@ Crystals of 20 atoms with exact distances, rattled by 0.3 Å and strained by 5 %
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +18,9 @@ from ase.build import bulk
 from deeprelax_ase import solver
 from deeprelax_ase.datasets.augment import Pair, disturb
 from deeprelax_ase.datasets.config import NoiseConfig
-from deeprelax_ase.datasets.pair_file import collate
+from deeprelax_ase.datasets.pair_file import Targets, collate
 from deeprelax_ase.network.config import NetworkConfig
+from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.prediction import Prediction
 from deeprelax_ase.structures.crystal import Crystal
 
@@ -40,7 +43,7 @@ def main() -> None:
     pairs = [disturb(still, _NOISE, rng) for _ in range(arguments.crystals)]
 
     batched = _times(lambda: _solve(pairs, "joint"))
-    singles = [_times(lambda p=pair: _solve([p], "bed"), 1) for pair in pairs[: arguments.hinge]]
+    singles = [_times(partial(_solve, [pair], "bed"), 1) for pair in pairs[: arguments.hinge]]
     hinge = float(np.median(singles))
     each = batched / len(pairs)
     print(f"joint, one call on {len(pairs)} crystals: {1e3 * each:.3f} ms each")
@@ -50,10 +53,10 @@ def main() -> None:
         print(f"{method}: mean error {_error(pairs[: arguments.hinge], method):.1e} Å")
 
 
-def _problem(pairs: list[Pair]) -> tuple:
+def _problem(pairs: list[Pair]) -> tuple[CrystalGraph, Targets, Prediction]:
     graph, targets = collate(pairs, NetworkConfig())
     pair_count, atom_count, count = len(targets.distances), len(graph.numbers), len(pairs)
-    options = {"dtype": torch.float64}
+    options: dict[str, Any] = {"dtype": torch.float64}
     prediction = Prediction(
         distances=targets.distances,
         distance_log_scales=torch.full((pair_count,), -5.0, **options),
@@ -68,14 +71,14 @@ def _problem(pairs: list[Pair]) -> tuple:
     return graph, targets, prediction
 
 
-def _solve(pairs: list[Pair], method: str) -> tuple:
+def _solve(pairs: list[Pair], method: str) -> tuple[float, solver.Solution, CrystalGraph, Targets]:
     graph, targets, prediction = _problem(pairs)
     started = time.perf_counter()
     solution = solver.solve(graph, prediction, method=method)
     return time.perf_counter() - started, solution, graph, targets
 
 
-def _times(run: Callable[[], tuple], repeats: int = 3) -> float:
+def _times(run: Callable[[], tuple[Any, ...]], repeats: int = 3) -> float:
     return float(np.median([run()[0] for _ in range(repeats)]))
 
 

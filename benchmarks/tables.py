@@ -1,25 +1,16 @@
 """The blocks of README, manual and model card that are made of measured numbers."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ase.data import chemical_symbols
-
-from benchmarks import accuracy, clients, dft, field, kinds, plan, real, steps, store
+from benchmarks import accuracy, card_tables, field, kinds, plan, real, run_tables, store
 from benchmarks.ablation import table as ablation_table
 from benchmarks.rival import title
 from benchmarks.solves import table as solves_table
-from benchmarks.speed import SHOWN
 from benchmarks.transfer import table as transfer_table
 from deeprelax_ase.evaluation.tables import improvement_table, markdown_table, trust_table
-from deeprelax_ase.network.checkpoint import load_weights
-from deeprelax_ase.network.weights_registry import available_weights, name_of
 
-_HERE = Path(__file__).parent
-_LICENCES = json.loads((_HERE / "sources.json").read_text())
 _KINDS = {
     "hypothetical": "hypothetical pnictides, as handed to VASP (PBE)",
     "substitution": "species written onto a neighbour's lattice",
@@ -35,9 +26,6 @@ _SUMMARY_KINDS = 7
 """Of those, in the README."""
 _FOUR = ("displacement", "bonds", "lattice", "volume")
 _FIVE = ("coordinates", *_FOUR)
-
-_LARGE = 200
-"""Atoms of a cell whose time and memory are listed."""
 
 
 def _result(name: str, results: Path) -> dict[str, Any]:
@@ -151,193 +139,9 @@ def _of_sets(results: Path, sets: tuple[plan.Set, ...]) -> str:
     return markdown_table(header, rows)
 
 
-def speed_sentence(results: Path) -> str:
-    """The two ratios that the README names."""
-    ratio = store.measured("speed", results)["ratios"]["m3gnet"]
-    return (
-        f"**Speed**: {ratio['single']:.0f} times as fast as M3GNet one by one, "
-        f"{ratio['batched']:.0f} times in batches (medians, one thread): [how](docs/accuracy.md)."
-    )
-
-
-def speed_table(results: Path) -> str:
-    """Medians and ratios."""
-    found = store.measured("speed", results)
-    own = [c["seconds"][accuracy.OURS] for c in found["crystals"]]
-    batched = [c["batched"] for c in found["crystals"]]
-    rows = [
-        [f"DeepRelax, {how}", f"{1000 * np.median(values):.1f} ms", *[""] * 4]
-        for how, values in (("one by one", own), ("in batches", batched))
-    ]
-    for name, ratio in found["ratios"].items():
-        shown = [f"{ratio[key]:.0f}" for key in SHOWN]
-        rows.append([title(name), f"{ratio['median_seconds']:.2f} s", *shown])
-    atoms = [c["atoms"] for c in found["crystals"]]
-    header = [
-        f"one thread, {len(own)} crystals of {min(atoms)} to {max(atoms)} atoms",
-        "median",
-        "ratio of medians, one by one",
-        "of totals",
-        "ratio of medians, in batches",
-        "of totals",
-    ]
-    return markdown_table(header, rows)
-
-
-def growth_table(results: Path) -> str:
-    """Time and memory of large cells."""
-    growth = store.measured("speed", results)["growth"]
-    rows = [
-        [f"{atoms:,}", f"{seconds:.2f} s", f"{memory / 1e6:.0f} MB"]
-        for atoms, seconds, memory in zip(
-            growth["sizes"], growth["seconds"][accuracy.OURS], growth["peak_memory"], strict=True
-        )
-        if atoms >= _LARGE
-    ]
-    return markdown_table(["atoms, strained and rattled MgO", "one thread", "most memory"], rows)
-
-
-def steps_table(results: Path) -> str:
-    """Steps from the input and from the prediction."""
-    rows = []
-    sources = store.measured("steps", results)
-    by_dft = store.read("dft", results)
-    if "relaxations" in by_dft:
-        sources["hypothetical (PBE), the smallest"] = {dft.RIVAL: by_dft["relaxations"]}
-    for name, rivals in sources.items():
-        for rival, found in rivals.items():
-            entry = steps.summarise(found)
-            rows.append(
-                [
-                    name,
-                    title(rival),
-                    str(entry["crystals"]),
-                    "{:g}, {:g}".format(*entry["steps_median"]),
-                    "{:,}, {:,}".format(*entry["steps_total"]),
-                    "{:.0f}, {:.0f}".format(*entry["above_median"]),
-                    f"{entry['different_minimum']} ({entry['of_these_lower']})",
-                    f"{entry['not_converged']}, {entry['failures']}",
-                ]
-            )
-    header = [
-        "from the input, from the prediction",
-        "",
-        "crystals",
-        "steps, median",
-        "steps, all",
-        "start above end, median / meV/atom",
-        "another minimum (lower)",
-        "not converged, failed",
-    ]
-    return markdown_table(header, rows)
-
-
-def dft_energies(results: Path) -> str:
-    """Energies of single crystals by GPAW."""
-    found = store.measured("dft", results)
-    coarse, fine = (
-        {entry["name"]: entry for entry in entries if "error" not in entry}
-        for entries in (next(iter(found["energies"].values())), found["fine"])
-    )
-    predicted = dft.GEOMETRIES[1:]
-    apart = max(abs(coarse[k][g] - fine[k][g]) for k in fine for g in predicted)
-    given = max(abs(coarse[k]["input"] / (fine[k]["input"] or 1.0) - 1.0) for k in fine)
-    is_same = all(_order(coarse[k]) == _order(fine[k]) for k in fine)
-    text = (
-        "With a cutoff of 600 eV in place of 400 and five k-points along an axis in place of three,"
-        f" predictions of {len(fine)} crystals change by {apart:.1f} meV/atom at most, inputs by "
-        f"{100 * given:.0f} %, and the order is {'the same' if is_same else 'another one'}."
-    )
-    return _with_origin(f"{dft.table(found)}\n\n{text}", found)
-
-
-def _order(entry: Mapping[str, Any]) -> list[str]:
-    return sorted(dft.GEOMETRIES, key=entry.__getitem__)
-
-
-def _with_origin(text: str, found: Mapping[str, Any]) -> str:
-    """A block, and what has to be said of a result of other weights."""
-    others = sorted({w[:8] for w in store.weights_of(found) if w != store.shipped()["default"]})
-    return f"{text}\n\nMeasured with earlier weights ({', '.join(others)})." if others else text
-
-
-def clients_table(results: Path) -> str:
-    """Calls of the potential with a stock optimizer and with ours."""
-    found = store.measured("clients", results)
-    rows = []
-    for label, entry in found["clients"].items():
-        name, *way = label.split()
-        package = clients.PACKAGES.get(name, name)
-        pins = found[store.MADE_WITH]["rivals"][f"clients/{clients.CLIENTS[name]}"]
-        for file, s in entry.items():
-            both = [s[f"calls_{who}"]["all"] for who in ("stock", "ours")]
-            rows.append(
-                [
-                    f"{package} {pins[package]}",
-                    clients.words(clients.Way(*way)),
-                    f"`{file}`",
-                    f"{s['crystals']} ({s['failed']})",
-                    ", ".join(f"{calls:,.0f}" for calls in both),
-                    str(s["same"]),
-                    f"{s['lower']}, {s['higher']}",
-                ]
-            )
-    header = [
-        "client",
-        "optimizer",
-        "set",
-        "crystals (failed)",
-        "calls of CHGNet, all: stock, ours",
-        f"same energy within {1000 * clients.SAME:g} meV/atom",
-        "lower, higher",
-    ]
-    return _with_origin(markdown_table(header, rows), found)
-
-
 def kinds_table(results: Path) -> str:
     """Expected errors of kinds that were left out of the fit."""
     return kinds.table(store.measured("kinds", results)["kinds"])
-
-
-def _weights(_results: Path) -> str:
-    rows = []
-    for name in available_weights():
-        weights = load_weights(name)
-        provenance = weights.provenance
-        start = provenance.get("start_from")
-        origin = "random"
-        if start:
-            sha256 = start["sha256"]  # shipped under another name, it may be
-            origin = f"{name_of(sha256) or start['name']} ({sha256[:8]})"
-        rows.append(
-            [
-                f"`{name}`",
-                weights.sha256[:8],
-                f"{sum(p.numel() for p in weights.network.parameters()):,}",
-                origin,
-                f"{provenance['steps']:,}",
-                f"{provenance['crystals']:,}",
-                f"{provenance['hours']:.1f}",
-            ]
-        )
-    header = ["", "SHA-256", "parameters", "started from", "steps", "crystals shown", "hours"]
-    return markdown_table(header, rows)
-
-
-def _data(_results: Path) -> str:
-    rows = []
-    for file, entry in load_weights("default").provenance["sources"].items():
-        stem = Path(file).stem
-        counts = [f"{entry['rows']:,}", f"{entry['passes']:g}"]
-        taught = f"taught by {', '.join(entry.get('potentials', ()))} (`recipes/data`)"
-        rows.append([f"`{stem}`", *counts, _LICENCES.get(stem, taught)])
-    header = ["last stage", "pairs or crystals", "passes an epoch", "source and licence"]
-    return markdown_table(header, rows)
-
-
-def _elements(_results: Path) -> str:
-    symbols = [chemical_symbols[z] for z in load_weights("default").provenance["elements"]]
-    return f"`default` saw {len(symbols)}: {' '.join(symbols)}."
 
 
 BLOCKS: Mapping[str, Callable[[Path], str]] = {
@@ -347,17 +151,17 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "rivals-summary": rivals_summary,
     "rivals": lambda results: _of_sets(results, plan.DFT_SETS),
     "rivals-taught": lambda results: _of_sets(results, tuple(plan.TAUGHT_SETS)),
-    "speed-sentence": speed_sentence,
-    "speed": speed_table,
-    "growth": growth_table,
-    "steps": steps_table,
-    "dft": dft_energies,
-    "clients": clients_table,
+    "speed-sentence": run_tables.speed_sentence,
+    "speed": run_tables.speed_table,
+    "growth": run_tables.growth_table,
+    "steps": run_tables.steps_table,
+    "dft": run_tables.dft_energies,
+    "clients": run_tables.clients_table,
     "kinds": kinds_table,
     "real-runs": lambda results: real.table(store.measured("real_runs", results)),
-    "weights": _weights,
-    "data": _data,
-    "elements": _elements,
+    "weights": card_tables.weights_table,
+    "data": card_tables.data_table,
+    "elements": card_tables.elements_seen,
     "test_improvement": lambda results: improvement_table(_result("test", results)),
     "test3_improvement": lambda results: improvement_table(_result("test-3-passes", results)),
     "taught_improvement": lambda results: improvement_table(_result("taught", results)),

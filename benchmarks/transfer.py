@@ -106,12 +106,13 @@ def main() -> None:
     for share in _SHARES:
         alone = (SourceConfig(path=files[study.label], share=share),)
         both = (*bulk, alone[0].model_copy(update={"passes": study.passes}))
-        for way, changes in {
+        ways: dict[str, dict[str, Any]] = {
             "scratch": {"sources": alone},
             "transfer": {"sources": alone, "start_from": pretrained},
             "heads": {"sources": alone, "start_from": pretrained, "freeze_trunk": True},
             "together": {"sources": both},
-        }.items():
+        }
+        for way, changes in ways.items():
             name = f"{way}-{100 * share:.0f}%-{arguments.seed}"
             # As many steps whatever the share: what counts is the data.
             steps = study.steps + (_PRETRAINING_STEPS if way == "together" else 0)

@@ -98,8 +98,8 @@ def update_accuracy(bench: Bench) -> None:
         cases = bench.cases(one)
         if not cases:
             continue
-        names = plan.TAUGHT_SETS.get(one, tuple(plan.KNOWN))
-        names = bench.wanted(name for name in names if one.functional in plan.KNOWN[name])
+        known_to = plan.TAUGHT_SETS.get(one, tuple(plan.KNOWN))
+        names = bench.wanted(name for name in known_to if one.functional in plan.KNOWN[name])
         is_judged = one in plan.JUDGED
         common = {"cases": store.of_cases(cases), "judge": plan.JUDGE if is_judged else None}
         made_with: dict[str, dict[str, Any]] = {

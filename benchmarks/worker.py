@@ -33,11 +33,13 @@ class Worker:
 
     def __init__(self, adapter: str, weights: str | None) -> None:
         spec = importlib.util.spec_from_file_location("adapter", adapter)
+        assert spec is not None
+        assert spec.loader is not None
         self.adapter = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.adapter)
         self.weights = weights
         self._calculators: dict[str, Any] = {}
-        self._packaged = None
+        self._packaged: Any = None
 
     def answer(self, task: dict[str, Any]) -> dict[str, Any]:
         """Carry out one task."""

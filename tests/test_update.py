@@ -9,7 +9,17 @@ from datasets import write_pairs
 from test_harness import adapters, calls, morse  # noqa: F401 - fixtures
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, dft, environments, figures, plan, publish, store, tables, update
+from benchmarks import (
+    accuracy,
+    dft,
+    environments,
+    figures,
+    plan,
+    publish,
+    run_tables,
+    store,
+    update,
+)
 from benchmarks.__main__ import app
 
 
@@ -35,7 +45,7 @@ def test_a_number_that_was_changed_by_hand_is_put_right(tmp_path):
     results = tmp_path / "results"
     ratio = {"single": 150.4, "batched": 700.0}
     store.write("speed", {"ratios": {"m3gnet": ratio}}, results)
-    assert "150 times as fast as M3GNet one by one, 700 times" in tables.speed_sentence(results)
+    assert "150 times as fast as M3GNet one by one, 700 times" in run_tables.speed_sentence(results)
 
 
 def test_weights_are_found_in_every_part():
@@ -140,7 +150,7 @@ def test_energies_by_dft_and_their_table(morse, tmp_path, monkeypatch):  # noqa:
     for entry, fine in zip(found["energies"]["bulk"], found["fine"], strict=False):
         assert [entry[g] for g in dft.GEOMETRIES] == [fine[g] for g in dft.GEOMETRIES]
     store.write("dft", found, tmp_path)
-    said = tables.dft_energies(tmp_path)
+    said = run_tables.dft_energies(tmp_path)
     assert "change by 0.0 meV/atom at most, inputs by 0 %, and the order is the same" in said
     assert dft.table(found).count("\n") == 2
 

@@ -158,9 +158,9 @@ def _atomic_volumes(hosts: Sequence[Host]) -> Float[np.ndarray, " elements"]:
     matrix = np.zeros((len(hosts), _ELEMENTS))
     for row, host in enumerate(hosts):
         np.add.at(matrix[row], host.numbers, 1 / len(host.numbers))
-    target = [host.atoms.get_volume() / len(host.atoms) for host in hosts]
+    volumes = [host.atoms.get_volume() / len(host.atoms) for host in hosts]
     prior = np.eye(_ELEMENTS) * 3.0**0.5
-    target = np.append(target, np.full(_ELEMENTS, 16.0 * 3.0**0.5))
+    target = np.append(volumes, np.full(_ELEMENTS, 16.0 * 3.0**0.5))
     fitted = np.linalg.lstsq(np.vstack([matrix, prior]), target, None)[0]
     return np.clip(fitted, 4.0, 80.0)
 

@@ -74,6 +74,10 @@ class _Product(nn.Module):
     Channels stand last in here; e3nn has them first, and two permutations lead there and back.
     """
 
+    couplings: Tensor
+    inward: Tensor
+    outward: Tensor
+
     def __init__(self, product: Any, sort: Any, lmax: int) -> None:
         super().__init__()
         inputs, outputs = product.irreps_in1, product.irreps_out
@@ -126,7 +130,9 @@ class _Product(nn.Module):
         compiled = _compiled() if features.device.type == "cpu" else None
         if compiled is not None:
             where = _Where(compiled, graph, self.paths, self.size)
-            summed = _Coupling.apply(features, weights.contiguous(), matrices.contiguous(), where)
+            summed = _Coupling.apply(  # type: ignore[no-untyped-call]
+                features, weights.contiguous(), matrices.contiguous(), where
+            )
         else:
             summed = self._batched(features, weights, matrices, graph)
         return summed.index_select(1, self.outward)

@@ -33,6 +33,10 @@ class FastTensorNet(nn.Module):
         fit_error: Largest error of the Chebyshev series, in units of its largest value.
     """
 
+    center_names: Tensor
+    neighbor_names: Tensor
+    series: Tensor
+
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
@@ -110,13 +114,13 @@ class FastTensorNet(nn.Module):
         """Sum weighted unit tensors of edges: `(atoms, 10, units)`."""
         axes = unit.unbind(-1)
         outer = [axes[i] * axes[j] for i, j in _SYMMETRIC]
-        third = sum(outer[:3]) / 3
-        outer = torch.stack([part - third for part in outer[:3]] + outer[3:], dim=-1)
+        third = (outer[0] + outer[1] + outer[2]) / 3
+        harmonics = torch.stack([part - third for part in outer[:3]] + outer[3:], dim=-1)
         tensors = torch.cat(
             [
                 weights[0].sum(1)[:, None],
                 unit.transpose(1, 2) @ weights[1],
-                outer.transpose(1, 2) @ weights[2],
+                harmonics.transpose(1, 2) @ weights[2],
             ],
             dim=1,
         )
@@ -170,7 +174,8 @@ def _norms(tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _squared_norm(tensors: Tensor) -> Tensor:
-    return sum(_norms(tensors))
+    scalar, vector, symmetric = _norms(tensors)
+    return scalar + vector + symmetric
 
 
 Matrix = list[list[Tensor]]
@@ -180,11 +185,8 @@ Matrix = list[list[Tensor]]
 def _matrices(tensors: Tensor) -> Matrix:
     """Full matrices of scalar, vector and symmetric part."""
     scalar, x, y, z, *symmetric = tensors.unbind(1)
-    skew = ((None, -z, y), (z, None, -x), (-y, x, None))
-    return [
-        [symmetric[_FULL[i][j]] + (scalar if i == j else skew[i][j]) for j in range(3)]
-        for i in range(3)
-    ]
+    rest = ((scalar, -z, y), (z, scalar, -x), (-y, x, scalar))
+    return [[symmetric[_FULL[i][j]] + rest[i][j] for j in range(3)] for i in range(3)]
 
 
 def _components(matrix: Matrix) -> Tensor:
@@ -202,7 +204,13 @@ def _components(matrix: Matrix) -> Tensor:
 
 def _multiply(left: Matrix, right: Matrix) -> Matrix:
     """Matrix products, channel by channel."""
-    return [[sum(left[i][k] * right[k][j] for k in range(3)) for j in range(3)] for i in range(3)]
+    return [
+        [
+            sum((left[i][k] * right[k][j] for k in (1, 2)), left[i][0] * right[0][j])
+            for j in range(3)
+        ]
+        for i in range(3)
+    ]
 
 
 def _sum(left: Matrix, right: Matrix) -> Matrix:
