@@ -76,7 +76,7 @@ def test_a_step_is_the_least_squares_of_the_linearised_fit(rng, kind):
         strains = changes[3 * atoms :].view(count, 3, 3)
         strains = ((strains + strains.mT) / 2).reshape(count, 9, 1)
         strains = (graph.strain_projectors @ strains).view(count, 3, 3)
-        moves = changes[: 3 * atoms].view(atoms, 3) * (1.0 - graph.holds[:, :1])
+        moves = changes[: 3 * atoms].view(atoms, 3) * graph.free[:, None]
         return state[0] + moves, state[1] + strains
 
     def misfits(changes):

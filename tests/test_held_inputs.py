@@ -121,20 +121,20 @@ def test_no_operation_takes_a_fixed_atom_to_a_free_one(told):
     assert np.abs(moved[:, :2]).max() < 1e-12
 
 
-def test_share_of_the_cell_that_is_held():
+def test_how_many_strains_are_held():
     free = crystal()
-    assert free.held_share() == 0.0
-    assert replace(free, held_strain=np.eye(9)).held_share() == pytest.approx(1.0)
+    assert free.held_strains() == (0, 3)
+    assert replace(free, held_strain=np.eye(9)).held_strains() == (3, 3)
     cubic = Crystal(np.array([12]), np.zeros((1, 3)), 3.0 * np.eye(3), np.ones(3, dtype=bool))
     volume = np.eye(3).reshape(1, 9)
-    assert replace(cubic, held_strain=volume).held_share() == pytest.approx(1 / 6)
-    # Nobody asked for what vacuum holds: of the strains of a layer, nothing is held, a third, all.
+    assert replace(cubic, held_strain=volume).held_strains() == (1, 6)
+    # Nobody asked for what vacuum holds: a layer has three strains.
     layer = replace(cubic, across_vacuum=np.kron(np.eye(3), [0.0, 0.6, 0.8]))
-    assert layer.held_share() == 0.0
-    assert replace(layer, held_strain=volume).held_share() == pytest.approx(1 / 3)
-    assert replace(layer, held_strain=np.eye(9)).held_share() == pytest.approx(1.0)
+    assert layer.held_strains() == (0, 3)
+    assert replace(layer, held_strain=volume).held_strains() == (1, 3)
+    assert replace(layer, held_strain=np.eye(9)).held_strains() == (3, 3)
     alone = replace(layer, across_vacuum=np.eye(9), held_strain=volume)
-    assert alone.held_share() == 0.0
+    assert alone.held_strains() == (0, 0)
 
 
 @pytest.mark.parametrize("held", [False, True])

@@ -359,15 +359,27 @@ def test_hold_is_a_text(hold):
     ],
 )  # fmt: skip
 def test_names_that_belong_to_a_geometry(name):
-    assert stale_names([name]) == [name]
+    assert stale_names({name: 1.0}) == [name]
 
 
 @pytest.mark.parametrize(
     "name",
-    ["magmom", "initial_magmoms", "charges", "tags", "masses", "name", "config_type", "spacegroup"],
-)
+    [
+        "magmom", "initial_magmoms", "charges", "tags", "masses", "name", "config_type",
+        "spacegroup", "energy_cutoff", "volume_id", "target_pressure", "energy_rank",
+    ],
+)  # fmt: skip
 def test_names_that_stay(name):
-    assert stale_names([name]) == []
+    assert stale_names({name: 1.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("force_field", "UFF"), ("dipole_correction", True), ("low-energy phase", "beta"),
+     ("volume", None), ("stress", np.array(["a", "b"]))],
+)  # fmt: skip
+def test_texts_and_truth_values_stay(name, value):
+    assert stale_names({name: value}) == []
 
 
 def test_what_belongs_to_the_old_geometry_is_dropped(random_weights):

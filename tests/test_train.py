@@ -468,8 +468,9 @@ def test_a_step_never_waits_for_its_device(config, held):
     mixture = Mixture(config, "train")
     batch = mixture[0]
     if held:
-        holds = torch.ones_like(batch.graph.holds)
-        batch = replace(batch, graph=replace(batch.graph, holds=holds))
+        told = torch.ones_like(batch.graph.told_holds)
+        free = torch.zeros_like(batch.graph.free)
+        batch = replace(batch, graph=replace(batch.graph, told_holds=told, free=free))
     batch = batch.to("meta")
     network = PaEGNN(config.network).to("meta")
     loss = compute_loss(batch.graph, network(batch.graph), batch.targets, config.loss, 1)

@@ -163,7 +163,7 @@ def evaluate(
 def _compare(
     relaxer: Relaxer, pairs: Sequence[Pair], sources: tuple[str, ...], *, match: bool
 ) -> Evaluation:
-    results = list(relaxer.relax_many(held_structure(pair.crystal) for pair in pairs))
+    results = list(relaxer.relax_many([held_structure(pair.crystal) for pair in pairs]))
     graph, targets = collate(pairs, MEASURED)
     moves = [_moves(result, pair) for result, pair in zip(results, pairs, strict=True)]
     displacements = torch.from_numpy(np.concatenate(moves))

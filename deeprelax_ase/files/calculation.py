@@ -63,7 +63,7 @@ def apply_calculation(
     if len(held.rows):
         crystal = plain_crystal(structure)
         everywhere = np.ones(3, dtype=bool)
-        rows = held.strain_rows(crystal.cell, everywhere)
+        rows = held.strain_rows(crystal.cell, crystal.cell)
         if not strain_freedom(rows, crystal.cell, everywhere).any():
             # All strains are symmetric: of a skewed cell, none may change one component alone.
             held = Held(held.names - {"volume", "shape"}) | Held.of("cell")

@@ -1,5 +1,6 @@
 """Relax what an ASE optimizer is given: atoms, or a filter that decides what of them may move."""
 
+import copy
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -42,7 +43,7 @@ def relax_target(target: Relaxable, relaxer: Relaxer, held: Held) -> RelaxResult
             hidden = np.setdiff1d(everyone, everyone[target.index])
             source.set_constraint([*source.constraints, FixAtoms(hidden)])
     result = relaxer.relax(source, held=held)
-    result.structure.set_constraint([one.copy() for one in atoms.constraints])
+    result.structure.set_constraint(copy.deepcopy(atoms.constraints))
     if result.status != "relaxed":
         return result
     deformation = exp_symmetric(result.strain)

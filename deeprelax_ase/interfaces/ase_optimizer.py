@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 
@@ -24,6 +25,13 @@ class _WithRelaxer:
     def _take(
         self, relaxer: Relaxer | None, options: RelaxOptions | None, given: Mapping[str, Any]
     ) -> None:
+        for name, value, kind in (
+            ("relaxer", relaxer, Relaxer),
+            ("options", options, RelaxOptions),
+        ):
+            if value is not None and not isinstance(value, kind):
+                msg = f"{name} is {value!r}: it has to be a {kind.__name__}"
+                raise ValueError(msg)
         self._relaxer = relaxer
         if relaxer is not None:
             extra = sorted(set(given) - _HOLDING)
@@ -212,10 +220,11 @@ class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
         """Make the move, then iterate as the stock optimizer does."""
         atoms = atoms_of(self.atoms)
         name = type(self).__name__
-        if atoms.calc is None:
+        if atoms.calc is None or isinstance(atoms.calc, SinglePointCalculator):
             msg = (
                 f"{name} goes on with forces after its first move, and the atoms have no "
-                "calculator: set atoms.calc, or use DeepRelaxOptimizer, which needs none"
+                "calculator that finds them: set atoms.calc, or use DeepRelaxOptimizer, which "
+                "needs none"
             )
             raise ValueError(msg)
         steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)

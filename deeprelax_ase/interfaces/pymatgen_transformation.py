@@ -7,10 +7,11 @@ none, so that `structure.apply(DeepRelaxTransformation())` works as written.
 import warnings
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pymatgen.alchemy.materials import TransformedStructure
-from pymatgen.core import Structure
+from pymatgen.core import IStructure, Structure
 from pymatgen.transformations.transformation_abc import AbstractTransformation
 
 from deeprelax_ase.network.weights_registry import SPECIALIST, has_specialist, weights_sha256
@@ -42,7 +43,7 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: str = "default",
+        model: str | Path = "default",
         functional: str = "PBE",
         device: str = "auto",
         *,
@@ -51,6 +52,12 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         sheets_sha256: str | None = None,
         **options: Any,
     ) -> None:
+        if not isinstance(model, str | Path):
+            msg = (
+                f"model is a {type(model).__name__}: a transformation names its weights, so that "
+                "it can be stored; give a name or a path"
+            )
+            raise ValueError(msg)
         given = {"model": str(model), "functional": functional, "device": device}
         self.options = RelaxOptions().changed(**given, **options)
         self.annotate = annotate
@@ -76,6 +83,12 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
             ValueError: The structure cannot be relaxed, an option is unknown, or the weights are
                 not those the transformation was stored with.
         """
+        if not isinstance(structure, IStructure):
+            msg = (
+                f"DeepRelaxTransformation takes a pymatgen Structure, and this is a "
+                f"{type(structure).__name__}: AseAtomsAdaptor.get_structure makes one of Atoms"
+            )
+            raise ValueError(msg)
         # Loading torch takes seconds; a transformation that is only built or stored needs none.
         from deeprelax_ase.relaxation.relaxer import shared_relaxer
 
@@ -88,10 +101,11 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
             return _without_annotations(structure.copy())
         relaxed: Structure = _without_annotations(result.structure)
         if self.annotate:
+            facts = result.facts()
             relaxed.properties[_OF_STRUCTURE] = {
-                "expected_error": result.expected_error,
-                "gain_probability": result.gain_probability,
-                "uncertainty": result.uncertainty,
+                "expected_error": facts["expected_error"],
+                "gain_probability": facts["gain_probability"],
+                "uncertainty": facts["uncertainty"],
                 "status": result.status,
                 "message": result.message,
                 "notes": [note.code for note in result.notes],

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import spglib
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -24,6 +23,7 @@ from torch import Tensor
 from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.neighbors import chosen_pairs
 from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.symmetry import reduced_cell
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class CrystalGraph:
         strain_projectors: `Crystal.strain_freedom` of each crystal: of flat matrices, onto the
             strains it may have.
         functionals: Index into `config.functionals` of the functional to relax to.
-        holds: Of each atom, whether it is fixed (1 or 0), and the share of its crystal's strains
-            that is held.
+        told_holds: `Crystal.told_holds`.
+        free: Whether each atom may move (1 or 0).
         anchored: Whether an atom of the crystal is fixed (1 or 0).
         num_atoms: Atoms of each crystal.
         sizes: The same, on the processor wherever the graph is.
@@ -57,7 +57,8 @@ class CrystalGraph:
     cells: Float[Tensor, "crystals 3 3"]
     strain_projectors: Float[Tensor, "crystals 9 9"]
     functionals: Int[Tensor, " crystals"]
-    holds: Float[Tensor, "atoms 2"]
+    told_holds: Float[Tensor, "atoms 2"]
+    free: Float[Tensor, " atoms"]
     anchored: Float[Tensor, " crystals"]
     num_atoms: Int[Tensor, " crystals"]
     sizes: Int[Tensor, " crystals"]
@@ -90,7 +91,7 @@ class CrystalGraph:
     def settled(self, moves: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms 3"]:
         """Moves without those of fixed atoms; in crystals that have none, of mean zero."""
         shifts = self.mean(moves) * (1.0 - self.anchored).unsqueeze(1)
-        return (moves - shifts.index_select(0, self.batch)) * (1.0 - self.holds[:, :1])
+        return (moves - shifts.index_select(0, self.batch)) * self.free.unsqueeze(1)
 
     def mean(self, values: Float[Tensor, "atoms ..."]) -> Float[Tensor, "crystals ..."]:
         """Mean over the atoms of each crystal."""
@@ -123,15 +124,9 @@ def build_graph(
         The graph, floats in double precision.
     """
     num_atoms = np.array([len(crystal) for crystal in crystals])
-    starts = np.cumsum(num_atoms) - num_atoms
     pairs, vectors, neighbors, keep = chosen_pairs(crystals, config, further)
     first, second, offsets, lengths, of_pair = pairs
 
-    fixed = np.zeros(num_atoms.sum())
-    for crystal, start in zip(crystals, starts, strict=True):
-        if crystal.fixed is not None:
-            fixed[start : start + len(crystal)] = crystal.fixed
-    held = np.repeat([crystal.held_share() for crystal in crystals], num_atoms)
     encoded = np.zeros_like(offsets)
     if config.ucoe:
         encoded = np.concatenate(
@@ -146,7 +141,8 @@ def build_graph(
         cells=torch.from_numpy(np.stack([c.cell for c in crystals])),
         strain_projectors=torch.from_numpy(np.stack([c.strain_freedom() for c in crystals])),
         functionals=torch.tensor([config.functionals.index(name) for name in functionals]),
-        holds=torch.from_numpy(np.stack([fixed, held], axis=1)),
+        told_holds=torch.from_numpy(np.concatenate([c.told_holds() for c in crystals])),
+        free=torch.from_numpy(np.concatenate([_free(crystal) for crystal in crystals])),
         anchored=torch.tensor([float(c.fixed is not None) for c in crystals], dtype=torch.float64),
         num_atoms=torch.from_numpy(num_atoms),
         sizes=torch.from_numpy(num_atoms),
@@ -161,6 +157,10 @@ def build_graph(
     )
 
 
+def _free(crystal: Crystal) -> Float[np.ndarray, " atoms"]:
+    return np.ones(len(crystal)) if crystal.fixed is None else 1.0 - crystal.fixed
+
+
 def canonical_offsets(
     crystal: Crystal,
     first: Int[np.ndarray, " pairs"],
@@ -172,9 +172,7 @@ def canonical_offsets(
     Makes the UCOE depend on the crystal and not on which of its cells the user chose, as far as
     the Niggli cell and the origin are unique. Only bulk crystals are reduced.
     """
-    reduced = spglib.niggli_reduce(crystal.cell) if crystal.pbc.all() else None
-    if reduced is None:
-        reduced = crystal.cell
+    reduced = reduced_cell(crystal.cell) if crystal.pbc.all() else crystal.cell
     change = np.linalg.inv(reduced)
     scaled = (crystal.positions - crystal.positions[0]) @ change
     wrapped_by = np.floor(scaled + 1e-6) * crystal.pbc

@@ -103,10 +103,7 @@ class NumpyPaEGNN:
         lying = quadrupoles(directions)
         outward = np.concatenate([directions, -directions]).T
         edges = Edges(first, second, (outward, np.tile(lying, 2)), len(numbers))
-        held = np.zeros((len(numbers), 2), dtype=np.float32)
-        if crystal.fixed is not None:
-            held[:, 0] = crystal.fixed
-        held[:, 1] = crystal.held_share()
+        held = crystal.told_holds().astype(np.float32)
         token = self._functionals[self._names.index(functional)]
         scalars = self._elements[numbers] + token
         if held.any():

@@ -97,7 +97,7 @@ class PaEGNN(Equivariant):
 
         functionals = graph.functionals.index_select(0, graph.batch)
         scalars = self.elements(graph.numbers) + self.functionals(functionals)
-        scalars = scalars + self.held(graph.holds)
+        scalars = scalars + self.held(graph.told_holds)
         vectors = tensors = None
         edges = self._portions(graph, directions, codes, envelope)
         for message, update, tensor_update in zip(

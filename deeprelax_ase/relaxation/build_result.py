@@ -4,13 +4,15 @@ import time
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from deeprelax_ase.relaxation.calibration import system_uncertainty
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.passes import Move, Relaxation
 from deeprelax_ase.relaxation.result import Bonds, RelaxResult, Status
+from deeprelax_ase.relaxation.sanity_checks import reason_to_refuse
+from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import exp_symmetric, log_symmetric, relaxed_lengths
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.structure_input import StructureInput
@@ -35,11 +37,20 @@ def build_result(
     started = time.perf_counter()
     prediction, lengths = relaxation.prediction, relaxation.lengths
     expected_error = relaxation.expected_error
+    refusal = _refusal(entry, relaxation, predictor.config.cutoff)
+    outcome: dict[str, Any] | None = None
+    is_constrained = bool(getattr(entry.source, "constraints", None))
+    if refusal is None and is_constrained:
+        # They can make less of the move than was predicted, and it is that which is judged.
+        outcome = _moved(entry, relaxation.move)
+        if outcome["status"] == "relaxed":
+            made = outcome["displacement"], exp_symmetric(outcome["strain"])
+            pairs = prediction.edge_index, prediction.offsets
+            lengths = relaxed_lengths(entry.crystal, *pairs, *made)
     change = np.abs(lengths - prediction.lengths) if len(lengths) else np.full(1, np.nan)
     calibration = predictor.calibration
     gain = calibration.gain_probability(float(np.sqrt(np.mean(change**2))), expected_error)
     least_gain = calibration.least_gain if options.min_gain is None else options.min_gain
-    refusal = _refusal(entry, relaxation, predictor.config.cutoff)
     if refusal is not None:
         outcome = _kept(entry, "refused", refusal)
     elif not len(lengths):
@@ -47,6 +58,8 @@ def build_result(
         outcome = _kept(entry, "unchanged", Note("nothing_near", text))
     elif entry.is_all_held:
         outcome = _kept(entry, "unchanged", Note("all_held", "everything is held: nothing moves"))
+    elif outcome is not None and outcome["status"] == "refused":
+        pass
     elif gain < least_gain and not options.always_move:
         text = (
             f"left as it was: a move of {change.mean():.3f} Å with an expected error of "
@@ -54,12 +67,11 @@ def build_result(
             f"{least_gain:g} is asked for"
         )
         outcome = _kept(entry, "unchanged", Note("within_error", text))
-    else:
+    elif outcome is None:
         outcome = _moved(entry, relaxation.move)
-        if outcome["status"] == "relaxed" and getattr(entry.source, "constraints", ()):
-            made = outcome["displacement"], exp_symmetric(outcome["strain"])
-            pairs = prediction.edge_index, prediction.offsets
-            lengths = relaxed_lengths(entry.crystal, *pairs, *made)
+    is_still = np.logical_not(entry.free.any(axis=1))
+    is_cell_held = not bool(entry.crystal.strain_freedom().any())
+    is_known = is_still if is_cell_held else np.zeros_like(is_still)
     return RelaxResult(
         **outcome,
         formula=entry.formula,
@@ -69,9 +81,9 @@ def build_result(
         gain_probability=gain,
         expected_gain=float(change.mean()) * (2 * gain - 1),
         uncertainty=system_uncertainty(prediction.distance_scales),
-        site_errors=calibration.displacement * prediction.displacement_scales,
-        strain_error=calibration.strain * prediction.strain_scale,
-        bonds=_bonds(entry, relaxation, lengths, predictor),
+        site_errors=calibration.displacement * prediction.displacement_scales * ~is_still,
+        strain_error=0.0 if is_cell_held else calibration.strain * prediction.strain_scale,
+        bonds=_bonds(entry, relaxation, lengths, predictor, is_known),
         seconds=seconds + time.perf_counter() - started,
         weights=predictor.weights,
     )
@@ -91,14 +103,22 @@ def _kept(entry: StructureInput, status: Status, why: Note) -> dict[str, Any]:
 def _moved(entry: StructureInput, move: Move) -> dict[str, Any]:
     """Structure, status, notes and move of an input that is relaxed, if its constraints hold."""
     displacement, deformation = move
-    structure = entry.with_relaxed(displacement, deformation)
-    broken = entry.broken_constraint(structure)
-    if broken is not None:
-        text = f"input kept: its constraints contradict each other ({broken})"
-        return _kept(entry, "refused", Note("constraints_contradict", text))
     strain = log_symmetric(deformation)
+    try:
+        structure = entry.with_relaxed(displacement, deformation)
+    except ValueError as error:  # some constraints are solved for
+        text = f"input kept: its constraints cannot be obeyed ({error})"
+        return _kept(entry, "refused", Note("constraints_contradict", text))
     if getattr(structure, "constraints", ()):
+        broken = entry.broken_constraint(structure)
+        if broken is not None:
+            text = f"input kept: its constraints contradict each other ({broken})"
+            return _kept(entry, "refused", Note("constraints_contradict", text))
         displacement, strain = entry.measure(structure)
+        made = displacement, exp_symmetric(strain)
+        reason = reason_to_refuse(entry.crystal, *made, SolveStatus.SOLVED)
+        if reason is not None:
+            return _kept(entry, "refused", Note("prediction_unsound", reason))
     notes, stale = entry.notes, entry.stale()
     if stale:
         text = f"dropped, being of the unrelaxed atoms: {', '.join(stale)}"
@@ -127,10 +147,12 @@ def _bonds(
     relaxation: Relaxation,
     lengths: Float[np.ndarray, " bonds"],
     predictor: Predictor,
+    is_known: Bool[np.ndarray, " atoms"],
 ) -> Bonds:
-    """Bonds of these lengths, between the cells of the input."""
+    """Bonds of these lengths, between the cells of the input; of some atoms the place is known."""
     prediction, calibration = relaxation.prediction, predictor.calibration
     scales = calibration.bond_scales(prediction.distance_scales, relaxation.expected_error)
+    scales = np.where(is_known[prediction.edge_index].all(axis=0), 0.0, scales)
     return Bonds(
         edge_index=prediction.edge_index,
         offsets=entry.between_cells(prediction.edge_index, prediction.offsets),

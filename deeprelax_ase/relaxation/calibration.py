@@ -128,8 +128,8 @@ def combine(
 
 
 def system_uncertainty(bond_uncertainties: Float[np.ndarray, " bonds"]) -> float:
-    """Mean over the bonds, Å (Eq. 24); zero for a crystal without bonds."""
-    return float(bond_uncertainties.mean()) if len(bond_uncertainties) else 0.0
+    """Mean over the bonds, Å (Eq. 24); unknown for a crystal without bonds."""
+    return float(bond_uncertainties.mean()) if len(bond_uncertainties) else float("nan")
 
 
 def crystal_signs(

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     Hold = str | None
     Probability = float | None
     Switch = bool
+    Count = int
 else:  # wrong ones are told of below, in a sentence
     Functional = Vacuum = Method = str
-    Hold = Probability = Switch = Any
+    Hold = Probability = Switch = Count = Any
 
 
 def _text(text: str) -> dict[str, str]:
@@ -44,7 +45,7 @@ class RelaxOptions:
         relax_cell: False keeps the cell, as `hold="cell"` does.
         hold: What stays as it is: `cell`, `volume`, `shape`, cell vectors such as `ab` or `c`,
             `positions` (fractional coordinates), or several with commas between.
-        vacuum: `auto` never strains across a gap of more than 8 Å along an axis, or of 14 Å along
+        vacuum: `auto` never strains across a gap of at least 8 Å along an axis, or of 14 Å along
             any other direction; `none` strains every periodic axis.
         keep_symmetry: Average the result over the space group of the input.
         allow_unseen: Go on with elements that the weights never saw.
@@ -79,7 +80,7 @@ class RelaxOptions:
     )
     vacuum: Vacuum = field(
         default="auto",
-        metadata=_text("auto: never strain across a gap over 8 Å; none: strain all."),
+        metadata=_text("auto: never strain across a gap of 8 Å or more; none: strain all."),
     )
     keep_symmetry: Switch = field(
         default=True, metadata=_text("Average over the space group of the input.")
@@ -87,7 +88,7 @@ class RelaxOptions:
     allow_unseen: Switch = field(
         default=False, metadata=_text("Go on with elements the weights never saw.")
     )
-    passes: int = field(default=1, metadata=_text(f"Passes, 1 to {MOST_PASSES}."))
+    passes: Count = field(default=1, metadata=_text(f"Passes, 1 to {MOST_PASSES}."))
     min_gain: Probability = field(
         default=None,
         metadata=_text("Move where the probability of a gain is at least this, 0 to 1."),
@@ -99,7 +100,7 @@ class RelaxOptions:
         default=False, metadata=_text("Mean of all replicates of the weights.")
     )
     method: Method = field(default="joint", metadata=_text("How distances become a structure."))
-    edges_per_batch: int = field(
+    edges_per_batch: Count = field(
         default=EDGES_PER_BATCH, metadata=_text("Directed edges that are computed at once.")
     )
 
@@ -132,6 +133,17 @@ class RelaxOptions:
             msg = f"hold is {self.hold!r}: give names with commas between, such as 'volume,c'"
             raise ValueError(msg)
         Held.of(self.hold)
+        # As they are stored in JSON, and such that equal options are equal.
+        made_of = {
+            "model": tuple(self.model) if isinstance(self.model, list) else self.model,
+            "device": str(self.device),
+            **{name: bool(getattr(self, name)) for name in _SWITCHES},
+            "passes": int(self.passes),
+            "edges_per_batch": int(edges),
+            "min_gain": None if gain is None else float(gain),
+        }
+        for name, value in made_of.items():
+            object.__setattr__(self, name, value)
 
     @property
     def held(self) -> Held:

@@ -31,7 +31,12 @@ from deeprelax_ase.relaxation.result import RelaxResult, S
 from deeprelax_ase.structures.adapter import KINDS
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
-from deeprelax_ase.structures.read_structure import HeldStructure, plain_structure, read_structure
+from deeprelax_ase.structures.read_structure import (
+    HeldStructure,
+    copy_of,
+    plain_structure,
+    read_structure,
+)
 from deeprelax_ase.structures.structure_input import StructureInput
 
 _WORTH_THREADS = 200
@@ -118,7 +123,7 @@ class Relaxer:
 
         It was never told of anything that is held.
         """
-        is_free = entry.crystal.fixed is None and not entry.crystal.held_share()
+        is_free = entry.crystal.fixed is None and not entry.crystal.held_strains()[0]
         if not self._has_specialist or not entry.is_sheet or not is_free:
             return self._general
         functional = entry.functional or self.options.functional
@@ -146,7 +151,8 @@ class Relaxer:
     def relax_many(self, structures: Iterable[S]) -> Iterator[RelaxResult[S]]:
         """Relax any number of structures, lazily, in order, in batches packed by edge count.
 
-        A structure that cannot be read gives a result with status `failed`; the rest go on.
+        What comes from an iterator is copied, as it may be changed before its batch is full. A
+        structure that cannot be read gives a result with status `failed`; the rest go on.
 
         Raises:
             ValueError: It is one structure, and not several.
@@ -162,9 +168,11 @@ class Relaxer:
     def _relax_lazily(self, structures: Iterable[Any]) -> Iterator[RelaxResult[Any]]:
         waiting: list[StructureInput | RelaxResult[Any]] = []
         edges = 0
+        is_passing = not isinstance(structures, Sequence)
         for structure in structures:
             try:
-                entry: StructureInput | RelaxResult[Any] = self._read(structure, self.options.held)
+                mine = copy_of(structure) if is_passing else structure
+                entry: StructureInput | RelaxResult[Any] = self._read(mine, self.options.held)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the rest go on
                 entry = self._failed(structure, error)
             size = self._estimated_edges(entry)
@@ -202,6 +210,7 @@ class Relaxer:
 
     def _read(self, structure: Any, held: Held) -> StructureInput:
         read = read_structure(structure, self.options.vacuum, self.config.reach, held)
+        read = read.without_anchor()
         predictor = self._predictor(read)
         if not self.options.allow_unseen:
             check_elements(read.crystal, predictor)

@@ -53,7 +53,7 @@ class RelaxResult(Generic[S]):
 
     Attributes:
         structure: Of the type that came in. A moved copy if `relaxed`, a copy as it was if
-            `unchanged`, else the input itself.
+            `unchanged`, else the input itself (of an iterator, a copy).
         status: `relaxed`; `unchanged`: the move may well do harm, or nothing may move;
             `refused`: the prediction failed a sanity check; `failed`: the input could not be read
             as a crystal.

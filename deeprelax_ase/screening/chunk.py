@@ -51,7 +51,7 @@ def chunks(items: Iterable[Item], shard: int = 1, shards: int = 1) -> Iterator[C
 def relax_chunk(relaxer: Any, chunk: Chunk) -> pa.Table:
     """Rows of a chunk, in order; what cannot be read or relaxed has a row that says why."""
     entries = [entry for place, item in chunk.items for entry in _read(place, item)]
-    results = relaxer.relax_many(s for _, _, s, _ in entries if s is not None)
+    results = relaxer.relax_many([s for _, _, s, _ in entries if s is not None])
     rows = [
         failed_row(name, place, error)
         if structure is None

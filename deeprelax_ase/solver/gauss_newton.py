@@ -137,7 +137,7 @@ def gauss_newton_step(
             crystals=crystals,
             sizes=graph.sizes,
             batch=graph.batch,
-            free=1.0 - graph.holds[:, 0],
+            free=graph.free,
             by_displacement=by_displacement,
             by_deformation=by_deformation,
             weights=prediction.distance_weights,

@@ -55,6 +55,7 @@ def _free_coordinates(atoms: Atoms) -> Bool[np.ndarray, "atoms 3"]:
     """Fractional coordinates that no constraint fixes."""
     free = np.ones((len(atoms), 3), dtype=bool)
     for constraint in atoms.constraints:
+        _ = free[getattr(constraint, "index", [])]  # an IndexError where it names no atom
         if isinstance(constraint, FixAtoms):
             free[constraint.index] = False
         elif isinstance(constraint, FixScaled):

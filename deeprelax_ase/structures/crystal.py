@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
-from deeprelax_ase.structures.held import strain_freedom
+from deeprelax_ase.structures.held import COMPONENTS, strain_freedom
 
 MAX_ATOMIC_NUMBER = 118
 LEAST_DISTANCE = 0.5
@@ -107,15 +107,28 @@ class Crystal:
         """All constraints on the strain along periodic axes, see `held.py`."""
         return np.concatenate([self.held_strain, self.across_vacuum])
 
-    def held_share(self) -> float:
-        """Share of the strains it could have that are held: 0 if none, 1 if all."""
-        if not len(self.held_strain):
-            return 0.0
-        periods = int(self.pbc.sum())
-        strains = periods * (periods + 1) / 2
-        if len(self.across_vacuum):
-            strains = np.trace(strain_freedom(self.across_vacuum, self.cell, self.pbc))
-        return float(1.0 - np.trace(self.strain_freedom()) / strains) if strains else 0.0
+    def held_strains(self) -> tuple[int, int]:
+        """How many independent strains are held, of how many it could have."""
+        possible = strain_freedom(self.across_vacuum, self.cell, self.pbc)
+        count, left = (
+            round(np.trace(COMPONENTS @ projector @ COMPONENTS.T))
+            for projector in (possible, self.strain_freedom())
+        )
+        return count - left, count
+
+    def told_holds(self) -> Float[np.ndarray, "atoms 2"]:
+        """What a network is told: of each atom, whether it is fixed, and whether the cell is held.
+
+        Networks learned of cells that are held as a whole, and of fixed atoms in slabs and in such
+        cells. Of anything else they are not told, and the solve alone obeys it.
+        """
+        told = np.zeros((len(self), 2))
+        held, count = self.held_strains() if len(self.held_strain) else (0, 0)
+        is_held = held > 0 and held == count
+        told[:, 1] = is_held
+        if self.fixed is not None and (is_held or not self.pbc.all()):
+            told[:, 0] = self.fixed
+        return told
 
     def settled(self, moves: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
         """Moves without those of fixed atoms; where no atom is fixed, of mean zero."""

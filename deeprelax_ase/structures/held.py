@@ -72,14 +72,25 @@ class Held:
         """Whether the fractional coordinates of all atoms are held."""
         return "positions" in self.names
 
+    @property
+    def vectors(self) -> Bool[np.ndarray, "3"]:
+        """Which cell vectors are held by their names."""
+        return np.isin(
+            _VECTORS, list("".join(name for name in self.names if set(name) <= set(_VECTORS)))
+        )
+
     def strain_rows(
-        self, cell: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"]
+        self,
+        cell: Float[np.ndarray, "3 3"],
+        repeating: Float[np.ndarray, "some 3"],
+        kept: Bool[np.ndarray, "3"] | None = None,
     ) -> Float[np.ndarray, "rows 9"]:
         """All constraints on the strain of a crystal.
 
         Args:
             cell: Row vectors, Å; those that are named are of this cell.
-            pbc: Which of them repeat.
+            repeating: Vectors along which it repeats, Å; the shape is that of what they span.
+            kept: Vectors that stay whatever is strained.
         """
         rows = [self.rows]
         for name in sorted(self.names):
@@ -88,10 +99,9 @@ class Held:
             elif name == "volume":
                 rows.append(np.eye(3).reshape(1, 9))
             elif name == "shape":
-                rows.append(_all_but(_span(cell[pbc])))
-            elif name != "positions":
-                kept = np.isin(_VECTORS, list(name))
-                rows.append(held_entries(cell, np.repeat(kept[:, None], 3, axis=1)))
+                rows.append(_all_but(_span(repeating)))
+        named = self.vectors if kept is None else self.vectors & ~kept
+        rows.append(held_entries(cell, np.repeat(named[:, None], 3, axis=1)))
         return np.concatenate(rows)
 
 

@@ -102,7 +102,7 @@ def _with_sites(value: Any, moved_to: Mapping[int, Any]) -> Any:
 
 def stale_in(structure: IStructure) -> list[str]:
     """Names of properties, and of attributes of subclasses, that belong to the geometry of now."""
-    own = [name for name in stale_names(vars(structure)) if vars(structure)[name] is not None]
+    own = stale_names(vars(structure))
     return [*stale_entries(structure.properties), *stale_names(structure.site_properties), *own]
 
 

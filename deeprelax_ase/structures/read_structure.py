@@ -5,13 +5,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from deeprelax_ase.structures.adapter import adapter_of
+from deeprelax_ase.structures.adapter import KINDS, adapter_of
 from deeprelax_ase.structures.ase_adapter import atoms_of
 from deeprelax_ase.structures.crystal import Crystal, complete_cell
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.structure_input import StructureInput
-from deeprelax_ase.structures.vacuum import SHEET_GAP, check_vacuum, find_vacuum, given_axes
+from deeprelax_ase.structures.vacuum import (
+    SAME_GAP,
+    SHEET_GAP,
+    check_vacuum,
+    find_vacuum,
+    given_axes,
+)
 from deeprelax_ase.structures.validation import check_distances, check_input
 
 _AXES_OF_A_SHEET = 2
@@ -39,6 +45,13 @@ def plain_structure(structure: Any) -> Any:
     return structure.structure if isinstance(structure, HeldStructure) else structure
 
 
+def copy_of(structure: Any) -> Any:
+    """A copy of a structure or `HeldStructure`; what is neither as it is."""
+    if isinstance(structure, HeldStructure):
+        return structure._replace(structure=copy_of(structure.structure))
+    return adapter_of(structure).copied(structure) if isinstance(structure, KINDS) else structure
+
+
 def read_structure(
     structure: Any, vacuum: str = "auto", search: float = 0.0, held: Held = _NOTHING
 ) -> StructureInput:
@@ -46,7 +59,7 @@ def read_structure(
 
     Args:
         structure: The input; it is never changed.
-        vacuum: `auto` takes gaps of more than 8 Å along an axis (given, or of the Niggli cell), and
+        vacuum: `auto` takes gaps of at least 8 Å along an axis (given, or of the Niggli cell), and
             of 14 Å along any other direction, for vacuum, which is never strained; `none` strains
             every periodic axis.
         search: Cutoff (Å) of the pairs that will be asked for.
@@ -73,16 +86,18 @@ def read_structure(
     axes = (
         find_vacuum(positions, cell, pbc, numbers) if vacuum == "auto" else given_axes(len(numbers))
     )
-    # The shape of a sheet is that of its plane, as its volume is its area.
+    periodic = pbc & ~axes.is_vacuum
     is_given = bool((axes.basis == np.eye(3)).all())
-    rows = held.strain_rows(cell, pbc & ~axes.is_vacuum if is_given else pbc)
+    # Vectors across vacuum stay, unless atoms are held at their fractional coordinates.
+    kept = ~periodic & is_given & free.all()
+    # The shape of a sheet is that of its plane, as its volume is its area.
+    rows = held.strain_rows(cell, (axes.basis @ cell)[periodic], kept)
     across = [np.zeros((0, 9)), *(np.kron(np.eye(3), normal) for normal in axes.normals)]
     cell = axes.basis @ cell
-    periodic = pbc & ~axes.is_vacuum
     notes += [
         Note(
             "vacuum_axis",
-            f"{axes.name(k)} is vacuum (a gap of {axes.gaps[k]:.1f} Å): its length is kept",
+            f"{axes.name(k)} is vacuum (a gap of {axes.gaps[k]:.1f} Å): no strain along it is made",
         )
         for k in np.flatnonzero(axes.is_vacuum).tolist()
     ]
@@ -95,7 +110,7 @@ def read_structure(
             "pbc to True for a crystal"
         )
         notes.append(Note("molecule_in_cell", text))
-    alone = ~pbc | (axes.gaps > SHEET_GAP)
+    alone = ~pbc | (axes.gaps > SHEET_GAP - SAME_GAP)
     is_sheet = bool(periodic.sum() == _AXES_OF_A_SHEET and alone[~periodic].all())
     if not periodic.any() and len(numbers) == 1:
         notes.append(Note("single_atom", "a single atom: nothing to relax"))
@@ -114,6 +129,7 @@ def read_structure(
         tuple(notes),
         is_sheet,
         functional,
+        bool((held.vectors & kept).any()),
     )
 
 

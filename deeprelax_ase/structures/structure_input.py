@@ -44,6 +44,7 @@ class StructureInput:
         is_sheet: Whether it is one sheet by itself: periodic along two axes, and not periodic
             along the third, or with so much vacuum there that no layered crystal has it.
         functional: To relax to; None leaves that to the relaxer.
+        keeps_across: Whether cell vectors across vacuum must stay, as somebody held them.
     """
 
     source: Any
@@ -57,6 +58,7 @@ class StructureInput:
     notes: tuple[Note, ...]
     is_sheet: bool
     functional: str | None = None
+    keeps_across: bool = False
 
     @property
     def formula(self) -> str:
@@ -121,7 +123,7 @@ class StructureInput:
             strained: np.ndarray = old @ deformation
             return strained
         kept = np.where(pbc[:, None], old @ deformation, old)
-        if not len(self.rotations):
+        if self.keeps_across or not len(self.rotations):
             return kept
         cell = self._back @ kept
         images = self.rotations @ cell
@@ -179,6 +181,21 @@ class StructureInput:
         if group is not None and len(held):
             group = group.keeping(strain_freedom(held, crystal.cell, np.ones(3, dtype=bool)))
         return crystal, group
+
+    def without_anchor(self) -> "StructureInput":
+        """The same, where the fixed atoms are one and what translations make of it, as with one.
+
+        A supercell then relaxes as its cell does: such atoms say only where the crystal stands.
+        """
+        fixed = self.crystal.fixed
+        if fixed is None or fixed.all():
+            return self
+        group = find_space_group(self.crystal)
+        if group is None or group.num_translations != fixed.sum():
+            return self
+        if not fixed[group.images[: group.num_translations, fixed.argmax()]].all():
+            return self
+        return replace(self, crystal=replace(self.crystal, fixed=None))
 
     def hold_strain(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
         """Deformation without the strains that are held."""

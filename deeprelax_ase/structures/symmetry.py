@@ -103,11 +103,18 @@ def _average(
 
 
 def _or_none(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What spglib answers; None where it finds nothing, which ASE can make it raise."""
+    """What spglib answers; None where it finds nothing.
+
+    Its old way to tell of that warns whenever it is called, found or not.
+    """
+    before = getattr(spglib.error, "OLD_ERROR_HANDLING", False)
+    spglib.error.OLD_ERROR_HANDLING = False
     try:
         return ask(*arguments, **options)
     except spglib.error.SpglibError:
         return None
+    finally:
+        spglib.error.OLD_ERROR_HANDLING = before
 
 
 def reduced_cell(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:

@@ -16,10 +16,12 @@ from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.symmetry import find_space_group, reduced_cell
 
 VACUUM_GAP = 8.0
-"""A gap in the atoms wider than this (Å) along a periodic axis is vacuum."""
+"""A gap in the atoms as wide as this (Å) along a periodic axis is vacuum."""
 SHEET_GAP = 14.0
-"""A gap wider than this (Å) is that of a sheet by itself: layered crystals have narrower ones.
+"""A gap as wide as this (Å) is that of a sheet by itself: layered crystals have narrower ones.
 Along other directions than the axes it is vacuum."""
+SAME_GAP = 1e-3
+"""Gaps may be so much (Å) narrower: people build them of round numbers, and cells are rounded."""
 VACUUMS = ("auto", "none")
 """Ways to treat vacuum: find it and never strain it, or take none of it for vacuum."""
 _LEAST_SLAB = 6.0
@@ -85,7 +87,7 @@ def find_vacuum(
         numbers: Atomic numbers, for the symmetry of the crystal.
     """
     # Lattice planes are no farther apart than a vector between them is long.
-    reach = (np.linalg.norm(cell, axis=1) / VACUUM_GAP).astype(int) * pbc
+    reach = ((np.linalg.norm(cell, axis=1) + SAME_GAP) / VACUUM_GAP).astype(int) * pbc
     if not reach.any():
         return given_axes(len(positions))
     planes = _planes_beside_vacuum(positions, cell, reach, is_lattice=bool(pbc.all()))
@@ -177,14 +179,15 @@ def _planes_beside_vacuum(
     indices = indices[np.gcd.reduce(indices, axis=1) == 1]
     spacings = 1.0 / np.linalg.norm(indices @ inverse.T, axis=1)
     order = np.argsort(-spacings, kind="stable")
-    order = order[spacings[order] > VACUUM_GAP]
+    order = order[spacings[order] > VACUUM_GAP - SAME_GAP]
     planes, spacings = indices[order], spacings[order]
     heights = np.sort((positions @ inverse @ planes.T) % 1.0, axis=0)
     gaps = np.diff(heights, axis=0, append=heights[:1] + 1.0).max(axis=0)
     along_axis = _are_axes(planes)
     if is_lattice and not along_axis.all():
         along_axis |= _are_axes(planes @ np.rint(reduced_cell(cell) @ inverse).T)
-    return planes[gaps * spacings > np.where(along_axis, VACUUM_GAP, SHEET_GAP)]
+    least = np.where(along_axis, VACUUM_GAP, SHEET_GAP) - SAME_GAP
+    return planes[gaps * spacings > least]
 
 
 def _are_axes(

@@ -95,7 +95,7 @@ def _mean_over_pairs(graph: CrystalGraph, values: Float[Tensor, " pairs"]) -> Te
 
 def _mean_over_free(graph: CrystalGraph, values: Float[Tensor, " atoms"]) -> Tensor:
     """Mean over the crystals of the mean over the atoms of each that are not fixed."""
-    free = 1.0 - graph.holds[:, 0]
+    free = graph.free
     counts, totals = values.new_zeros(2, graph.num_crystals)
     counts = counts.index_add(0, graph.batch, free)
     totals = totals.index_add(0, graph.batch, values * free)
