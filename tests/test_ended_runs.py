@@ -1,10 +1,12 @@
 """What is no relaxed structure is no target, whichever file says so."""
 
+import numpy as np
 import pytest
 import sources
 from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.filters import FrechetCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from typer.testing import CliRunner
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 from deeprelax_ase.cli import app
 from deeprelax_ase.datasets.import_pairs import Report, convert
 from deeprelax_ase.datasets.importers.ended_runs import END_OF_OUTCAR
+from deeprelax_ase.files.read_files import read_structures
 
 
 def convert_all(path):
@@ -58,6 +61,22 @@ def test_runs_by_their_vasprun(tmp_path, tag, why):
     assert why in said
 
 
+def test_the_record_of_a_prediction_and_copies_of_editors_are_no_starts(tmp_path):
+    sources.vasp_contcar(tmp_path)
+    (tmp_path / "INCAR").write_text(INCAR)
+    (tmp_path / "POTCAR").write_text(" LEXCH  = PE\n")
+    (tmp_path / "POSCAR").rename(tmp_path / "POSCAR.unrelaxed")
+    (tmp_path / "POSCAR").write_bytes((tmp_path / "CONTCAR").read_bytes())
+    (tmp_path / "POSCAR.deeprelax.json").write_text("{}")
+    for ending in ("~", ".bak", ".swp"):
+        (tmp_path / f"POSCAR{ending}").write_text("nothing\n")
+    report = Report()
+    (row,) = convert(tmp_path, report)
+    assert row.pair.functional == "PBE"
+    start = read_structures(tmp_path / "POSCAR.unrelaxed").structures[0]
+    assert np.allclose(row.pair.crystal.cell, start.lattice.matrix)
+
+
 def test_trajectories(tmp_path):
     copper = bulk("Cu", cubic=True)
     copper.rattle(0.1, seed=1)
@@ -66,11 +85,16 @@ def test_trajectories(tmp_path):
         atoms = copper.copy()
         atoms.calc = EMT()
         BFGS(atoms, trajectory=str(tmp_path / f"{name}.traj"), logfile=None).run(fmax, steps)
+    perfect = bulk("Cu", cubic=True, a=3.9)  # whose forces vanish in any cell
+    perfect.calc = EMT()
+    cell = FrechetCellFilter(perfect)
+    BFGS(cell, trajectory=str(tmp_path / "d.traj"), logfile=None).run(fmax=0.01, steps=1)
+    assert "it used up its 1 steps" in convert_all(tmp_path / "d.traj")[1]
     VelocityVerlet(copper, units.fs, trajectory=str(tmp_path / "c.traj")).run(3)
     assert convert_all(tmp_path / "a.traj") == (1, "")
     count, said = convert_all(tmp_path / "b.traj")
     assert count == 0
-    assert "above its fmax of 0.0001" in said
+    assert "it used up its 2 steps" in said
     assert "it is molecular dynamics" in convert_all(tmp_path / "c.traj")[1]
 
 

@@ -133,6 +133,9 @@ def test_vasp_undo_restores_every_byte(call, folder):
     assert again.exit_code == 1
     assert "is prepared already" in again.stderr
     assert "--undo restores it" in again.stderr
+    prepared = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "would be restored" in call("vasp", folder, "--undo", "--dry-run").stdout
+    assert prepared == {path.name: path.read_bytes() for path in folder.iterdir()}
     assert call("vasp", folder, "--undo").exit_code == 0
     assert listing(folder) == before
     assert "was not prepared" in call("vasp", folder, "--undo").stderr

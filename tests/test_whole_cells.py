@@ -21,6 +21,12 @@ CRYSTAL = (
 )
 
 
+AIMS = (
+    "lattice_vector 0 2.1 2.1\nlattice_vector 2.1 0 2.1\nlattice_vector 2.1 2.1 0\n{}\n"
+    "atom_frac 0 0 0 Mg\natom_frac .5 .5 .5 O\n{}\n"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -31,6 +37,8 @@ CRYSTAL = (
         ("a.pdb", PDB.format("P 1           1", "  1.00")),
         ("a.cssr", CSSR.format("SPGR =  1 P 1    OPT = 1")),
         ("fort.34", CRYSTAL.format("1")),
+        ("a.in", AIMS.format("# mine", "")),
+        ("a.in", AIMS.format("", "constrain_relaxation .true.")),
     ],
 )
 def test_a_file_that_lists_all_atoms_is_read(tmp_path, name, text):
@@ -52,12 +60,14 @@ def test_a_file_that_lists_all_atoms_is_read(tmp_path, name, text):
         ("a.cssr", CSSR.format("SPGR = 225 F m -3 m    OPT = 1"), "the space group 225 F m -3 m"),
         ("a.cssr", CSSR.format("SPGR = 225 F m -3 m"), "the space group 225 F m -3 m"),
         ("fort.34", CRYSTAL.format("48"), "48 symmetry operations"),
+        ("a.in", AIMS.format("constrain_relaxation .true.", ""), "of a lattice vector"),
+        ("a.in", AIMS.format("", "homogeneous_field 0 0 0.1"), "the entry homogeneous_field"),
     ],
 )
 def test_a_file_that_lists_some_of_them_is_refused(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     file_format = "crystal" if name == "fort.34" else None
-    with pytest.raises(StructureError, match=f"{words}, which the reader of the format .* in P 1"):
+    with pytest.raises(StructureError, match=f"{words}, which the reader of the format .* CIF"):
         read_structures(tmp_path / name, file_format)
 
 

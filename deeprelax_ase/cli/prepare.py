@@ -66,7 +66,7 @@ def vasp(
     pymatgen's MPRelaxSet.
     """
     if undo:
-        _each(paths, lambda path: _undo(path / "POSCAR", force))
+        _each(paths, lambda path: _undo(path / "POSCAR", force, dry_run))
         return
     way = _Way(_relaxer(options), functional_given, max_error, dry_run, force)
 
@@ -92,7 +92,7 @@ def qe(
     Cell and positions change, all other namelists and cards stay as they are.
     """
     if undo:
-        _each(paths, lambda path: _undo(path, force))
+        _each(paths, lambda path: _undo(path, force, dry_run))
         return
     way = _Way(_relaxer(options), functional_given, max_error, dry_run, force)
     _each(paths, lambda path: _put(_read_pw(path), way))
@@ -170,7 +170,7 @@ def _read_vasp(path: Path, force: bool) -> _Input:
 
 def _read_pw(path: Path) -> _Input:
     from deeprelax_ase.files.pw_calculation import read_pw_calculation
-    from deeprelax_ase.files.pw_text import read_pw_text, with_atoms
+    from deeprelax_ase.files.pw_text import dropped_cards, read_pw_text, with_atoms
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared, read_text
 
     if not path.is_file():
@@ -184,7 +184,10 @@ def _read_pw(path: Path) -> _Input:
     except ValueError as error:
         msg = f"{path} {error}"
         raise ValueError(msg) from error
-    return _Input(path, atoms, lambda new: with_atoms(text, new), calculation)
+    notes = tuple(
+        f"{card} are dropped: they belong to the unrelaxed atoms" for card in dropped_cards(text)
+    )
+    return _Input(path, atoms, lambda new: with_atoms(text, new), calculation, notes)
 
 
 def _put(entry: _Input, way: _Way) -> str:
@@ -278,8 +281,8 @@ def _from_cif(path: Path, way: _Way) -> str:
     return f"{line}; inputs in {folder}"
 
 
-def _undo(path: Path, force: bool) -> str:
+def _undo(path: Path, force: bool, dry_run: bool) -> str:
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import undo
 
-    undo(path, force=force)
-    return "restored"
+    undo(path, force=force, dry_run=dry_run)
+    return "would be restored" if dry_run else "restored"

@@ -60,7 +60,9 @@ def screen(
     ] = 48,
     shard: Annotated[
         str | None,
-        typer.Option(help="I/N: the I-th of N shares, from 1 on; slurm: from SLURM's variables."),
+        typer.Option(
+            help="I/N: the I-th of N shares, from 1 on, into NAME-I-of-N; slurm: by its variables."
+        ),
     ] = None,
     ray: Annotated[
         str | None, typer.Option(help="Run on a Ray cluster: its address, or auto.")

@@ -123,6 +123,11 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
     return Calculation(held, " and ".join(reasons), functional)
 
 
+def names_pbe(folder: Path) -> bool:
+    """Whether the POTCAR of a folder says that it is of PBE, and nothing else."""
+    return {*_EXCHANGE.findall(text_of(folder / "POTCAR") or "")} == {"PE"}
+
+
 def _is_of_pbe(folder: Path) -> bool:
     """Whether the POTCAR of a folder is of PBE, whose functional is taken where GGA names none."""
     potentials = text_of(folder / "POTCAR") or ""

@@ -1,8 +1,8 @@
-"""Refuse files whose symmetry or occupancies the readers of ASE and pymatgen leave out.
+"""Refuse files of which the readers of ASE and pymatgen leave out symmetry, occupancies or more.
 
 They take the atoms that are listed for all atoms of the cell. Layouts are those of SHELXL
 (https://shelx.uni-goettingen.de), the PDB (https://www.wwpdb.org, version 3.3), CSSR, fort.34 of
-CRYSTAL, and Materials Studio's .xsd.
+CRYSTAL, Materials Studio's .xsd, and geometry.in of FHI-aims (its manual, section 2.1).
 """
 
 import re
@@ -23,6 +23,8 @@ _GROUP_OF_CSSR = re.compile(r"SPGR\s*=(.*?)(?:OPT|$)", re.MULTILINE)
 _GROUP_OF_XSD = re.compile(r"<SpaceGroup\b[^>]*\bGroupName=\"([^\"]*)\"")
 _OPERATIONS_OF_CRYSTAL = 4
 """Line of fort.34 that says how many symmetry operations follow, counted from zero."""
+_HOLDERS = ("lattice_vector", "atom", "atom_frac")
+_AIMS = (*_HOLDERS, "constrain_relaxation", "initial_moment", "initial_charge", "velocity")
 _FIXED = 10.0
 """SHELXL adds it to an occupancy that is not refined."""
 
@@ -66,12 +68,25 @@ def _of_crystal(text: str) -> str:
     return f"{count.strip()} symmetry operations" if count.strip() not in ("", "1") else ""
 
 
+def _of_aims(text: str) -> str:
+    holder = ""
+    for line in text.splitlines():
+        word = (line.split("#")[0].split() or [""])[0].lower()
+        if word == "constrain_relaxation" and holder == "lattice_vector":
+            return "a constrain_relaxation of a lattice vector"
+        if word and word not in _AIMS:
+            return f"the entry {word}"
+        holder = word if word in _HOLDERS else holder
+    return ""
+
+
 PARTLY_READ: Mapping[str, Callable[[str], str]] = {
     "res": _of_res,
     "proteindatabank": _of_pdb,
     "cssr": _of_cssr,
     "xsd": _of_xsd,
     "crystal": _of_crystal,
+    "aims": _of_aims,
 }
 """Formats, and what a reader leaves out of a text in each; nothing, where it reads all."""
 
@@ -87,9 +102,9 @@ def check_whole_cell(file_format: str, text: str) -> None:
         StructureError: The message names what its reader leaves out.
     """
     lost = PARTLY_READ[file_format](text)
+    way = "list all atoms of the cell in P 1, or give a CIF"
+    if file_format == "aims":
+        way = "take it out (--hold holds cell vectors), or give a CIF"
     if lost:
-        msg = (
-            f"has {lost}, which the reader of the format {file_format!r} leaves out: list all "
-            "atoms of the cell in P 1, or give a CIF"
-        )
+        msg = f"has {lost}, which the reader of the format {file_format!r} leaves out: {way}"
         raise StructureError(msg)

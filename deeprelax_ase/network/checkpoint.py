@@ -146,6 +146,14 @@ def _extend(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> tuple[str,
     return names + new
 
 
+def _entry(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = metadata.get(name, {})
+    if not isinstance(found, dict):
+        msg = f"its {name} is {found!r}, and has to be an object"
+        raise TypeError(msg)
+    return found
+
+
 def load_weights(name: str | Path) -> Weights:
     """Load named weights, or those of a path.
 
@@ -174,8 +182,8 @@ def load_weights(name: str | Path) -> Weights:
             stored=arrays,
             name=str(name),
             sha256=weights_sha256(path),
-            provenance=metadata.get("provenance", {}),
-            calibration=metadata.get("calibration", {}),
+            provenance=_entry(metadata, "provenance"),
+            calibration=_entry(metadata, "calibration"),
         )
         if not is_shipped(path):  # whether all of it is there shows only then
             _ = weights.network

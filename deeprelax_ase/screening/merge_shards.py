@@ -82,7 +82,12 @@ def _run_of_all(shares: Sequence[Path]) -> tuple[Run, set[float | None]]:
     for share in shares:
         run = run_of(share)
         if run is None:
-            msg = f"{share} is no parquet file that deeprelax screen wrote"
+            what = (
+                "is no parquet file that deeprelax screen wrote"
+                if share.exists()
+                else "is not there"
+            )
+            msg = f"{share} {what}"
             raise ValueError(msg)
         common = {key: value for key, value in run.items() if key not in _OF_A_SHARE}
         first = first or common

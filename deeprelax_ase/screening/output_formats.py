@@ -112,7 +112,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         ValueError: It is no output of a screening.
     """
     if path.suffix == ".db" or run_of(path) is None:
-        msg = f"{path} is no parquet file that deeprelax screen wrote"
+        what = "is no parquet file that deeprelax screen wrote" if path.exists() else "is not there"
+        msg = f"{path} {what}"
         raise ValueError(msg)
     for batch in pq.ParquetFile(path).iter_batches(ROWS_IN_GROUP):
         yield from batch.to_pylist()

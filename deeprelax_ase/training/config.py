@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from deeprelax_ase.datasets.config import NoiseConfig, SourceConfig
-from deeprelax_ase.network.config import FrozenModel, NetworkConfig
+from deeprelax_ase.network.config import FUNCTIONALS, FrozenModel, NetworkConfig
 
 
 class LossConfig(FrozenModel):
@@ -76,6 +76,14 @@ class TrainConfig(FrozenModel):
     workers: int = Field(default=1, ge=0, description="processes that build graphs ahead")
     compile: bool = Field(default=False, description="torch.compile; needs a C++ compiler")
     device: Literal["cpu", "cuda"] = "cpu"
+
+    @model_validator(mode="after")
+    def _functionals_can_be_asked_for(self) -> "TrainConfig":
+        for name in self.network.functionals:
+            if name not in FUNCTIONALS:
+                msg = f"network.functionals has {name!r}: choose from {', '.join(FUNCTIONALS)}"
+                raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _a_frozen_trunk_needs_weights(self) -> "TrainConfig":

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from deeprelax_ase.files.fingerprint import sha256_of
 from deeprelax_ase.network.checkpoint import load_tensors, save_tensors
 from deeprelax_ase.training.config import TrainConfig
 
+_CONFIG = "config.json"
 _WHERE_IT_RUNS = {"device", "threads", "workers", "compile", "log_every", "checkpoint_minutes"}
 
 
@@ -33,8 +35,44 @@ class RunFolder:
         """Make the folder of a new run, with its configuration."""
         if not self._state.exists():
             self.path.mkdir(parents=True, exist_ok=True)
-            config = json.dumps(self._entries, indent=2)
-            (self.path / "config.json").write_text(config + "\n")
+            (self.path / _CONFIG).write_text(self._config_text())
+
+    def _check_is_free(self) -> None:
+        """Refuse a folder with what a new run would overwrite.
+
+        Raises:
+            ValueError: It holds weights, or a configuration that is not that of the run.
+        """
+        path = self.path / _CONFIG
+        made = (self.path / name for name in ("best.safetensors", "last.safetensors"))
+        weights = [path for path in made if path.exists()]
+        if weights:
+            msg = (
+                f"{weights[0]} is there without the state of its run, and would be overwritten: "
+                "name another folder"
+            )
+            raise ValueError(msg)
+        if path.exists() and path.read_text() != self._config_text():
+            msg = f"{path} is there and not of this run: name another folder, or take it away"
+            raise ValueError(msg)
+
+    def _config_text(self) -> str:
+        """The configuration, with places as seen from the folder."""
+        entries = self._entries
+        start = entries["start_from"]
+        places = {
+            "sources": [s | {"path": self._from_here(s["path"])} for s in entries["sources"]],
+            "start_from": start and self._from_here(start),
+        }
+        return json.dumps(entries | places, indent=2) + "\n"
+
+    def _from_here(self, place: str) -> str:
+        if not Path(place).exists():  # a name, of shipped weights
+            return place
+        try:
+            return os.path.relpath(place, self.path)
+        except ValueError:  # on another drive
+            return str(Path(place).resolve())
 
     def save_state(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write what a resumed run needs."""
@@ -48,6 +86,7 @@ class RunFolder:
             ValueError: It is of another configuration, or of files that have changed.
         """
         if not self._state.exists():
+            self._check_is_free()
             return None
         tensors, metadata = load_tensors(self._state)
         if _what_matters(metadata["config"]) != _what_matters(self._entries):
@@ -59,8 +98,8 @@ class RunFolder:
         for name, known in metadata.get("data", {}).items():
             if self._data.get(name, known) != known:
                 msg = (
-                    f"{name} has changed since the run in {self.path} began: name another folder, "
-                    "or put the file back"
+                    f"source {name} has changed since the run in {self.path} began: name another "
+                    "folder, or put the file back"
                 )
                 raise ValueError(msg)
         return tensors, metadata
@@ -68,7 +107,10 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drop what a run that was killed noted of steps that it will make again."""
         for path in self.path.glob("*.csv"):
-            head, *rows = path.read_text().splitlines(keepends=True)
+            head, *rows = path.read_text().splitlines(keepends=True) or [""]
+            if not head.endswith("\n"):  # of a disk that was full
+                path.unlink()
+                continue
             kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
             if len(kept) < len(rows):
                 replace_text(path, head + "".join(kept))
@@ -90,9 +132,9 @@ class RunFolder:
 
     @cached_property
     def _data(self) -> dict[str, str]:
-        """SHA-256 of every file of pairs, by its name."""
+        """SHA-256 of every file of pairs, by its place and name."""
         paths = [Path(source.path) for source in self.config.sources]
-        return {path.name: sha256_of(path) for path in paths}
+        return {f"{place}. {path.name}": sha256_of(path) for place, path in enumerate(paths, 1)}
 
     @property
     def _state(self) -> Path:

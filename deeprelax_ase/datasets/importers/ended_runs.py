@@ -66,18 +66,24 @@ def why_trajectory_is_none(path: Path) -> str | None:
     with Trajectory(path) as trajectory:
         description = trajectory.description or {}
         last = trajectory[-1] if len(trajectory) else None
+        steps = len(trajectory) - 1
     if description.get("type") == "molecular-dynamics":
         return "it is molecular dynamics"
+    most = description.get("max_steps")
+    if isinstance(most, int) and 0 < most <= steps:  # forces do not tell whether a cell is relaxed
+        return f"it used up its {most} steps: it is not relaxed"
     limit = description.get("fmax")
-    if last is None or last.calc is None or not isinstance(limit, int | float):
-        return None
-    forces = last.calc.results.get("forces")
-    if forces is None:
-        return None
-    largest = float(np.linalg.norm(last.get_forces(), axis=1).max())
-    if largest > _NEARLY * limit:
+    largest = _largest_force(last)
+    if largest is not None and isinstance(limit, int | float) and largest > _NEARLY * limit:
         return f"its last forces are up to {largest:.2g} eV/Å, above its fmax of {limit:g}"
     return None
+
+
+def _largest_force(atoms: Any) -> float | None:
+    """The largest force (eV/Å) that is stored with atoms, constraints applied; None without any."""
+    if atoms is None or atoms.calc is None or atoms.calc.results.get("forces") is None:
+        return None
+    return float(np.linalg.norm(atoms.get_forces(), axis=1).max())
 
 
 def _why_tags_make_none(tags: Mapping[str, Any]) -> str | None:

@@ -17,10 +17,16 @@ from deeprelax_ase.datasets.importers.ended_runs import (
 )
 from deeprelax_ase.datasets.importers.raw_pair import Found, Structure, ends, file_reader
 from deeprelax_ase.files.read_files import read_structures
-from deeprelax_ase.files.vasp_calculation import functional_of, read_vasp_calculation
+from deeprelax_ase.files.vasp_calculation import (
+    functional_of,
+    names_pbe,
+    read_vasp_calculation,
+)
 from deeprelax_ase.structures.validation import StructureError
 
 _TRAJECTORIES = (".traj", ".extxyz", ".xyz")
+_NO_OUTPUTS = ("~", ".bak", ".deeprelax.json", ".save", ".swp", ".tmp")
+"""Endings of copies that editors leave, and of the record of a prediction."""
 _OVERFLOW = re.compile(rb'(<i type="int"[^>]*>)[ \t]*\*+[ \t]*(</i>)')
 """A whole number that VASP could not fit into its columns, such as KINTER."""
 
@@ -71,16 +77,20 @@ def read_vasp(root: Path) -> Iterator[Found]:
 
 
 def _is_output(stem: str, path: Path) -> bool:
-    """Whether a file is such an output, with any ending, and not an archive of several."""
+    """Whether a file is such an output, with any ending but those of editors and archives."""
     rest = path.name.removeprefix(stem)
-    return path.is_file() and not rest[:1].isalpha() and ".tar" not in path.suffixes
+    is_other = rest[:1].isalpha() or ".tar" in path.suffixes or rest.endswith(_NO_OUTPUTS)
+    return path.is_file() and not is_other
 
 
 def _read_incar(folder: Path) -> tuple[str | None, str]:
     """Functional that an INCAR names, if there is one, and why the run is no relaxation."""
     try:
         calculation = read_vasp_calculation(folder)
-        return calculation.functional, calculation.refusal or why_run_is_none(folder) or ""
+        functional = calculation.functional
+        if functional is None and names_pbe(folder):
+            functional = "PBE"
+        return functional, calculation.refusal or why_run_is_none(folder) or ""
     except StructureError as error:
         return None, str(error)
 
@@ -88,7 +98,7 @@ def _read_incar(folder: Path) -> tuple[str | None, str]:
 def _turn(stem: str, path: Path) -> tuple[int, list[int], str]:
     """When in a run of several steps a file was written, by its ending."""
     ending = re.sub(r"\.(gz|bz2|xz|Z)$", "", path.name.removeprefix(stem))
-    place = {".orig": 0, "": 2}.get(ending, 1)
+    place = {".orig": 0, ".unrelaxed": 0, "": 2}.get(ending, 1)
     return place, [int(number) for number in re.findall(r"\d+", ending)], ending
 
 

@@ -103,12 +103,13 @@ def _is_same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-def undo(path: Path, *, force: bool = False) -> None:
+def undo(path: Path, *, force: bool = False, dry_run: bool = False) -> None:
     """Put the user's own file back.
 
     Args:
         path: The file that was swapped.
         force: Also where it was changed since.
+        dry_run: Only check that it can be.
 
     Raises:
         ValueError: It was never swapped, or changed since.
@@ -126,6 +127,8 @@ def undo(path: Path, *, force: bool = False) -> None:
             "place all the same"
         )
         raise ValueError(msg)
+    if dry_run:
+        return
     link = path.parent / str(facts.get("link", ""))
     if "link" in facts and link.is_file() and sha256_of(link) == sha256_of(kept):
         path.unlink(missing_ok=True)
