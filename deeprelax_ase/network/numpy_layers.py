@@ -68,6 +68,8 @@ class Edges:
         self, sent: Float[np.ndarray, "components edges some"]
     ) -> Float[np.ndarray, "components atoms some"]:
         """The same of every component."""
+        if isinstance(self._sums, np.ndarray):
+            return np.matmul(self._sums, sent)
         return np.stack([self._sums @ one for one in sent])
 
     def sum_along(
