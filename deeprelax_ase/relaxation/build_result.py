@@ -38,37 +38,27 @@ def build_result(
     prediction, lengths = relaxation.prediction, relaxation.lengths
     expected_error = relaxation.expected_error
     refusal = _refusal(entry, relaxation, predictor.config.cutoff)
-    outcome: dict[str, Any] | None = None
-    is_constrained = bool(getattr(entry.source, "constraints", None))
-    if refusal is None and is_constrained:
+    made = None
+    if refusal is None and getattr(entry.source, "constraints", None):
         # They can make less of the move than was predicted, and it is that which is judged.
-        outcome = _moved(entry, relaxation.move)
-        if outcome["status"] == "relaxed":
-            made = outcome["displacement"], exp_symmetric(outcome["strain"])
+        made = _moved(entry, relaxation.move)
+        if made["status"] == "relaxed":
+            move = made["displacement"], exp_symmetric(made["strain"])
             pairs = prediction.edge_index, prediction.offsets
-            lengths = relaxed_lengths(entry.crystal, *pairs, *made)
+            lengths = relaxed_lengths(entry.crystal, *pairs, *move)
     change = np.abs(lengths - prediction.lengths) if len(lengths) else np.full(1, np.nan)
     calibration = predictor.calibration
     gain = calibration.gain_probability(float(np.sqrt(np.mean(change**2))), expected_error)
     least_gain = calibration.least_gain if options.min_gain is None else options.min_gain
-    if refusal is not None:
-        outcome = _kept(entry, "refused", refusal)
-    elif not len(lengths):
-        text = "nothing is near it, and nothing was predicted of it"
-        outcome = _kept(entry, "unchanged", Note("nothing_near", text))
-    elif entry.is_all_held:
-        outcome = _kept(entry, "unchanged", Note("all_held", "everything is held: nothing moves"))
-    elif outcome is not None and outcome["status"] == "refused":
-        pass
-    elif gain < least_gain and not options.always_move:
+    doubt = None
+    if gain < least_gain and not options.always_move:
         text = (
             f"left as it was: a move of {change.mean():.3f} Å with an expected error of "
             f"{expected_error:.3f} Å is a gain with a probability of {gain:.2f}, and "
             f"{least_gain:g} is asked for"
         )
-        outcome = _kept(entry, "unchanged", Note("within_error", text))
-    elif outcome is None:
-        outcome = _moved(entry, relaxation.move)
+        doubt = Note("within_error", text)
+    outcome = _decide(entry, relaxation, refusal, made, doubt)
     is_still = np.logical_not(entry.free.any(axis=1))
     is_cell_held = not bool(entry.crystal.strain_freedom().any())
     is_known = is_still if is_cell_held else np.zeros_like(is_still)
@@ -87,6 +77,34 @@ def build_result(
         seconds=seconds + time.perf_counter() - started,
         weights=predictor.weights,
     )
+
+
+def _decide(
+    entry: StructureInput,
+    relaxation: Relaxation,
+    refusal: Note | None,
+    made: dict[str, Any] | None,
+    doubt: Note | None,
+) -> dict[str, Any]:
+    """Structure, status, notes and move of a result.
+
+    Args:
+        entry: The input.
+        relaxation: What was predicted of it.
+        refusal: Why the prediction is not to be used.
+        made: What its constraints made of the move, if it has any.
+        doubt: Why the move may well be no gain.
+    """
+    if refusal is not None:
+        return _kept(entry, "refused", refusal)
+    if not len(relaxation.lengths):
+        text = "nothing is near it, and nothing was predicted of it"
+        return _kept(entry, "unchanged", Note("nothing_near", text))
+    if entry.is_all_held:
+        return _kept(entry, "unchanged", Note("all_held", "everything is held: nothing moves"))
+    if doubt is not None and (made is None or made["status"] == "relaxed"):
+        return _kept(entry, "unchanged", doubt)
+    return made or _moved(entry, relaxation.move)
 
 
 def _kept(entry: StructureInput, status: Status, why: Note) -> dict[str, Any]:
