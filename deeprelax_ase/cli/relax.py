@@ -41,6 +41,7 @@ class _Files:
         how: How files are read.
         overwrite: Whether outputs that exist are replaced.
         as_json: Whether results are printed as JSON.
+        inputs: All files of this command.
         written: Outputs of this command.
     """
 
@@ -49,6 +50,7 @@ class _Files:
     how: "ReadOptions"
     overwrite: bool
     as_json: bool
+    inputs: frozenset[Path]
     written: set[Path] = field(default_factory=set)
 
 
@@ -97,7 +99,8 @@ def relax(
             force,
         )
         output_name = output_format and named_format(output_format, for_output=True)
-        task = _Files(output, output_name, how, overwrite, as_json)
+        inputs = frozenset(path.resolve() for path in files)
+        task = _Files(output, output_name, how, overwrite, as_json, inputs)
         relaxer = shared_relaxer(options)
     except ValueError as error:
         stop(str(error))
@@ -139,7 +142,7 @@ def _relax_file(relaxer: Any, path: Path, task: _Files, table: TextIO) -> int:
             output = f"{folder}{os.sep}" if is_printed else task.output
             target = output_path(source, output, task.output_format)
             if not is_printed:
-                _check_output(target, task)
+                _check_output(target, path, task)
             results = list(relaxer.relax_many(structures))
             _check_results(readable, results)
             relaxed = [result.structure for result in results]
@@ -177,7 +180,10 @@ def _readable(path: Path) -> Iterator[tuple[Path, str]]:
         yield copy, "standard input"
 
 
-def _check_output(target: Path, task: _Files) -> None:
+def _check_output(target: Path, path: Path, task: _Files) -> None:
+    if target.resolve() in task.inputs - {path.resolve()}:
+        msg = f"{target} is an input as well: relax the two one at a time, or name an --output"
+        raise ValueError(msg)
     if target.resolve() in task.written:
         msg = f"{target} was written for another input just now: relax the two one at a time"
         raise ValueError(msg)

@@ -61,7 +61,7 @@ def screen(
     shard: Annotated[
         str | None,
         typer.Option(
-            help="I/N: the I-th of N shares, from 1 on, into NAME-I-of-N; slurm: by its variables."
+            help="I/N: the I-th of N shares, into NAME-I-of-N; slurm or slurm/N: that of the task."
         ),
     ] = None,
     ray: Annotated[
@@ -165,9 +165,10 @@ def merge(
         stop(str(error))
     except OSError as error:
         _stop_at_disk(error, output)
-    run = run_of(output)
-    limit = None if run is None else run["max_error"]
-    _print_summary(output, summary, limit, time.monotonic() - started)
+    run = run_of(shares[0])
+    if max_error is None and run is not None:
+        max_error = run["max_error"]
+    _print_summary(output, summary, max_error, time.monotonic() - started)
 
 
 def export(

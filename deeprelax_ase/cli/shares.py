@@ -9,8 +9,15 @@ from deeprelax_ase.cli.common import stop
 
 
 def share_of(shard: str | None, environment: Mapping[str, str]) -> tuple[int, int]:
-    """Tell which share of how many: SLURM's array tasks, or the tasks of a step, from 1 on."""
-    if shard == "slurm":
+    """Tell which share of how many: SLURM's array tasks, or the tasks of a step, from 1 on.
+
+    With a count (`slurm/20`), the task's own number is that of the share, so that it stays the same
+    when single tasks are submitted again.
+    """
+    counted = re.fullmatch(r"slurm/(\d+)", shard or "")
+    if counted and "SLURM_ARRAY_TASK_ID" in environment:
+        return int(environment["SLURM_ARRAY_TASK_ID"]), int(counted[1])
+    if shard == "slurm" or counted:
         if "SLURM_ARRAY_TASK_ID" in environment:
             first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
             step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))

@@ -25,6 +25,8 @@ from deeprelax_ase.files.handedness import right_handed, right_handed_atoms
 from deeprelax_ase.files.parse_file import StructureFile
 from deeprelax_ase.files.poscar_text import new_poscar_text, poscar_ending
 from deeprelax_ase.files.records import reason_of
+from deeprelax_ase.structures.read_structure import plain_crystal
+from deeprelax_ase.structures.symmetry import cell_with_box
 from deeprelax_ase.structures.validation import StructureError
 
 _BY_PYMATGEN = (formats.POSCAR, formats.CIF, formats.MCIF, formats.JSON, "yaml")
@@ -272,6 +274,10 @@ def as_structure(structure: Any) -> Structure:
     if isinstance(structure, Atoms):
         from pymatgen.io.ase import AseAtomsAdaptor
 
+        if not structure.pbc.all():  # pymatgen has no crystal without a cell
+            structure = structure.copy()
+            box = cell_with_box(plain_crystal(structure))
+            structure.set_cell(box, apply_constraint=False)
         return AseAtomsAdaptor.get_structure(structure)
     return structure
 

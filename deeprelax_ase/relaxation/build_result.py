@@ -66,6 +66,7 @@ def build_result(
         **outcome,
         formula=entry.formula,
         num_atoms=len(entry.crystal),
+        functional=entry.functional or options.functional,
         passes=relaxation.passes,
         expected_error=expected_error,
         gain_probability=gain,

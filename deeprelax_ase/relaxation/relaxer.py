@@ -169,7 +169,15 @@ class Relaxer:
         waiting: list[StructureInput | RelaxResult[Any]] = []
         edges = 0
         is_passing = not isinstance(structures, Sequence)
-        for structure in structures:
+        source = iter(structures)
+        while True:
+            try:
+                structure = next(source)
+            except StopIteration:
+                break
+            except BaseException:
+                yield from self._flush(waiting)  # what came before is not lost
+                raise
             try:
                 mine = copy_of(structure) if is_passing else structure
                 entry: StructureInput | RelaxResult[Any] = self._read(mine, self.options.held)
@@ -256,6 +264,7 @@ class Relaxer:
             displacement=np.zeros((0, 3)),
             formula="",
             num_atoms=len(structure) if hasattr(structure, "__len__") else 0,
+            functional=self.functional,
             passes=0,
             expected_error=float("nan"),
             gain_probability=float("nan"),

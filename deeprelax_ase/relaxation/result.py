@@ -62,6 +62,7 @@ class RelaxResult(Generic[S]):
         displacement: Of every atom, Å, in the frame of the input cell.
         formula: Reduced formula of the input, empty if it failed.
         num_atoms: Atoms of the input.
+        functional: That it was relaxed to.
         passes: How many passes were made.
         expected_error: Expected mean error of the bond lengths in the predicted structure, Å: from
             `uncertainty`, the scales of atoms and strain, and how well what was predicted fits
@@ -88,6 +89,7 @@ class RelaxResult(Generic[S]):
     displacement: Float[np.ndarray, "atoms 3"]
     formula: str
     num_atoms: int
+    functional: str
     passes: int
     expected_error: float
     gain_probability: float
@@ -119,6 +121,7 @@ class RelaxResult(Generic[S]):
         return {
             "volume_change": self.volume_change,
             "largest_displacement": self.largest_displacement,
+            "functional": self.functional,
             "passes": self.passes,
             "expected_error": _known(self.expected_error),
             "gain_probability": _known(self.gain_probability),

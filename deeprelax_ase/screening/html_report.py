@@ -19,13 +19,15 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from deeprelax_ase.files.atomic_write import replace_text
-from deeprelax_ase.relaxation.relaxer import Relaxer
+from deeprelax_ase.relaxation.options import RelaxOptions
+from deeprelax_ase.relaxation.relaxer import shared_relaxer
 from deeprelax_ase.relaxation.result import SOUND
 from deeprelax_ase.screening.output_formats import ROWS_IN_GROUP, run_of
 from deeprelax_ase.screening.rank_and_deduplicate import Summary, summarise
 from deeprelax_ase.screening.rows import atoms_of_row
 from deeprelax_ase.structures.elements import chemical_symbols, covalent_radii, jmol_colors
 from deeprelax_ase.structures.notes import MEANINGS
+from deeprelax_ase.structures.read_structure import plain_crystal
 
 SHOWN = 6
 """Structures at either end that are drawn."""
@@ -36,6 +38,8 @@ _COLORS = ("#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a
 """Viridis: told apart with any kind of colour vision, and in grey."""
 _QUANTITIES = ("expected_error", "gain_probability", "largest_displacement", "volume_change")
 _BINS = 30
+_LEAST_TOP = 0.01
+"""Least error (Å) at the end of the colours: all may be zero."""
 
 
 def write_page(path: Path, output: Path) -> None:
@@ -54,20 +58,20 @@ def write_page(path: Path, output: Path) -> None:
         msg = f"{output}: a report is made from a parquet output; end its name in .parquet"
         raise ValueError(msg)
     summary = summarise(output)
-    relaxer = Relaxer(**run["options"]) if len(summary.expected_errors) else None
     best, worst = _ends(output, len(summary.expected_errors))
     crystals = {
-        name: [_crystal(row, relaxer) for row in rows]
+        name: [_crystal(row, run) for row in rows]
         for name, rows in (("best", best), ("worst", worst))
     }
-    errors = [bond[-1] for group in crystals.values() for c in group for bond in c["bonds"]]
-    top = float(np.quantile(errors, 0.95)) if errors else 1.0
+    bonds = [bond for group in crystals.values() for c in group for bond in c["bonds"]]
+    errors = [bond[-1] for bond in bonds if bond[-1] is not None]
+    top = max(float(np.quantile(errors, 0.95)), _LEAST_TOP) if errors else 1.0
     data = {"colors": _COLORS, "top": top, **crystals}
     here = files(__package__)
     page = Template((here / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"Screening: {output.name}"),
         subtitle=html.escape(
-            f"{summary.count:,} structures, relaxed to {run['options']['functional']} by the "
+            f"{summary.count:,} structures, relaxed to {_functionals(output)} by the "
             f"weights {', '.join(run['weights_sha256'])}"
         ),
         statuses="".join(_status_rows(summary)),
@@ -79,6 +83,11 @@ def write_page(path: Path, output: Path) -> None:
         viewer=(here / "viewer.js").read_text(encoding="utf-8"),
     )
     replace_text(path, page)
+
+
+def _functionals(output: Path) -> str:
+    names = pc.unique(pq.read_table(output, columns=["functional"])["functional"].drop_null())
+    return ", ".join(sorted(names.to_pylist())) or "nothing"
 
 
 def _ends(output: Path, relaxed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -94,18 +103,41 @@ def _ends(output: Path, relaxed: int) -> tuple[list[dict[str, Any]], list[dict[s
     return [found[r] for r in ranks if r <= low], [found[r] for r in reversed(ranks) if r > high]
 
 
-def _crystal(row: dict[str, Any], relaxer: Any) -> dict[str, Any]:
+def _bonds(atoms: Any, row: dict[str, Any], run: Any) -> list[list[Any]]:
+    """Bonds of the relaxed structure, with their expected errors where these can be had.
+
+    They are not stored: the structure is relaxed once more, and where that does not end in what is
+    stored, because more was held or the weights are gone, nobody knows the errors.
+    """
+    if len(atoms) > _MOST_ATOMS:
+        return []
+    radii = covalent_radii[atoms.numbers]
+    try:
+        relaxer = shared_relaxer(RelaxOptions(**run["options"] | {"functional": row["functional"]}))
+        result = relaxer.relax(atoms)
+    except (ValueError, OSError):
+        result = None
+    is_same = (
+        result is not None
+        and result.weights.sha256 == row["weights_sha256"]
+        and np.isclose(result.expected_error, row["expected_error"], rtol=1e-3, atol=1e-5)
+    )
+    if result is not None and result.bonds is not None and is_same:
+        i, j = result.bonds.edge_index
+        offsets, lengths = result.bonds.offsets, result.bonds.lengths
+        errors: list[Any] = result.bonds.uncertainties.round(4).tolist()
+    else:
+        relaxed = plain_crystal(atoms_of_row(row, relaxed=True))
+        i, j, offsets, _, lengths = relaxed.pairs_within(2 * _BOND * float(radii.max()))
+        errors = [None] * len(i)
+    near = lengths < _BOND * (radii[i] + radii[j])
+    table = np.column_stack([i, j, offsets]).tolist()
+    return [[*bond, error] for bond, error, kept in zip(table, errors, near, strict=True) if kept]
+
+
+def _crystal(row: dict[str, Any], run: Any) -> dict[str, Any]:
     """What the viewer needs of a structure."""
     atoms = atoms_of_row(row, relaxed=False)
-    bonds: list[list[float]] = []
-    result = relaxer.relax(atoms)
-    if result.bonds is not None and len(atoms) <= _MOST_ATOMS:
-        i, j = result.bonds.edge_index
-        radii = covalent_radii[atoms.numbers]
-        near = result.bonds.lengths < _BOND * (radii[i] + radii[j])
-        table = np.column_stack([i, j, result.bonds.offsets])[near].tolist()
-        errors = result.bonds.uncertainties[near].round(4).tolist()
-        bonds = [[*bond, error] for bond, error in zip(table, errors, strict=True)]
     note = f"; {row['note']}" if row["note"] else ""
     return {
         "title": f"{row['id']}: {row['formula']}",
@@ -123,7 +155,7 @@ def _crystal(row: dict[str, Any], relaxer: Any) -> dict[str, Any]:
             }
             for z in atoms.numbers
         ],
-        "bonds": bonds,
+        "bonds": _bonds(atoms, row, run),
         "before": _frame(atoms),
         "after": _frame(atoms_of_row(row, relaxed=True)),
     }

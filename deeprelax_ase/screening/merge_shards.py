@@ -36,7 +36,7 @@ def merge(
         shares: Parquet outputs of `deeprelax screen --shard`, all of one run; or a single output.
         output: File to write.
         max_error: As of a screening; None: that of the shares.
-        deduplicate: As of a screening.
+        deduplicate: As of a screening; also where the shares were.
         overwrite: Replace a file that is there.
 
     Raises:
@@ -47,7 +47,8 @@ def merge(
     if output.exists() and not overwrite:
         msg = f"{output} exists: pass --overwrite to replace it, or name another output"
         raise ValueError(msg)
-    run, limits = _run_of_all(shares)
+    run, limits, was_deduplicated = _run_of_all(shares)
+    deduplicate = deduplicate or was_deduplicated
     if max_error is None and len(limits) > 1:
         named = ", ".join(map(str, sorted(limits, key=str)))
         msg = f"the shares were screened with different limits ({named}): name a --max-error"
@@ -75,12 +76,12 @@ def merge(
     return tally.summary()
 
 
-def _run_of_all(shares: Sequence[Path]) -> tuple[Run, set[float | None]]:
-    """What shares have in common, and the largest expected errors that they trust."""
+def _run_of_all(shares: Sequence[Path]) -> tuple[Run, set[float | None], bool]:
+    """What shares have in common, the errors that they trust, and whether they have groups."""
     runs: dict[int, Run] = {}
     first: Run | None = None
     for share in shares:
-        run = run_of(share)
+        run = None if share.suffix == ".db" else run_of(share)
         if run is None:
             what = (
                 "is no parquet file that deeprelax screen wrote"
@@ -104,7 +105,8 @@ def _run_of_all(shares: Sequence[Path]) -> tuple[Run, set[float | None]]:
         names = ", ".join(f"{number}/{first['shards']}" for number in missing)
         msg = f"the shards {names} are missing: screen them, or name their outputs too"
         raise ValueError(msg)
-    return first, {run["max_error"] for run in runs.values()}
+    limits = {run["max_error"] for run in runs.values()}
+    return first, limits, any(run["deduplicate"] for run in runs.values())
 
 
 def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:

@@ -31,6 +31,7 @@ _FACTS = (
     "note",
     "volume_change",
     "largest_displacement",
+    "functional",
     "passes",
     "expected_error",
     "gain_probability",
@@ -185,6 +186,9 @@ def export(
     if taken is not None:
         msg = f"{folder / f'{taken}.{ending}'} exists: name another folder"
         raise ValueError(msg)
+    if folder.exists() and not folder.is_dir():
+        msg = f"{folder} is a file: name a folder"
+        raise ValueError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     rows = _chosen(results, trusted=trusted, unique=unique)
     for name, row in zip(names, rows, strict=True):
@@ -202,7 +206,10 @@ def _chosen(results: Path, *, trusted: bool, unique: bool) -> Iterator[dict[str,
             (unique, "representative", "--deduplicate"),
         ):
             if wanted and row["rank"] is not None and row[column] is None:
-                msg = f"{results} was screened without {option}: run it again with it"
+                msg = (
+                    f"{results} was screened without {option}: give it to deeprelax merge with "
+                    f"{option}"
+                )
                 raise ValueError(msg)
         if (row["trusted"] or not trusted) and (row["representative"] or not unique):
             yield row
@@ -227,7 +234,7 @@ def _file_name(name: str, used: set[str]) -> str:
     plain = "".join(c if c.isalnum() or c in "-_.+[]" else "_" for c in name).lstrip(".") or "_"
     known = (".cif", ".vasp")
     plain = plain[: -len(Path(plain).suffix)] if Path(plain).suffix in known else plain
-    plain = plain[:_LONGEST_NAME]
+    plain = plain.encode()[:_LONGEST_NAME].decode(errors="ignore")
     unique, number = plain, 1
     while unique in used:
         number += 1

@@ -16,9 +16,10 @@ from pymatgen.core import Structure
 
 from deeprelax_ase.datasets.write_pairs import reduced_composition
 from deeprelax_ase.relaxation.result import SOUND
-from deeprelax_ase.screening.rows import RANKED, structure_of_row
+from deeprelax_ase.screening.rows import RANKED, compact_structure_of_row
 
 _LONG_REASON = 120
+_STOL_BESIDE_VACUUM = 0.2
 _LIGHT = ("status", "expected_error", "item")
 _GEOMETRY = ("numbers", "pbc", "relaxed_cell", "relaxed_positions")
 _COUNTED = ("status", "error", "note_codes", "rank", "expected_error", "trusted", "representative")
@@ -86,7 +87,8 @@ def overview(
     Args:
         parts: Files of rows, in the order of the input.
         max_error: Å; a relaxed structure whose expected error is higher is not trusted.
-        deduplicate: Group what StructureMatcher calls the same, at its defaults.
+        deduplicate: Group what StructureMatcher calls the same, at its defaults; sheets, wires and
+            molecules apart, with little vacuum around and a stol of 0.2.
     """
     lengths, compositions, errors, entries = [], [], [], 0
     for part in parts:
@@ -125,17 +127,21 @@ def _groups(
 ) -> Int[np.ndarray, " rows"]:
     """Numbers of groups, in the order in which their first members come."""
     same_as = np.full(count, -1, dtype=np.int64)
-    matcher = StructureMatcher()
+    # An atom on a surface is elsewhere at half of the distance that makes two crystals differ.
+    matchers = {False: StructureMatcher(), True: StructureMatcher(stol=_STOL_BESIDE_VACUUM)}
     for rows in by_composition.values():
         if len(rows) == 1:
             same_as[rows[0]] = rows[0]
             continue
-        seen: list[tuple[int, Structure]] = []
-        for row, structure in zip(rows, _structures(parts, lengths, rows), strict=True):
-            twin = next((other for other, kept in seen if _fit(matcher, kept, structure)), row)
+        seen: dict[bool, list[tuple[int, Structure]]] = {False: [], True: []}
+        for row, (structure, has_vacuum) in zip(
+            rows, _structures(parts, lengths, rows), strict=True
+        ):
+            known, matcher = seen[has_vacuum], matchers[has_vacuum]
+            twin = next((other for other, kept in known if _fit(matcher, kept, structure)), row)
             same_as[row] = twin
             if twin == row:
-                seen.append((row, structure))
+                known.append((row, structure))
     heads = np.unique(same_as[same_as >= 0])
     groups = np.full(count, -1, dtype=np.int64)
     groups[same_as >= 0] = np.searchsorted(heads, same_as[same_as >= 0])
@@ -145,22 +151,32 @@ def _groups(
 def _fit(matcher: StructureMatcher, one: Structure, other: Structure) -> bool:
     """Whether two structures match; those that the matcher cannot handle match none."""
     try:
-        return bool(matcher.fit(one, other))
+        return bool(matcher.fit(one, other, skip_structure_reduction=True))
     except Exception:  # noqa: BLE001 - reductions of odd cells raise all kinds
         return False
 
 
+def _reduced(structure: Structure) -> Structure:
+    """Once what the matcher would do in every comparison; as it is where that fails."""
+    try:
+        niggli = structure.get_reduced_structure(reduction_algo="niggli")
+        return niggli.get_primitive_structure()
+    except Exception:  # noqa: BLE001 - as above
+        return structure
+
+
 def _structures(
     parts: Sequence[Path], lengths: Int[np.ndarray, " parts"], rows: Sequence[int]
-) -> Iterator[Structure]:
-    """Relaxed structures of some rows, which are given in order."""
+) -> Iterator[tuple[Structure, bool]]:
+    """Structures of rows, given in order, as they are compared, and whether they have vacuum."""
     starts = np.concatenate([[0], np.cumsum(lengths)])
     places = np.searchsorted(starts, rows, side="right") - 1
     for place in np.unique(places):
         table = pq.read_table(parts[place], columns=list(_GEOMETRY))
         own = np.asarray(rows)[places == place] - starts[place]
         for row in table.take(own).to_pylist():
-            yield structure_of_row(row)
+            structure, has_vacuum = compact_structure_of_row(row)
+            yield _reduced(structure), has_vacuum
 
 
 @dataclass(frozen=True)
@@ -214,7 +230,7 @@ class Tally:
             (status, general(error)) for status, error in pairs if status not in SOUND
         )
         for codes in table["note_codes"].drop_null().to_pylist():
-            self._notes.update(codes)
+            self._notes.update(set(codes))
         ranked = table.filter(pc.is_valid(table["rank"]))
         self._errors.append(ranked["expected_error"].to_numpy())
         trusted = ranked["trusted"].drop_null()

@@ -4,6 +4,7 @@
 input stands in `cell` and `positions`, what came of it in `relaxed_cell` and `relaxed_positions`.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ from pymatgen.core import Structure
 from deeprelax_ase.relaxation.result import RelaxResult
 from deeprelax_ase.structures.crystal import complete_cell
 from deeprelax_ase.structures.read_structure import plain_crystal, plain_structure
+from deeprelax_ase.structures.symmetry import cell_with_box, in_box
+from deeprelax_ase.structures.vacuum import find_vacuum
 
-_VACUUM = 15.0
+_NARROW = 3.5
+"""Å between the images of a sheet or molecule that is compared with others."""
 _VECTOR = pa.list_(pa.float64())
 ROWS = pa.schema(
     {
@@ -34,6 +38,7 @@ ROWS = pa.schema(
         "relaxed_positions": _VECTOR,
         "volume_change": pa.float64(),
         "largest_displacement": pa.float64(),
+        "functional": pa.string(),
         "passes": pa.int64(),
         "expected_error": pa.float64(),
         "gain_probability": pa.float64(),
@@ -109,10 +114,21 @@ def atoms_of_row(row: dict[str, Any], *, relaxed: bool) -> Atoms:
 def structure_of_row(row: dict[str, Any]) -> Structure:
     """A row's relaxed structure, periodic along all axes: sheets and molecules in a box."""
     atoms = atoms_of_row(row, relaxed=True)
-    cell = complete_cell(atoms.cell[:], atoms.pbc)
-    for axis in np.flatnonzero(~np.any(atoms.cell[:] != 0, axis=1)):
-        cell[axis] *= np.ptp(atoms.positions @ cell[axis]) + _VACUUM
+    cell = cell_with_box(plain_crystal(atoms))
     return Structure(cell, atoms.numbers.tolist(), atoms.positions, coords_are_cartesian=True)
+
+
+def compact_structure_of_row(row: dict[str, Any]) -> tuple[Structure, bool]:
+    """The same with little vacuum, which tells nothing of likeness; and whether it has some."""
+    crystal = plain_crystal(atoms_of_row(row, relaxed=True))
+    cell, pbc = complete_cell(crystal.cell, crystal.pbc), crystal.pbc
+    axes = find_vacuum(crystal.positions, cell, pbc, crystal.numbers)
+    cell = axes.basis @ cell
+    positions = crystal.positions + axes.shifts @ cell
+    sheet = replace(crystal, positions=positions, cell=cell, pbc=pbc & ~axes.is_vacuum)
+    box = in_box(sheet, _NARROW).cell
+    structure = Structure(box, crystal.numbers.tolist(), positions, coords_are_cartesian=True)
+    return structure, not sheet.pbc.all()
 
 
 def _text(text: str) -> str:

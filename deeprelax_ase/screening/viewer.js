@@ -15,6 +15,7 @@ function turnAbout(x, y) {
 }
 
 function bondColor(error) {
+  if (error === null) return "#8a97a5"; // not known
   const place = Math.min(1, error / page.top) * (page.colors.length - 1);
   return page.colors[Math.round(place)];
 }
