@@ -270,7 +270,7 @@ def test_export_checks_before_it_writes(tmp_path, random_weights):
     folder = tmp_path / "files"
     with pytest.raises(ValueError, match="without --max-error"):
         outputs.export(tmp_path / "out.parquet", folder, "cif", trusted=True)
-    with pytest.raises(ValueError, match="no parquet file that deeprelax screen wrote"):
+    with pytest.raises(ValueError, match="is not there"):
         outputs.export(tmp_path / "nope.parquet", folder, "cif")
     assert not folder.exists()
     folder.mkdir()
