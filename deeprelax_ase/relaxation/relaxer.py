@@ -123,8 +123,9 @@ class Relaxer:
 
         It was never told of anything that is held.
         """
-        is_free = entry.crystal.fixed is None and not entry.crystal.held_strains()[0]
-        if not self._has_specialist or not entry.is_sheet or not is_free:
+        if not self._has_specialist or not entry.is_sheet:
+            return self._general
+        if entry.crystal.fixed is not None or entry.crystal.held_strains()[0]:
             return self._general
         functional = entry.functional or self.options.functional
         is_known = specialist_knows(set(entry.crystal.numbers.tolist()), functional)
