@@ -1,5 +1,6 @@
 """The command line, put together."""
 
+import sys
 import warnings
 
 import typer
@@ -19,6 +20,15 @@ app = typer.Typer(
 def _plainly() -> None:
     """Warnings as a line each, without the place in the code that gave them."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+
+
+def main() -> None:
+    """Run the command line, on terminals and in files that know no Å too."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    app()
 
 
 app.command()(relax)

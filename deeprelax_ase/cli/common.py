@@ -79,6 +79,13 @@ def limit_threads() -> None:
         torch.set_num_threads(min(torch.get_num_threads(), cores))
 
 
+def words_of(error: Exception, place: Any) -> str:
+    """An error in a sentence; one of the disk names the file, or at least the place."""
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.filename or place}: {error.strerror or error}"
+
+
 def stop(message: str) -> NoReturn:
     """End with a message and the exit code of a wrong call."""
     print(f"error: {message}", file=sys.stderr)

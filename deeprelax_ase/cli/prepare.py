@@ -143,13 +143,14 @@ def _each(paths: list[Path], put: Callable[[Path], str]) -> None:
 
 def _succeeds(path: Path, put: Callable[[Path], str]) -> bool:
     try:
-        print(f"{path}: {put(path)}")
+        line = put(path)
     except (ValueError, OSError) as error:
         reason = str(error)
         if isinstance(error, OSError):
             reason = f"{error.filename or path}: {error.strerror or error}; nothing was changed"
         print(f"error: {reason}", file=sys.stderr)
         return False
+    print(f"{path}: {line}")
     return True
 
 

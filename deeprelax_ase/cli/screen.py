@@ -16,6 +16,7 @@ from deeprelax_ase.cli.common import (
     available_cores,
     stop,
     with_relax_options,
+    words_of,
 )
 from deeprelax_ase.cli.shares import output_of_share, share_of
 from deeprelax_ase.relaxation.options import RelaxOptions
@@ -191,7 +192,7 @@ def export(
     try:
         count = export(results, folder, ending, trusted=trusted, unique=unique)
     except (ValueError, OSError) as error:
-        stop(str(error))
+        stop(words_of(error, folder))
     print(f"{folder}: {count} structures")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Limit, Model, Strict, stop
+from deeprelax_ase.cli.common import AlwaysMove, Ensemble, Limit, Model, Strict, stop, words_of
 
 _DEPENDENCIES = ("ase", "pymatgen", "torch", "e3nn", "numpy", "scipy", "spglib")
 
@@ -103,7 +103,7 @@ def train(
                 own = run.model_copy(update={"seed": run.seed + number - 1})
                 Trainer(own, folder / str(number)).run()
     except (ValueError, OSError) as error:
-        stop(str(error))
+        stop(words_of(error, folder))
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from {folder}", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -144,7 +144,7 @@ def evaluate(
             for path, name in zip(files, file_labels(files), strict=True)
         ]
     except (ValueError, OSError) as error:
-        stop(str(error))
+        stop(words_of(error, "the pairs"))
     print(json.dumps(to_json(results)) if as_json else as_markdown(results, details=details))
     if all(result.failed.all() for result in results):
         raise typer.Exit(1)
@@ -168,7 +168,7 @@ def calibrate(
     try:
         print(calibrate(weights, files, limit, ensemble=ensemble, least_gain=least_gain))
     except (ValueError, OSError) as error:
-        stop(str(error))
+        stop(words_of(error, weights))
 
 
 def _short(value: Any) -> str:

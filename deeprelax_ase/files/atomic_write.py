@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_SHOWN = 100
+"""Letters of a name that its temporary neighbour ends in: names have at most 255 bytes."""
+
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
@@ -19,7 +22,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     is_special = target.exists() and not target.is_file()
     folder = Path(tempfile.gettempdir()) if is_special else target.parent
-    beside = folder / f".{os.getpid()}.partial.{path.name}"
+    beside = folder / f".{os.getpid()}.partial.{path.name[-_SHOWN:]}"
     try:
         yield beside
         if is_special:

@@ -62,6 +62,12 @@ def fortran_float(word: str) -> float:
     return float(re.sub("[dD]", "e", word))
 
 
+def _not_unpacked(path: Path, error: Exception) -> StructureError:
+    if isinstance(error, PermissionError | FileNotFoundError):
+        return StructureError(f"{path} cannot be read: {error.strerror}")
+    return StructureError(f"{path} cannot be unpacked: {error}")
+
+
 def read_bytes(path: Path) -> bytes:
     """Bytes of a file, unpacked.
 
@@ -74,8 +80,7 @@ def read_bytes(path: Path) -> bytes:
         with open_unpacked(path) as stream:
             data = stream.read(MAX_UNPACKED + 1)
     except (EOFError, lzma.LZMAError, OSError) as error:
-        msg = f"{path} cannot be unpacked: {error}"
-        raise StructureError(msg) from error
+        raise _not_unpacked(path, error) from error
     if len(data) > MAX_UNPACKED:
         msg = f"{path} unpacks to more than {MAX_UNPACKED >> 20} MiB: unpack it first"
         raise StructureError(msg)
@@ -92,8 +97,7 @@ def check_unpacks(path: Path) -> None:
         with open_unpacked(path) as stream:
             stream.read(1)
     except (EOFError, lzma.LZMAError, OSError) as error:
-        msg = f"{path} cannot be unpacked: {error}"
-        raise StructureError(msg) from error
+        raise _not_unpacked(path, error) from error
 
 
 def is_compressed(path: Path) -> bool:

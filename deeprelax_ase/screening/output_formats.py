@@ -77,7 +77,8 @@ def write_output(
     """
     beside = path.with_name(f".{path.name}.partial{path.suffix}")
     writers = {".parquet": _write_parquet, ".extxyz": _write_extxyz, ".db": _write_database}
-    beside.unlink(missing_ok=True)  # of a run that was killed
+    for ending in ("", "-journal", ".lock"):  # of a run that was killed
+        beside.with_name(f"{beside.name}{ending}").unlink(missing_ok=True)
     try:
         writers[path.suffix](beside, tables, run)
         ready(beside)
@@ -143,7 +144,8 @@ def _write_extxyz(path: Path, tables: Iterable[pa.Table], _: Run) -> None:
 
 
 def _write_database(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
-    with ase.db.connect(str(path), type="db") as database:
+    # The work folder keeps others out; a lock of ASE outlives a process that was killed.
+    with ase.db.connect(str(path), type="db", use_lock_file=False) as database:
         for row in _rows(tables):
             facts = _facts(row)
             name = str(facts.pop("id"))
@@ -177,7 +179,7 @@ def export(
 
     Raises:
         ValueError: It is no such output, knows neither, or a file is there already.
-        OSError: A file cannot be written.
+        OSError: A file cannot be written; those that were are removed.
     """
     chosen = _chosen(results, trusted=trusted, unique=unique)
     used: set[str] = set()
@@ -190,9 +192,17 @@ def export(
         msg = f"{folder} is a file: name a folder"
         raise ValueError(msg)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = _chosen(results, trusted=trusted, unique=unique)
-    for name, row in zip(names, rows, strict=True):
-        _write_structure(folder / f"{name}.{ending}", structure_of_row(row), _one_line(row["id"]))
+    written: list[Path] = []
+    try:
+        rows = _chosen(results, trusted=trusted, unique=unique)
+        for name, row in zip(names, rows, strict=True):
+            path = folder / f"{name}.{ending}"
+            _write_structure(path, structure_of_row(row), _one_line(row["id"]))
+            written.append(path)
+    except BaseException:
+        for path in written:  # else they would be in the way of the same command
+            path.unlink(missing_ok=True)
+        raise
     return len(names)
 
 

@@ -33,6 +33,8 @@ def check_not_prepared(path: Path) -> None:
     if os.path.lexists(kept_path(path)):
         msg = f"{path} is prepared already ({kept_path(path).name} is there): --undo restores it"
         raise ValueError(msg)
+    if _is_restored(path):  # by an undo that was stopped
+        record_path(path).unlink()
     if record_path(path).exists():
         msg = (
             f"{path} is a prediction already, and was made with its folder: remove "
@@ -68,6 +70,7 @@ def swap(path: Path, text: str, facts: Mapping[str, Any]) -> None:
         if b"\r\n" in path.read_bytes():
             text = text.replace("\n", "\r\n")
         beside.write_bytes(text.encode("utf-8", "surrogateescape"))
+        shutil.copymode(path, beside)
         shutil.copy2(path, copy)  # bytes, also of a link
         facts = {**facts, "sha256_written": sha256_of(beside), "sha256_kept": sha256_of(copy)}
         if path.is_symlink():
@@ -117,6 +120,10 @@ def undo(path: Path, *, force: bool = False, dry_run: bool = False) -> None:
     """
     kept, record = kept_path(path), record_path(path)
     if not os.path.lexists(kept):
+        if _is_restored(path):
+            if not dry_run:
+                record.unlink()
+            return
         msg = f"{path} was not prepared: there is no {kept.name} to restore"
         raise ValueError(msg)
     facts = _read_record(record)
@@ -139,10 +146,18 @@ def undo(path: Path, *, force: bool = False, dry_run: bool = False) -> None:
     record.unlink(missing_ok=True)
 
 
+def _is_restored(path: Path) -> bool:
+    """Whether a file is the user's own again, and its record is still there."""
+    if os.path.lexists(kept_path(path)) or not path.is_file():
+        return False
+    facts = _read_record(record_path(path))
+    return bool(facts) and facts.get("sha256_kept") == sha256_of(path)
+
+
 def _read_record(record: Path) -> dict[str, Any]:
     """What was recorded; nothing, if the record is missing or damaged."""
     try:
         facts = json.loads(record.read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
