@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deeprelax_ase.cli.common import FILE_OPTIONS, limit_threads, stop, with_relax_options
+from deeprelax_ase.cli.common import (
+    FILE_OPTIONS,
+    limit_threads,
+    stop,
+    with_relax_options,
+    words_of,
+)
 from deeprelax_ase.relaxation.options import RelaxOptions
 
 if TYPE_CHECKING:  # ASE and pymatgen are imported where they are needed
@@ -145,10 +151,8 @@ def _succeeds(path: Path, put: Callable[[Path], str]) -> bool:
     try:
         line = put(path)
     except (ValueError, OSError) as error:
-        reason = str(error)
-        if isinstance(error, OSError):
-            reason = f"{error.filename or path}: {error.strerror or error}; nothing was changed"
-        print(f"error: {reason}", file=sys.stderr)
+        end = "; nothing was changed" if isinstance(error, OSError) else ""
+        print(f"error: {words_of(error, path)}{end}", file=sys.stderr)
         return False
     print(f"{path}: {line}")
     return True
@@ -171,7 +175,7 @@ def _read_vasp(path: Path, force: bool) -> _Input:
 
 def _read_pw(path: Path) -> _Input:
     from deeprelax_ase.files.pw_calculation import read_pw_calculation
-    from deeprelax_ase.files.pw_text import dropped_cards, read_pw_text, with_atoms
+    from deeprelax_ase.files.pw_text import notes_of_dropped, read_pw_text, with_atoms
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared, read_text
 
     if not path.is_file():
@@ -185,9 +189,7 @@ def _read_pw(path: Path) -> _Input:
     except ValueError as error:
         msg = f"{path} {error}"
         raise ValueError(msg) from error
-    notes = tuple(
-        f"{card} are dropped: they belong to the unrelaxed atoms" for card in dropped_cards(text)
-    )
+    notes = notes_of_dropped(text)
     return _Input(path, atoms, lambda new: with_atoms(text, new), calculation, notes)
 
 

@@ -237,8 +237,8 @@ def _write_report(report: Path | None, output: Path) -> None:
 
 def _stop_at_disk(error: OSError, output: Path) -> None:
     stop(
-        f"cannot write {error.filename or output}: {error.strerror or error}; what is done is "
-        "kept: once that is mended, the same command goes on"
+        f"cannot write {words_of(error, output)}; what is done is kept: once that is mended, the "
+        "same command goes on"
     )
 
 

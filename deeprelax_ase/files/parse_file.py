@@ -32,7 +32,7 @@ from deeprelax_ase.files.file_text import (
     read_bytes,
 )
 from deeprelax_ase.files.poscar_text import read_poscar_text
-from deeprelax_ase.files.pw_text import dropped_cards, read_pw_text, with_atoms
+from deeprelax_ase.files.pw_text import notes_of_dropped, read_pw_text, with_atoms
 from deeprelax_ase.files.records import reason_of
 from deeprelax_ase.files.unnamed_species import (
     lammps_data_numbers,
@@ -144,9 +144,7 @@ def _parse_cif(path: Path, file_format: str, text: str, _: Sequence[str]) -> Str
 
 def _parse_pw(path: Path, file_format: str, text: str, _: Sequence[str]) -> StructureFile:
     atoms = read_pw_text(text)
-    notes = tuple(
-        f"{card} are dropped: they belong to the unrelaxed atoms" for card in dropped_cards(text)
-    )
+    notes = notes_of_dropped(text)
     return StructureFile(
         path, file_format, [atoms], notes=notes, rewrite=lambda new: with_atoms(text, new)
     )

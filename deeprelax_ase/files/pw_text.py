@@ -91,6 +91,13 @@ def dropped_cards(text: str) -> tuple[str, ...]:
     return tuple(sorted({card for card, _, _ in _lines(text) if card in _LEFT_OUT}))
 
 
+def notes_of_dropped(text: str) -> tuple[str, ...]:
+    """What a user should know of the cards that are left out."""
+    return tuple(
+        f"{card} are dropped: they belong to the unrelaxed atoms" for card in dropped_cards(text)
+    )
+
+
 def has_card(text: str, name: str) -> bool:
     """Whether a text has a card of this name."""
     return any(card == name for card, _, _ in _lines(text))

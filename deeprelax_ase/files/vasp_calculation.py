@@ -125,13 +125,17 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
 
 def names_pbe(folder: Path) -> bool:
     """Whether the POTCAR of a folder says that it is of PBE, and nothing else."""
-    return {*_EXCHANGE.findall(text_of(folder / "POTCAR") or "")} == {"PE"}
+    return _exchanges(folder) == {"PE"}
 
 
 def _is_of_pbe(folder: Path) -> bool:
     """Whether the POTCAR of a folder is of PBE, whose functional is taken where GGA names none."""
-    potentials = text_of(folder / "POTCAR") or ""
-    return {*_EXCHANGE.findall(potentials)} <= {"PE"}
+    return _exchanges(folder) <= {"PE"}
+
+
+def _exchanges(folder: Path) -> set[str]:
+    """What the POTCAR of a folder says of exchange, for each of its species."""
+    return {*_EXCHANGE.findall(text_of(folder / "POTCAR") or "")}
 
 
 def _refusal(incar: Path, tags: Mapping[str, str], isif: int) -> str:

@@ -25,8 +25,8 @@ from deeprelax_ase.files.handedness import right_handed, right_handed_atoms
 from deeprelax_ase.files.parse_file import StructureFile
 from deeprelax_ase.files.poscar_text import new_poscar_text, poscar_ending
 from deeprelax_ase.files.records import reason_of
+from deeprelax_ase.structures.boxes import cell_with_box
 from deeprelax_ase.structures.read_structure import plain_crystal
-from deeprelax_ase.structures.symmetry import cell_with_box
 from deeprelax_ase.structures.validation import StructureError
 
 _BY_PYMATGEN = (formats.POSCAR, formats.CIF, formats.MCIF, formats.JSON, "yaml")

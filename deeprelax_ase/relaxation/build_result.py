@@ -128,11 +128,11 @@ def _moved(entry: StructureInput, move: Move) -> dict[str, Any]:
     except ValueError as error:  # some constraints are solved for
         text = f"input kept: its constraints cannot be obeyed ({error})"
         return _kept(entry, "refused", Note("constraints_contradict", text))
+    broken = entry.broken_constraint(structure)
+    if broken is not None:
+        text = f"input kept: its constraints contradict each other ({broken})"
+        return _kept(entry, "refused", Note("constraints_contradict", text))
     if getattr(structure, "constraints", ()):
-        broken = entry.broken_constraint(structure)
-        if broken is not None:
-            text = f"input kept: its constraints contradict each other ({broken})"
-            return _kept(entry, "refused", Note("constraints_contradict", text))
         displacement, strain = entry.measure(structure)
         made = displacement, exp_symmetric(strain)
         reason = reason_to_refuse(entry.crystal, *made, SolveStatus.SOLVED)

@@ -12,7 +12,7 @@ from deeprelax_ase.screening.output_formats import (
     ROWS_IN_GROUP,
     check_output,
     read_rows,
-    run_of,
+    run_of_parquet,
     write_output,
 )
 from deeprelax_ase.screening.rank_and_deduplicate import Summary, Tally, overview
@@ -81,15 +81,7 @@ def _run_of_all(shares: Sequence[Path]) -> tuple[Run, set[float | None], bool]:
     runs: dict[int, Run] = {}
     first: Run | None = None
     for share in shares:
-        run = None if share.suffix == ".db" else run_of(share)
-        if run is None:
-            what = (
-                "is no parquet file that deeprelax screen wrote"
-                if share.exists()
-                else "is not there"
-            )
-            msg = f"{share} {what}"
-            raise ValueError(msg)
+        run = run_of_parquet(share)
         common = {key: value for key, value in run.items() if key not in _OF_A_SHARE}
         first = first or common
         if common != first:

@@ -99,6 +99,20 @@ def run_of(path: Path) -> Run | None:
     return json.loads(metadata[RUN_KEY]) if RUN_KEY in metadata else None
 
 
+def run_of_parquet(path: Path) -> Run:
+    """The run a finished parquet output is of.
+
+    Raises:
+        ValueError: It is none.
+    """
+    run = None if path.suffix == ".db" else run_of(path)
+    if run is None:
+        what = "is no parquet file that deeprelax screen wrote" if path.exists() else "is not there"
+        msg = f"{path} {what}"
+        raise ValueError(msg)
+    return run
+
+
 def _run_of_database(path: Path) -> Run | None:
     try:
         run: Run | None = ase.db.connect(str(path), type="db").metadata.get(RUN_KEY.decode())
@@ -113,10 +127,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: It is no output of a screening.
     """
-    if path.suffix == ".db" or run_of(path) is None:
-        what = "is no parquet file that deeprelax screen wrote" if path.exists() else "is not there"
-        msg = f"{path} {what}"
-        raise ValueError(msg)
+    run_of_parquet(path)
     for batch in pq.ParquetFile(path).iter_batches(ROWS_IN_GROUP):
         yield from batch.to_pylist()
 

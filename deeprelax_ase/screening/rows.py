@@ -4,7 +4,6 @@
 input stands in `cell` and `positions`, what came of it in `relaxed_cell` and `relaxed_positions`.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,12 @@ from ase import Atoms
 from pymatgen.core import Structure
 
 from deeprelax_ase.relaxation.result import RelaxResult
-from deeprelax_ase.structures.crystal import complete_cell
-from deeprelax_ase.structures.read_structure import plain_crystal, plain_structure
-from deeprelax_ase.structures.symmetry import cell_with_box, in_box
-from deeprelax_ase.structures.vacuum import find_vacuum
+from deeprelax_ase.structures.boxes import cell_with_box, in_box
+from deeprelax_ase.structures.read_structure import (
+    plain_crystal,
+    plain_structure,
+    read_structure,
+)
 
 _NARROW = 3.5
 """Å between the images of a sheet or molecule that is compared with others."""
@@ -120,15 +121,10 @@ def structure_of_row(row: dict[str, Any]) -> Structure:
 
 def compact_structure_of_row(row: dict[str, Any]) -> tuple[Structure, bool]:
     """The same with little vacuum, which tells nothing of likeness; and whether it has some."""
-    crystal = plain_crystal(atoms_of_row(row, relaxed=True))
-    cell, pbc = complete_cell(crystal.cell, crystal.pbc), crystal.pbc
-    axes = find_vacuum(crystal.positions, cell, pbc, crystal.numbers)
-    cell = axes.basis @ cell
-    positions = crystal.positions + axes.shifts @ cell
-    sheet = replace(crystal, positions=positions, cell=cell, pbc=pbc & ~axes.is_vacuum)
-    box = in_box(sheet, _NARROW).cell
-    structure = Structure(box, crystal.numbers.tolist(), positions, coords_are_cartesian=True)
-    return structure, not sheet.pbc.all()
+    crystal = read_structure(atoms_of_row(row, relaxed=True)).crystal
+    cell, numbers = in_box(crystal, _NARROW).cell, crystal.numbers.tolist()
+    structure = Structure(cell, numbers, crystal.positions, coords_are_cartesian=True)
+    return structure, not crystal.pbc.all()
 
 
 def _text(text: str) -> str:

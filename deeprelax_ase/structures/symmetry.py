@@ -17,14 +17,13 @@ import spglib.error
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER, Crystal, complete_cell
+from deeprelax_ase.structures.boxes import in_box
+from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER, Crystal
 from deeprelax_ase.structures.symmetry_search import SpaceGroup, find_operations, is_closed
 
 SYMPREC = 1e-3
 """Tolerance within which the input is symmetric, Å."""
 _VACUUM = 20.0
-_BOX, _WIDE = 15.0, 6.0
-"""Å of vacuum that is made for formats that know none, and that is enough."""
 _MOST_ATOMS = 1000
 _SMALL = 40
 _HALVINGS = 4
@@ -151,37 +150,3 @@ def _into_cell(scaled: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]
     """Fractional coordinates in [0, 1), rounding included."""
     inside = scaled - np.floor(scaled)
     return np.where(inside >= 1.0, 0.0, inside)
-
-
-def in_box(crystal: Crystal, vacuum: float) -> Crystal:
-    """The crystal with the rows of its non-periodic axes normal to the others, and so much longer.
-
-    Args:
-        crystal: Of any periodicity.
-        vacuum: Between its images, Å.
-    """
-    if crystal.pbc.all():
-        return crystal
-    cell = np.where(crystal.pbc[:, None], crystal.cell, 0.0)
-    for axis in np.flatnonzero(~crystal.pbc):
-        filled = cell[np.any(cell != 0, axis=1)]
-        normal = np.linalg.svd(filled)[2][-1] if len(filled) else np.eye(3)[axis]
-        extent = float(np.ptp(crystal.positions @ normal))
-        cell[axis] = normal * (extent + vacuum)
-    return replace(crystal, cell=cell)
-
-
-def cell_with_box(crystal: Crystal) -> Float[np.ndarray, "3 3"]:
-    """The cell, with a box of 15 Å of vacuum along axes that do not repeat.
-
-    A vector there stays if it is long enough for the images to be apart.
-    """
-    if crystal.pbc.all():
-        return crystal.cell
-    cell = complete_cell(crystal.cell, crystal.pbc)
-    scaled = crystal.positions @ np.linalg.inv(cell)
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    is_wide = (1.0 - np.ptp(scaled, axis=0)) * heights > _WIDE
-    if is_wide[~crystal.pbc].all():
-        return cell
-    return in_box(crystal, _BOX).cell

@@ -67,12 +67,8 @@ class RunFolder:
         return json.dumps(entries | places, indent=2) + "\n"
 
     def _from_here(self, place: str) -> str:
-        if not Path(place).exists():  # a name, of shipped weights
-            return place
-        try:
-            return os.path.relpath(place, self.path)
-        except ValueError:  # on another drive
-            return str(Path(place).resolve())
+        # What is no file is a name, of shipped weights.
+        return os.path.relpath(place, self.path) if Path(place).exists() else place
 
     def save_state(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write what a resumed run needs."""

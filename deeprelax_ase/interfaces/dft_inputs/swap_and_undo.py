@@ -33,9 +33,7 @@ def check_not_prepared(path: Path) -> None:
     if os.path.lexists(kept_path(path)):
         msg = f"{path} is prepared already ({kept_path(path).name} is there): --undo restores it"
         raise ValueError(msg)
-    if _is_restored(path):  # by an undo that was stopped
-        record_path(path).unlink()
-    if record_path(path).exists():
+    if record_path(path).exists() and not _is_restored(path):
         msg = (
             f"{path} is a prediction already, and was made with its folder: remove "
             f"{record_path(path).name} to predict from there once more"
