@@ -68,7 +68,7 @@ class Rival:
         is_quick: Whether an adapter may use other code than its package's for the same numbers.
 
     Raises:
-        RivalError: No such rival, no such weights, or its environment cannot be made.
+        RivalError: No such weights, or its environment cannot be made.
     """
 
     def __init__(
@@ -86,9 +86,6 @@ class Rival:
         self._record = record
         self._known = {} if record is None else _read_record(record)
         self._process: subprocess.Popen[str] | None = None
-        if name not in known_rivals():
-            msg = f"no rival {name!r}: choose from {', '.join(known_rivals())}"
-            raise RivalError(msg)
         if weights is not None and not weights.exists():
             msg = f"{name}: no weights in {weights}"
             raise RivalError(msg)
@@ -232,7 +229,14 @@ def start_rivals(
         weights: Of those that have weights to name.
         recorded: Whether answers of earlier runs count.
         is_quick: As for `Rival`.
+
+    Raises:
+        ValueError: One of the names is none of a rival.
     """
+    unknown = [name for name in names if name not in known_rivals()]
+    if unknown:
+        msg = f"no rival {unknown[0]!r}: choose from {', '.join(known_rivals())}"
+        raise ValueError(msg)
     started = {}
     for name in names:
         record = root / f"{name}.jsonl" if recorded else None

@@ -103,10 +103,10 @@ def test_a_rival_that_dies_is_named(morse):
 @pytest.mark.usefixtures("adapters")
 def test_what_keeps_a_rival_out(tmp_path, capsys):
     nowhere = {"morse": tmp_path / "none"}
-    assert rival.start_rivals(["morse", "unheard"], tmp_path, nowhere, recorded=True) == {}
-    said = capsys.readouterr().err
-    assert f"morse: no weights in {tmp_path / 'none'}" in said
-    assert "no rival 'unheard': choose from morse" in said
+    assert rival.start_rivals(["morse"], tmp_path, nowhere, recorded=True) == {}
+    assert f"morse: no weights in {tmp_path / 'none'}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no rival 'unheard': choose from morse"):
+        rival.start_rivals(["morse", "unheard"], tmp_path, {}, recorded=True)
 
 
 @pytest.mark.parametrize(

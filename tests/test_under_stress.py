@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -13,6 +14,7 @@ from deeprelax_ase.cli import app
 from deeprelax_ase.interfaces.dft_inputs import swap_and_undo
 from deeprelax_ase.screening import output_formats
 
+FULL = Path("/dev/full")
 INCAR = "IBRION = 2\nNSW = 50\nISIF = 3\n"
 
 
@@ -29,14 +31,32 @@ def run_folder(tmp_path):
     return folder
 
 
-def command_line(*words, **environment):
+def command_line(*words, stdout=subprocess.PIPE, **environment):
     code = "from deeprelax_ase.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         env={**os.environ, **environment},
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         check=False,
     )
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+@pytest.mark.parametrize("words", [("info",), ("info", "--json"), ("relax", "--help")])
+def test_output_that_cannot_be_written_is_one_sentence(words):
+    with FULL.open("w") as full:
+        result = command_line(*words, stdout=full)
+    assert result.returncode == 1
+    assert result.stderr.decode().strip() == "error: [Errno 28] No space left on device"
+
+
+def test_output_that_nobody_reads_on_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = command_line("info", stdout=writing)
+    os.close(writing)
+    assert result.stderr == b""
 
 
 def test_a_terminal_without_letters_of_other_languages(run_folder):

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from benchmarks import (
     accuracy,
     dft,
-    environments,
     figures,
     plan,
     publish,
@@ -110,13 +109,12 @@ def test_a_trial_measures_nothing(bench, adapters, capsys):  # noqa: F811
     assert not bench.results.exists()
 
 
-def test_a_rival_that_cannot_start_does_not_stop_the_others(bench, capsys, monkeypatch):
-    monkeypatch.setattr(plan, "KNOWN", {"unheard": ("PBE",), "morse": ("PBE",)})
-    monkeypatch.setattr(environments, "pinned_versions", lambda name: {name: "1.0"}, raising=True)
-    monkeypatch.setattr(store, "pinned_versions", lambda name: {name: "1.0"})
-    monkeypatch.setattr(store, "pins_digest", lambda name: name)
+def test_a_rival_that_cannot_start_does_not_stop_the_others(bench, adapters, capsys, monkeypatch):  # noqa: F811
+    (adapters / "broken.py").write_text("raise SystemExit('it is not installed')\n")
+    (adapters / "broken.txt").write_text("# python: 3.11\nbroken==1.0\n")
+    monkeypatch.setattr(plan, "KNOWN", {"broken": ("PBE",), "morse": ("PBE",)})
     update.update_accuracy(bench)
-    assert "no rival 'unheard'" in capsys.readouterr().err
+    assert "broken: its process ended: it is not installed" in capsys.readouterr().err
     assert "morse" in store.read("accuracy", bench.results)["hypothetical (PBE)"]
 
 

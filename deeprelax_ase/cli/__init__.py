@@ -1,5 +1,7 @@
 """The command line, put together."""
 
+import errno
+import os
 import sys
 import warnings
 
@@ -23,12 +25,22 @@ def _plainly() -> None:
 
 
 def main() -> None:
-    """Run the command line, on terminals and in files that know no Å too."""
+    """Run the command line, on terminals and in files that know no Å, and where output fails."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
-    app()
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # What could not be printed is not tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 app.command()(relax)
