@@ -148,7 +148,7 @@ def test_a_kind_that_is_left_out_is_not_fitted_on(tmp_path):
             expected_strain=ones,
             bond_errors=tuple(np.full(6, e) for e in errors),
             bond_scales=scales,
-            misfits=tuple(np.zeros(6) for _ in scales),
+            signs=tuple(np.full(5, np.log(s.mean())) for s in scales),
             changes=ones,
             gained=np.full(40, fill_value=gained),
         )

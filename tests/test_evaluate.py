@@ -148,6 +148,25 @@ def test_calibration_makes_expected_errors_true_on_average(weights_file, tmp_pat
         assert np.concatenate(within).mean() == pytest.approx(share, abs=0.01)
 
 
+def test_what_is_held_is_calibrated_on_as_it_is_used(weights_file, tmp_path):
+    table = pq.read_table(write_pairs(tmp_path / "pairs.parquet")).to_pylist()
+    for row in table:
+        # In fractional coordinates two atoms are where they were.
+        old, new = (np.reshape(row[name], (3, 3)) for name in ("cell", "relaxed_cell"))
+        inside = np.reshape(row["relaxed_positions"], (-1, 3)) @ np.linalg.inv(new)
+        start = np.reshape(row["positions"], (-1, 3))
+        end = np.where(np.arange(len(inside))[:, None] < 2, start, inside @ old)
+        row["relaxed_cell"], row["relaxed_positions"] = row["cell"], end.ravel().tolist()
+        row["fixed"], row["cell_free"] = [k < 2 for k in range(len(end))], False
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "held.parquet")
+    calibration = calibrate(weights_file, [tmp_path / "held.parquet", tmp_path / "pairs.parquet"])
+    assert all(map(np.isfinite, [*calibration.crystal, *calibration.intervals.values()]))
+    held = evaluate(tmp_path / "held.parquet", weights_file, always_move=True)
+    actual = np.mean([errors.mean() for errors in held.bond_errors])
+    assert 0.3 < held.expected.mean() / actual < 3
+    assert any((scales == 0).any() for scales in held.bond_scales)
+
+
 def test_what_counts_as_a_move_is_chosen_and_stays(weights_file, tmp_path):
     pairs = write_pairs(tmp_path / "pairs.parquet")
     assert calibrate(weights_file, [pairs]).least_gain == 0.65

@@ -492,6 +492,14 @@ def test_default_takes_the_specialist_for_sheets(random_weights, tmp_path, monke
     assert general.relax(sheet).weights.name.endswith("default.safetensors")
     # With PBE the specialist knows MXenes alone.
     assert Relaxer(allow_unseen=True).relax(sheet).weights.name == "default"
+    # It saw fewer elements.
+    known = load_weights(tmp_path / "sheets.safetensors")
+    save_weights(tmp_path / "sheets.safetensors", known.network, {"elements": [16, 74]})
+    known = load_weights(tmp_path / "default.safetensors")
+    save_weights(tmp_path / "default.safetensors", known.network, {"elements": [16, 42, 74]})
+    ws2 = mx2("WS2", a=3.2, vacuum=8.0)
+    results = Relaxer(functional="optB88-vdW", allow_unseen=True).relax_many([sheet, ws2])
+    assert [result.weights.name for result in results] == ["default", "sheets"]
 
 
 def test_a_functional_that_was_never_seen_is_told(random_weights, tmp_path):

@@ -58,7 +58,7 @@ class Evaluation:
         bond_scales: What was expected of each, Å.
         changes: Root mean square change of the lengths of its bonds that was predicted, Å.
         gained: Whether its predicted bonds are nearer to their targets than those of the input.
-        misfits: Lengths after the solve less those before it, Å.
+        signs: What its expected error is made of; nothing for a crystal without bonds.
         within: For each coverage, whether each bond lies within its interval.
     """
 
@@ -81,7 +81,7 @@ class Evaluation:
     bond_scales: tuple[Float[np.ndarray, " _"], ...]
     changes: Float[np.ndarray, " crystals"]
     gained: Bool[np.ndarray, " crystals"]
-    misfits: tuple[Float[np.ndarray, " _"], ...]
+    signs: tuple[Float[np.ndarray, " _"], ...]
     within: dict[float, tuple[Bool[np.ndarray, " _"], ...]]
 
     def __len__(self) -> int:
@@ -186,9 +186,6 @@ def _compare(
         np.nan if r.bonds is None or not len(true) else np.abs(r.bonds.distances - true).mean()
         for r, true in zip(results, true_lengths, strict=True)
     ]
-    misfits = [
-        np.zeros(0) if r.bonds is None else r.bonds.lengths - r.bonds.distances for r in results
-    ]
     true_strains = np.array([log_symmetric(pair.deformation) for pair in pairs])
     return Evaluation(
         name="",
@@ -221,7 +218,7 @@ def _compare(
                 for (errors, _), old, true in zip(bonds, given, true_lengths, strict=True)
             ]
         ),
-        misfits=tuple(misfits),
+        signs=tuple(result.error_signs for result in results),
         bond_errors=tuple(errors for errors, _ in bonds),
         bond_scales=tuple(np.zeros(0) if b is None else b.uncertainties for _, b in bonds),
         within={

@@ -12,7 +12,6 @@ from deeprelax_ase.evaluation.evaluate import Evaluation, evaluate
 from deeprelax_ase.network.checkpoint import load_weights, save_weights
 from deeprelax_ase.relaxation.calibration import (
     Calibration,
-    crystal_signs,
     fit_crystal,
     fit_factor,
     fit_gain,
@@ -58,8 +57,10 @@ def calibrate(
     replicates = load_replicates(path) if ensemble else [stored]
     plain = [replace(weights, calibration={}) for weights in replicates]
     evaluations = [evaluate(file, plain, limit=limit, always_move=True) for file in files]
-    errors = [np.concatenate(entry.bond_errors) for entry in evaluations]
-    scales = [np.concatenate(entry.bond_scales) for entry in evaluations]
+    # Lengths that are known, since all that they depend on is held, have neither scale nor error.
+    free = [[values > 0 for values in entry.bond_scales] for entry in evaluations]
+    errors = [_of(entry.bond_errors, one) for entry, one in zip(evaluations, free, strict=True)]
+    scales = [_of(entry.bond_scales, one) for entry, one in zip(evaluations, free, strict=True)]
     for file, values in zip(files, errors, strict=True):
         if not len(values):
             msg = f"{file}: not a single bond to calibrate on"
@@ -73,8 +74,8 @@ def calibrate(
     of_crystals = [expected_errors(entry, own) for entry in runs]
     gains = list(map(signs_of_gain, runs, of_crystals))
     expected = [
-        np.repeat(known, [len(s) for s in entry.bond_scales if len(s)])
-        for entry, known in zip(evaluations, of_crystals[: len(evaluations)], strict=True)
+        np.repeat(known, [int(chosen.sum()) for chosen in one if len(chosen)])
+        for one, known in zip(free, of_crystals[: len(free)], strict=True)
     ]
     power, crystal_power = fit_powers(errors, scales, expected)
     powers = Calibration(power=power, crystal_power=crystal_power)
@@ -124,16 +125,8 @@ def errors_and_signs(
 ) -> tuple[Float[np.ndarray, " crystals"], Float[np.ndarray, "crystals signs"]]:
     """Mean error of the bonds of each crystal that has some, and what tells of it, uncalibrated."""
     known = [place for place, errors in enumerate(entry.bond_errors) if len(errors)]
-    signs = [
-        crystal_signs(
-            entry.bond_scales[place],
-            entry.expected_displacement[place : place + 1],
-            float(entry.expected_strain[place]),
-            entry.misfits[place],
-        )
-        for place in known
-    ]
-    return np.array([entry.bond_errors[place].mean() for place in known]), np.array(signs)
+    signs = np.array([entry.signs[place] for place in known])
+    return np.array([entry.bond_errors[place].mean() for place in known]), signs
 
 
 def expected_errors(entry: Evaluation, calibration: Calibration) -> Float[np.ndarray, " crystals"]:
@@ -155,6 +148,13 @@ def signs_of_gain(
     changes, gained = entry.changes[known], entry.gained[known]
     signs = gain_sign(changes, expected)
     return signs[changes > 0], gained[changes > 0]
+
+
+def _of(
+    values: Sequence[Float[np.ndarray, " _"]], chosen: Sequence[Bool[np.ndarray, " _"]]
+) -> Float[np.ndarray, " chosen"]:
+    """Those of the values of crystals that are chosen, in one."""
+    return np.concatenate([entry[which] for entry, which in zip(values, chosen, strict=True)])
 
 
 def _means(sets: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " sets"]:

@@ -72,6 +72,7 @@ def build_result(
         gain_probability=gain,
         expected_gain=float(change.mean()) * (2 * gain - 1),
         uncertainty=system_uncertainty(prediction.distance_scales),
+        error_signs=relaxation.signs,
         site_errors=calibration.displacement * prediction.displacement_scales * ~is_still,
         strain_error=0.0 if is_cell_held else calibration.strain * prediction.strain_scale,
         bonds=_bonds(entry, relaxation, lengths, predictor, is_known),

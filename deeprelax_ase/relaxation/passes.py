@@ -47,6 +47,7 @@ class Relaxation:
         prediction: Of the first pass, whose scales are calibrated.
         move: Since the input, symmetrised, without what is held.
         lengths: Of the pairs of the prediction after the move, Å.
+        signs: `crystal_signs` of the first pass.
         expected_error: Of these lengths after the first pass, Å; more passes do not raise it.
         last_expected_error: What the last pass expects, Å. It is too sure of what it made itself.
         refusal: Why the prediction of the first pass is not to be used, or None.
@@ -56,6 +57,7 @@ class Relaxation:
     prediction: CrystalPrediction
     move: Move
     lengths: Float[np.ndarray, " bonds"]
+    signs: Float[np.ndarray, " signs"]
     expected_error: float
     last_expected_error: float
     refusal: str | None
@@ -115,17 +117,19 @@ def _add_pass(
     move = Move(entry.hold_still(move.displacements), entry.hold_strain(move.deformation))
     crystal, status = entry.crystal, prediction.status
     own = relaxed_lengths(crystal, prediction.edge_index, prediction.offsets, *move)
-    own_error = _expected_error(prediction, own, predictor)
+    own_signs = _signs(prediction, own)
+    own_error = predictor.calibration.expected_error(prediction.distance_scales, own_signs)
     if before is None:
-        first, lengths, expected_error = prediction, own, own_error
+        first, lengths, signs, expected_error = prediction, own, own_signs, own_error
     else:
-        first, expected_error = before.prediction, before.expected_error
+        first, signs, expected_error = before.prediction, before.signs, before.expected_error
         lengths = relaxed_lengths(crystal, first.edge_index, first.offsets, *move)
     nearest = float(first.lengths.min()) if len(first.lengths) else 0.0
     return Relaxation(
         first,
         move,
         lengths,
+        signs,
         expected_error,
         own_error,
         reason_to_refuse(crystal, *move, status, nearest),
@@ -154,12 +158,11 @@ def _is_no_gain(before: Relaxation, after: Relaxation) -> bool:
     return not len(change) or float(np.sqrt(np.mean(change**2))) < _NOTHING
 
 
-def _expected_error(
-    prediction: CrystalPrediction, lengths: Float[np.ndarray, " bonds"], predictor: Predictor
-) -> float:
-    """Expected mean error of the lengths of the bonds, Å; unknown where there are none."""
+def _signs(
+    prediction: CrystalPrediction, lengths: Float[np.ndarray, " bonds"]
+) -> Float[np.ndarray, " signs"]:
+    """What tells of the errors of the lengths of the bonds; nothing where there are none."""
     if not len(lengths):
-        return float("nan")
+        return np.zeros(0)
     scales = prediction.distance_scales, prediction.displacement_scales, prediction.strain_scale
-    signs = crystal_signs(*scales, lengths - prediction.distances)
-    return predictor.calibration.expected_error(prediction.distance_scales, signs)
+    return crystal_signs(*scales, lengths - prediction.distances)

@@ -121,15 +121,19 @@ class Relaxer:
     def _predictor(self, entry: StructureInput) -> Predictor:
         """The networks for an input: a specialist for free sheets like those that it knows.
 
-        It was never told of anything that is held.
+        It was never told of anything that is held, and saw fewer elements.
         """
         if not self._has_specialist or not entry.is_sheet:
             return self._general
         if entry.crystal.fixed is not None or entry.crystal.held_strains()[0]:
             return self._general
         functional = entry.functional or self.options.functional
-        is_known = specialist_knows(set(entry.crystal.numbers.tolist()), functional)
-        return self._specialist if is_known else self._general
+        elements = set(entry.crystal.numbers.tolist())
+        if not specialist_knows(elements, functional):
+            return self._general
+        seen = self._specialist.seen
+        only_general = elements & self._general.seen - seen if seen else set()
+        return self._general if only_general else self._specialist
 
     def relax(
         self, structure: S, *, relax_cell: bool | None = None, held: Held | None = None
@@ -271,6 +275,7 @@ class Relaxer:
             gain_probability=float("nan"),
             expected_gain=float("nan"),
             uncertainty=float("nan"),
+            error_signs=np.zeros(0),
             site_errors=np.zeros(0),
             strain_error=float("nan"),
             bonds=None,

@@ -75,6 +75,8 @@ class RelaxResult(Generic[S]):
             that was predicted, also where it was not made.
         uncertainty: System-level uncertainty, the mean over the bonds of their Laplace scales, Å
             (Eq. 24).
+        error_signs: The five numbers that `expected_error` is made of, before calibration; none
+            without bonds.
         site_errors: Expected error of every atom's displacement, Å.
         strain_error: Expected error of the strain (Frobenius norm).
         bonds: Predicted bonds; None if it failed.
@@ -95,6 +97,7 @@ class RelaxResult(Generic[S]):
     gain_probability: float
     expected_gain: float
     uncertainty: float
+    error_signs: Float[np.ndarray, " signs"]
     site_errors: Float[np.ndarray, " atoms"]
     strain_error: float
     bonds: Bonds | None
