@@ -68,9 +68,9 @@ def everything(
 ) -> None:
     """Measure what is out of date, and write it into README, manual and model card.
 
-    The measurements are evaluations, kinds, real_runs, accuracy, steps, clients, speed and dft. Out
-    of date is what other weights, other crystals or other versions of a rival gave. Every answer of
-    a rival is kept: a second call goes on where the first one stopped.
+    The measurements are evaluations, kinds, picture, real_runs, accuracy, steps, clients, speed and
+    dft. Out of date is what other weights, other crystals or other versions of a rival gave. Every
+    answer of a rival is kept: a second call goes on where the first one stopped.
     """
     from benchmarks.update import UPDATES, Bench
 

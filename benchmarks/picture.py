@@ -1,11 +1,5 @@
-"""Draw one crystal of a file of pairs before, as predicted, and as DFT relaxed it.
+"""Draw one crystal of a file of pairs before, as predicted, and as DFT relaxed it."""
 
-    python -m benchmarks.picture PAIRS.parquet ROW OUT.png
-
-ROW counts the validation split.
-"""
-
-import argparse
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,7 +8,7 @@ from ase import Atoms
 from ase.visualize.plot import plot_atoms
 
 from deeprelax_ase import Relaxer
-from deeprelax_ase.datasets.pair_file import PairFile
+from deeprelax_ase.datasets.augment import Pair
 from deeprelax_ase.structures.ase_adapter import atoms_of
 
 mpl.use("Agg")
@@ -25,17 +19,19 @@ _ROTATION = "-85x,20y,3z"
 _COLORS = ["#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2"]
 
 
-def main() -> None:
-    """Draw the three panels and print the errors that go with them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pairs", type=Path)
-    parser.add_argument("row", type=int)
-    parser.add_argument("out", type=Path)
-    arguments = parser.parse_args()
-    pair = PairFile(arguments.pairs, "val")[arguments.row]
+def draw(pair: Pair, out: Path) -> dict[str, float]:
+    """Draw the three panels.
+
+    Args:
+        pair: What is relaxed.
+        out: Picture to write.
+
+    Returns:
+        Mean displacement `before`, mean `error`, and what was `expected` of the bonds, Å.
+    """
     before = atoms_of(pair.crystal)
     relaxer = Relaxer(functional=pair.functional)
-    relaxer.relax(before)  # the first call of torch is slow
+    relaxer.relax(before)  # the first call takes longer
     result = relaxer.relax(before)
     after = atoms_of(pair.relaxed)
     error = np.linalg.norm(result.displacement - pair.displacements, axis=1).mean()
@@ -46,8 +42,8 @@ def main() -> None:
         f"{_off(result.structure, after)}": result.structure,
         f"relaxed by DFT\n{pair.functional}, the reference": after,
     }
-    _draw(panels, before.get_chemical_formula(empirical=True), arguments.out)
-    print(f"{result.formula}: {move:.3f} -> {error:.3f} Å, expected {result.expected_error:.3f} Å")
+    _draw(panels, before.get_chemical_formula(empirical=True), out)
+    return {"before": move, "error": error, "expected": result.expected_error}
 
 
 def _off(atoms: Atoms, truth: Atoms) -> str:
@@ -77,7 +73,4 @@ def _draw(panels: dict[str, Atoms], formula: str, out: Path) -> None:
     figure.suptitle(formula, fontsize=14)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(out, dpi=130)
-
-
-if __name__ == "__main__":
-    main()
+    plt.close(figure)

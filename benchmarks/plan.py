@@ -53,14 +53,14 @@ TAUGHT_SETS: Mapping[Set, tuple[str, ...]] = {
     **{
         Set(name, "PBE"): ("tensornet",)
         for name in (
-            "slabs",
-            "adsorbates",
-            "ions",
-            "sheets",
             "decorations",
             "random",
             "oxides",
             "monolayers",
+            "sheets",
+            "ions",
+            "slabs",
+            "adsorbates",
         )
     },
     Set("defects", "PBE"): ("nequix",),
@@ -89,6 +89,8 @@ CLIENT_OPTIMIZERS: Mapping[str, tuple[str, ...]] = {
 JUDGE = "nequix"
 """The potential whose energies are compared, on `JUDGED`."""
 JUDGED = (Set("hypothetical", "PBE"), Set("substitution", "PBE"), Set("battery", "PBE"))
+PICTURED = ("hypothetical", "NaCdAs_NbCrN_99")
+"""File of pairs and the crystal of its validation split that the manual opens with."""
 SPEED_CRYSTALS, SPEED_ATOMS = 50, (2, 40)
 SPEED_RIVALS = ("m3gnet", "chgnet", "tensornet", "nequix")
 KIND_FILES = (

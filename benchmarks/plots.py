@@ -146,7 +146,7 @@ def plot_steps(results: Mapping[str, Mapping[str, Any]], out: Path) -> None:
                 places + (column - 0.5) * 0.4, values[:, column], 0.36, color=color, label=start
             )
             axis.bar_label(bars, fmt="{:.3g}", fontsize=9, padding=2)
-        axis.set_xticks(places, [title(name) for name in summaries])
+        axis.set_xticks(places, [title(name).replace("-", "-\n", 1) for name in summaries])
         axis.set_ylabel(label)
         axis.margins(y=0.15)
     handles, labels = axes[0].get_legend_handles_labels()

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, clients, dft, kinds, plan, real, speed, steps, store
+from benchmarks import accuracy, clients, dft, kinds, picture, plan, real, speed, steps, store
 from benchmarks.cases import Case, choose_cases, spaced
 from benchmarks.environments import RivalError
 from benchmarks.plan import Set
 from benchmarks.rival import Rival, going_on, start_rivals
+from deeprelax_ase.datasets.pair_file import PairFile
 from deeprelax_ase.evaluation.evaluate import evaluate
 from deeprelax_ase.evaluation.tables import as_json
 from deeprelax_ase.network.checkpoint import load_weights
@@ -190,6 +191,21 @@ def update_kinds(bench: Bench) -> None:
     store.write("kinds", found, bench.results)
 
 
+def update_picture(bench: Bench) -> None:
+    """The crystal that the manual opens with."""
+    name, wanted = plan.PICTURED
+    path = bench.data / f"{name}.parquet"
+    if store.is_current(store.read("picture", bench.results)) or not path.is_file():
+        return
+    if not _said("picture", bench):
+        return
+    file = PairFile(path, "val")
+    row = next(row for row in range(len(file)) if file.id(row) == wanted)
+    found = picture.draw(file[row], _ROOT / "docs" / "relaxation.png")
+    made_with = {"weights": store.shipped()["default"]}
+    store.write("picture", {**found, store.MADE_WITH: made_with}, bench.results)
+
+
 def update_real_runs(bench: Bench) -> None:
     """Relaxations that others made."""
     before = store.read("real_runs", bench.results)
@@ -256,6 +272,7 @@ def update_dft(bench: Bench) -> None:
 UPDATES: Mapping[str, Callable[[Bench], None]] = {
     "evaluations": update_evaluations,
     "kinds": update_kinds,
+    "picture": update_picture,
     "real_runs": update_real_runs,
     "accuracy": update_accuracy,
     "steps": update_steps,

@@ -24,7 +24,7 @@ from pydantic import Field
 from deeprelax_ase.datasets.pair_file import PairFile
 from deeprelax_ase.datasets.write_pairs import write_pairs
 from deeprelax_ase.evaluation.fit_calibration import calibrate
-from deeprelax_ase.files.atomic_write import replace_text
+from deeprelax_ase.files.atomic_write import replace_text, written_beside
 from deeprelax_ase.files.fingerprint import sha256_of
 from deeprelax_ase.network.checkpoint import load_weights
 from deeprelax_ase.network.config import FrozenModel
@@ -106,7 +106,8 @@ class Recipe(FrozenModel):
     stages: tuple[Stage, ...] = Field(min_length=1)
     average: tuple[int | tuple[int, ...], ...] = Field(
         default=(),
-        description="stages whose weights are averaged, or several that count as one; the last",
+        description="stages whose weights are averaged, or several that count as one; the last. 0 "
+        "is what the first starts from",
     )
     scales: Scales
     calibrate: Calibrated
@@ -131,10 +132,12 @@ def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
     out = work / f"{name}.safetensors"
     if not out.exists():
         ends: dict[int, Path] = {}
+        if "start_from" in recipe.train:
+            ends[0] = _weights_file(str(recipe.train["start_from"]))
         for number, stage in enumerate(recipe.stages, start=1):
             entries = recipe.train | stage.train
-            if ends:
-                before = stage.starts_from or (number - 1,)
+            before = stage.starts_from or (number - 1,)
+            if number > 1 or stage.starts_from:
                 entries["start_from"] = str(_mean(work, ends, before))
             ends[number] = _train(entries, pairs, work / f"stage-{number}", where)
         beside = out.with_suffix(".unfinished")
@@ -190,15 +193,16 @@ def _rest(entry: Scales | Calibrated) -> dict[str, Any]:
 
 def _gather(data: Path, work: Path) -> Path:
     """All files of pairs in one folder."""
+    if not any(data.glob("*.parquet")):
+        msg = f"{data} holds no parquet file: --data is the folder of the files of pairs"
+        raise ValueError(msg)
     pairs = work / "pairs"
     pairs.mkdir(parents=True, exist_ok=True)
     for path in [*sorted(data.glob("*.parquet")), *sorted(_TAUGHT.glob("*.parquet"))]:
         target = pairs / path.name
         if not target.exists():
-            shutil.copy(path, target)
-    if not any(pairs.iterdir()):
-        msg = f"{data} holds no parquet file: --data is the folder of the files of pairs"
-        raise ValueError(msg)
+            with written_beside(target) as beside:
+                shutil.copy(path, beside)
     return pairs
 
 

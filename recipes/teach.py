@@ -8,11 +8,13 @@ what is finished is in the folder, one line a pair, and nothing is made twice.
 """
 
 import argparse
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from deeprelax_ase.cli.common import words_of
 from recipes.teaching.hosts import load_held_back, load_hosts
 from recipes.teaching.kinds import KINDS, teach_one
 from recipes.teaching.potentials import load_potentials
@@ -23,15 +25,44 @@ from recipes.teaching.store import merge, read_done, to_line
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     options = _parser().parse_args(arguments)
+    try:
+        if options.merge:
+            _merge(options)
+        else:
+            _teach(options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {' '.join(words_of(error, options.data).split())}")
+
+
+def _merge(options: argparse.Namespace) -> None:
+    if not any(options.out.glob("*.jsonl")):
+        msg = f"{options.out} holds no finished pairs: --out is the folder that they were made in"
+        raise ValueError(msg)
+    for name, count in sorted(
+        merge(options.out, options.merge, load_held_back(options.data)).items()
+    ):
+        print(f"{count:6d} {name}")
+
+
+def _teach(options: argparse.Namespace) -> None:
+    """Make what is not there yet.
+
+    Raises:
+        ValueError: An argument cannot be.
+        OSError: A file of data or of a potential is missing, or the folder cannot be written.
+    """
     kinds = options.kind or list(KINDS)
-    if options.merge:
-        held_back = load_held_back(options.data) if options.data else frozenset()
-        for name, count in sorted(merge(options.out, options.merge, held_back).items()):
-            print(f"{count:6d} {name}")
-        return
-    if not (options.data and options.potentials):
-        msg = "--data and --potentials are needed to make pairs"
-        raise SystemExit(msg)
+    for kind in kinds:
+        if kind not in KINDS:
+            msg = f"no kind {kind!r}: choose from {', '.join(KINDS)}"
+            raise ValueError(msg)
+    share, shares = _share(options.shard)
+    if options.count is not None and options.count < 1:
+        msg = f"--count is {options.count}: it has to be positive"
+        raise ValueError(msg)
+    if options.potentials is None or not options.potentials.is_dir():
+        msg = "--potentials has to name the folder of the potentials' weights"
+        raise ValueError(msg)
     import torch
 
     if options.device == "cpu":
@@ -40,7 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hosts = load_hosts(options.data)
     print(f"{len(hosts.bulk)} crystals, {len(hosts.sheets)} sheets to start from", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    share, shares = (int(part) for part in options.shard.split("/"))
     done = read_done(options.out)
     order = [
         (kind, index)
@@ -73,9 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m recipes.teach", description=str(__doc__).partition("\n")[0]
     )
     parser.add_argument(
-        "kind", nargs="*", choices=[[], *KINDS], help="kinds to make (default: all)"
+        "kind", nargs="*", help=f"kinds to make, of {', '.join(KINDS)} (default: all)"
     )
-    parser.add_argument("--data", type=Path, help="folder of the data files")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data files")
     parser.add_argument("--potentials", type=Path, help="folder of the potentials' weights")
     parser.add_argument("--out", type=Path, required=True, help="folder of finished pairs")
     parser.add_argument("--count", type=int, help="inputs of each kind (default: the goals)")
@@ -85,6 +115,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--merge", type=Path, help="write parquet files of all pairs to a folder")
     return parser
+
+
+def _share(text: str) -> tuple[int, int]:
+    """Number of a share, from 0, and how many there are."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        msg = f"--shard is {text}: it has to be such as 0/4, the first of four"
+        raise ValueError(msg)
+    return int(number), int(count)
 
 
 def schedule(kinds: Sequence[str], count: int | None) -> list[tuple[str, int]]:

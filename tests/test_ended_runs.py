@@ -11,6 +11,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from typer.testing import CliRunner
 
+from deeprelax_ase import DeepRelaxOptimizer
 from deeprelax_ase.cli import app
 from deeprelax_ase.datasets.import_pairs import Report, convert
 from deeprelax_ase.datasets.importers.ended_runs import END_OF_OUTCAR
@@ -36,6 +37,9 @@ OSZICAR = "DAV:   1\n   {} F= -.1E+02 E0= -.1E+02  d E =-.2E-01\n"
         ({"INCAR": INCAR + "PSTRESS = 500\n"}, "PSTRESS = 500"),
         ({"INCAR": INCAR + "ICHAIN = 2\n"}, "ICHAIN = 2"),
         ({"INCAR": INCAR.replace("3", "7")}, "keep their fractional coordinates (ISIF = 7)"),
+        ({"INCAR": INCAR.replace("3", "4")}, "its volume is held (ISIF = 4)"),
+        ({"INCAR": INCAR + "LATTICE_CONSTRAINTS = .TRUE. .FALSE. T\n"}, "LATTICE_CONSTRAINTS"),
+        ({"INCAR": INCAR + "LATTICE_CONSTRAINTS = .TRUE. T T\n"}, ""),
     ],
 )
 def test_runs_by_their_contcar(tmp_path, files, why):
@@ -105,3 +109,13 @@ def test_what_a_folder_holds_besides_is_told(tmp_path):
     assert result.exit_code == 0, result.output
     assert "1 pairs of 1, 0 left out" in result.stdout
     assert "also holds a trajectory, which was not read" in result.stderr
+
+
+def test_what_was_predicted_is_no_target(tmp_path, random_weights):
+    atoms = bulk("MgO", "rocksalt", a=4.5)
+    path = tmp_path / "own.traj"
+    options = {"model": str(random_weights), "always_move": True}
+    DeepRelaxOptimizer(atoms, trajectory=str(path), logfile=None, **options).run()
+    count, said = convert_all(path)
+    assert count == 0
+    assert "it ends where DeepRelaxOptimizer predicts" in said

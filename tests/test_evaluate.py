@@ -165,6 +165,8 @@ def test_what_is_held_is_calibrated_on_as_it_is_used(weights_file, tmp_path):
     actual = np.mean([errors.mean() for errors in held.bond_errors])
     assert 0.3 < held.expected.mean() / actual < 3
     assert any((scales == 0).any() for scales in held.bond_scales)
+    # Of the strain, crystals whose cell is held tell nothing.
+    assert calibrate(weights_file, [tmp_path / "held.parquet"]).strain == calibration.strain
 
 
 def test_what_counts_as_a_move_is_chosen_and_stays(weights_file, tmp_path):

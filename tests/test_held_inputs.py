@@ -8,6 +8,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms
+from pymatgen.io.ase import AseAtomsAdaptor
 
 from deeprelax_ase import Relaxer, solver
 from deeprelax_ase.datasets.augment import Pair, disturb, move_input
@@ -185,3 +186,30 @@ def test_moved_graphs_are_those_of_moved_crystals(kind):
     ]
     here, there = (each.T[np.lexsort(each.numpy().round(6))] for each in lists)
     assert torch.allclose(here, there, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fixed_atoms_of_a_held_cell_do_not_move_by_a_bit(random_weights, seed):
+    atoms = bulk("Cu", a=3.7) * (2, 2, 2)
+    atoms.rattle(0.1, seed=seed)
+    atoms.set_constraint(FixAtoms(range(4)))
+    relaxer = Relaxer(random_weights, always_move=True, allow_unseen=True, hold="cell")
+    result = relaxer.relax(atoms)
+    assert result.status == "relaxed"
+    assert (result.structure.positions[:4] == atoms.positions[:4]).all()
+    assert (result.structure.cell[:] == atoms.cell[:]).all()
+
+
+@pytest.mark.parametrize("hold", ["a", "ab", "bc"])
+def test_held_vectors_do_not_change_by_a_bit(random_weights, hold):
+    atoms = bulk("MgO", "rocksalt", a=4.5) * (2, 1, 1)
+    atoms.rattle(0.03, seed=1)
+    for structure in (atoms, AseAtomsAdaptor.get_structure(atoms)):
+        relaxed = Relaxer(random_weights, always_move=True, hold=hold).relax(structure).structure
+        cells = [
+            np.array(one.cell) if isinstance(one, Atoms) else one.lattice.matrix
+            for one in (structure, relaxed)
+        ]
+        for axis in hold:
+            row = "abc".index(axis)
+            assert (cells[0][row] == cells[1][row]).all()

@@ -50,7 +50,7 @@ def small_recipe(teacher):
             {"train": {"seed": 5, "steps": 2}},
             {"starts_from": [1, 2], "train": {"seed": 6, "steps": 1}},
         ],
-        "average": [3, [1, 2]],
+        "average": [3, [1, 2], 0],
         "scales": {"files": ["pairs"], "split": "train", "limit": 20, "steps": 3},
         "calibrate": {"files": ["pairs"], "limit": 20},
     }
@@ -101,10 +101,13 @@ def test_one_command_makes_weights_and_goes_on_where_it_stopped(
     files = [tmp_path / "work" / f"stage-{k}" / "last.safetensors" for k in (1, 2, 3)]
     mean = tmp_path / "work" / "mean-of-1-2.safetensors"
     known = {path: load_weights(path) for path in [*files, mean]}
-    expected = [known[files[2]].sha256, known[mean].sha256]
+    start = load_weights(random_weights)
+    expected = [known[files[2]].sha256, known[mean].sha256, start.sha256]
     assert weights.provenance["average_of"] == expected
     one, two, three = (known[path].network.elements.weight for path in files)
-    assert torch.allclose(weights.network.elements.weight, three / 2 + (one + two) / 4)
+    zero = start.network.elements.weight
+    mean_of_all = (three + (one + two) / 2 + zero) / 3
+    assert torch.allclose(weights.network.elements.weight, mean_of_all)
     hashes = json.loads((tmp_path / "work" / "hashes.json").read_text())
     assert hashes["small.safetensors"] == hashlib.sha256(out.read_bytes()).hexdigest()
     names = {"pairs/pairs.parquet", "pairs/distilled.parquet", "stage-1/last.safetensors"}
@@ -131,10 +134,10 @@ def test_a_wrong_recipe_is_one_sentence(data, tmp_path, random_weights, change, 
         )
 
 
-def test_no_data_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "_TAUGHT", tmp_path / "none")
+def test_no_data_is_one_sentence(tmp_path):
     with pytest.raises(SystemExit, match="holds no parquet file"):
         command.main(["--data", str(tmp_path), "--work", str(tmp_path / "work")])
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_shipped_recipe_is_valid_and_names_every_taught_file():

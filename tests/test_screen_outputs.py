@@ -7,11 +7,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ase.build import add_adsorbate, bulk, fcc111, graphene, molecule, mx2
+from ase.constraints import FixAtoms
 from ase.io import read, write
 from typer.testing import CliRunner
 
 from deeprelax_ase import Relaxer
 from deeprelax_ase.cli import app
+from deeprelax_ase.relaxation.options import RelaxOptions
+from deeprelax_ase.screening.process_pool import ProcessPool
+from deeprelax_ase.screening.screening import Screening
 
 
 def call(*command):
@@ -180,3 +184,70 @@ def test_the_report_is_of_the_functional_and_what_was_held(tmp_path):
         assert errors
         is_sol = "sol" in crystal["title"]  # what INCAR holds is not stored
         assert (None not in errors) == is_sol
+
+
+def test_what_is_fixed_stays_fixed(tmp_path):
+    slab = fcc111("Al", (1, 1, 3), vacuum=8)
+    slab.set_constraint(FixAtoms([0, 1]))
+    output = screened(tmp_path, {"slab": slab, "bulk": bulk("Al", a=4.2)})
+    fixed, free = pq.read_table(output)["fixed"].to_pylist()
+    assert (fixed, free) == ([True, True, False], None)
+    for name in ("again.extxyz", "again.db"):
+        result = call("screen", output, "-o", tmp_path / name, "--workers", 1)
+        assert result.exit_code == 0, result.stderr
+        one, other = read(tmp_path / name, ":")
+        assert one.constraints[0].index.tolist() == [0, 1]
+        assert not other.constraints
+    assert call("export", output, tmp_path / "out", "--format", "poscar").exit_code == 0
+    text = (tmp_path / "out" / "slab.vasp").read_text()
+    assert text.count("F F F") == 2
+    assert "Selective" not in (tmp_path / "out" / "bulk.vasp").read_text()
+
+
+def test_single_atoms_are_of_groups_too(tmp_path):
+    alone = molecule("H", vacuum=6)
+    named = {"one": alone, "two": alone.copy(), "mgo": bulk("MgO", "rocksalt", a=4.3)}
+    output = screened(tmp_path, named, "--deduplicate")
+    assert pq.read_table(output)["representative"].to_pylist() == [True, False, True]
+    assert call("export", output, tmp_path / "out", "--unique").exit_code == 0
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"one", "mgo"}
+
+
+def test_a_report_is_none_of_the_shares(tmp_path):
+    output = screened(tmp_path, {"mgo": bulk("MgO", "rocksalt", a=4.3)})
+    before = output.read_bytes()
+    arguments = ("-o", tmp_path / "all.parquet", "--report", output, "--overwrite")
+    result = call("merge", output, *arguments)
+    assert result.exit_code == 2
+    assert "is an input as well: name another report" in result.stderr
+    assert output.read_bytes() == before
+
+
+def test_links_of_outputs_stay(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    link = tmp_path / "out.parquet"
+    link.symlink_to(tmp_path / "scratch" / "out.parquet")
+    screened(tmp_path, {"mgo": bulk("MgO", "rocksalt", a=4.3)})
+    assert link.is_symlink()
+    assert len(pq.read_table(tmp_path / "scratch" / "out.parquet")) == 1
+
+
+def test_inputs_that_change_meanwhile_are_told(tmp_path):
+    write(tmp_path / "a.cif", bulk("MgO", "rocksalt", a=4.3))
+    options = RelaxOptions()
+    run = Screening([str(tmp_path)], tmp_path / "out.parquet", options)
+    write(tmp_path / "a.cif", bulk("NaCl", "rocksalt", a=5.8) * (2, 1, 1))
+    with pytest.warns(UserWarning, match="changed while it was read"):
+        run.relax(lambda: ProcessPool(options, 1))
+
+
+def test_rows_of_several_databases_have_ids_of_their_own(tmp_path):
+    for name in ("one.db", "two.db"):
+        write(tmp_path / name, bulk("MgO", "rocksalt", a=4.3))
+    names = [tmp_path / "one.db", tmp_path / "two.db"]
+    output = tmp_path / "out.parquet"
+    assert call("screen", *names, "-o", output, "--workers", 1).exit_code == 0
+    ids = pq.read_table(output)["id"].to_pylist()
+    assert ids == [f"{name}[1]" for name in names]
+    assert call("screen", names[0], "-o", tmp_path / "1.parquet", "--workers", 1).exit_code == 0
+    assert pq.read_table(tmp_path / "1.parquet")["id"].to_pylist() == ["1"]

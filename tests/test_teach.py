@@ -470,3 +470,23 @@ def test_forces_without_bounds_end_a_relaxation():
 
     ((_, relaxed),) = run_jobs([(0, job())], {TENSORNET: mad}, 10)
     assert "without bounds" in relaxed.trouble
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["slab"], "no kind 'slab': choose from slabs"),
+        (["--shard", "foo"], "--shard is foo: it has to be such as 0/4"),
+        (["--shard", "4/4"], "--shard is 4/4"),
+        (["--count", "0"], "--count is 0"),
+        ([], "--potentials has to name the folder"),
+        (["--potentials", "nowhere"], "--potentials has to name the folder"),
+        (["--data", "nowhere", "--potentials", "."], "nowhere/relaxed.parquet"),
+        (["--merge", "there"], "holds no finished pairs"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_made(tmp_path, arguments, words):
+    given = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), *arguments]
+    with pytest.raises(SystemExit, match=words):
+        teach.main(given)
+    assert not (tmp_path / "out").exists()

@@ -23,7 +23,12 @@ from test_cli import run
 from deeprelax_ase.datasets.config import SourceConfig
 from deeprelax_ase.datasets.pair_file import PairFile, collate
 from deeprelax_ase.evaluation.metrics import compute_errors, concatenate, improvement
-from deeprelax_ase.network.checkpoint import load_tensors, load_weights, save_weights
+from deeprelax_ase.network.checkpoint import (
+    load_tensors,
+    load_weights,
+    save_tensors,
+    save_weights,
+)
 from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import LossConfig, TrainConfig, read_config
@@ -548,3 +553,33 @@ def test_potentials_that_made_the_targets_are_named_with_the_weights(config, tmp
     sources = load_weights(tmp_path / "run" / "last.safetensors").provenance["sources"]
     assert sources["taught"]["potentials"] == ["Nequix", "another"]
     assert "potentials" not in sources[config.sources[0].path.stem]
+
+
+def test_one_training_a_folder(config, tmp_path):
+    folder = RunFolder(tmp_path / "run", config)
+    with folder.held(), pytest.raises(ValueError, match="is in use: another training"):
+        Trainer(config, tmp_path / "run").run()
+    assert not (tmp_path / "run" / "log.csv").exists()
+    Trainer(config.model_copy(update={"steps": 2}), tmp_path / "other").run()
+
+
+def test_a_run_of_before_an_option_goes_on_with_its_default(config, tmp_path):
+    Trainer(config.model_copy(update={"steps": 12}), tmp_path / "run").run()
+    tensors, metadata = load_tensors(tmp_path / "run" / "state.safetensors")
+    for name in ("unknown_functional", "own_passes"):
+        del metadata["config"][name]
+    save_tensors(tmp_path / "run" / "state.safetensors", tensors, metadata)
+    assert Trainer(config.model_copy(update={"steps": 12}), tmp_path / "run").step == 12
+    with pytest.raises(ValueError, match=r"another configuration \(steps, seed\)"):
+        Trainer(config.model_copy(update={"steps": 13, "seed": 9}), tmp_path / "run")
+    save_weights(tmp_path / "run" / "state.safetensors", PaEGNN(SMALL), {})
+    with pytest.raises(ValueError, match="is not the state of a run"):
+        Trainer(config, tmp_path / "run")
+
+
+def test_json_that_is_no_yaml(tmp_path):
+    write_pairs(tmp_path / "pairs.parquet")
+    entries = {"name": "a", "sources": [{"path": "pairs.parquet"}], "steps": 10}
+    text = json.dumps(entries, indent="\t").replace("10", "1e1")
+    (tmp_path / "run.json").write_text(text)
+    assert read_config(tmp_path / "run.json").steps == 10

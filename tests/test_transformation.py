@@ -137,7 +137,9 @@ def test_annotations_of_an_earlier_move_go(random_weights, perovskite, monkeypat
     monkeypatch.setattr(refuse, lambda *_: "input kept: it was asked for")
     with pytest.warns(UserWarning, match="input kept"):
         kept = annotated.apply(DeepRelaxTransformation(str(random_weights), annotate=True))
-    assert "deeprelax" not in kept.properties
+    assert kept.properties["deeprelax"]["status"] == "refused"
+    assert kept.properties["deeprelax"]["message"] == "input kept: it was asked for"
+    assert kept.lattice == annotated.lattice
 
 
 def test_what_is_left_as_it_was_is_a_copy(random_weights, perovskite, monkeypatch):

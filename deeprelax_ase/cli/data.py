@@ -91,6 +91,8 @@ def _write(out: Path, rows: "Iterable[Row]", overwrite: bool) -> int:
         stop(f"{out} is to be a parquet file: end its name in .parquet")
     if out.exists() and not overwrite:
         stop(f"{out} exists: pass --overwrite to replace it, or name another file")
+    if not out.absolute().parent.is_dir():
+        stop(f"there is no folder {out.parent}: make it, or name another file")
     try:
         return write_pairs(out, rows)
     except (ValueError, OSError) as error:

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -155,7 +156,7 @@ def merge(
     from deeprelax_ase.screening.merge_shards import merge
     from deeprelax_ase.screening.output_formats import run_of
 
-    _check_report(report, output, overwrite)
+    _check_report(report, output, overwrite, shares)
     started = time.monotonic()
     try:
         summary = merge(
@@ -212,7 +213,9 @@ def _pool(options: Any, workers: int | None, ray: str | None) -> Any:
     return ProcessPool(options, workers or available_cores())
 
 
-def _check_report(report: Path | None, output: Path, overwrite: bool) -> None:
+def _check_report(
+    report: Path | None, output: Path, overwrite: bool, inputs: Sequence[Path] = ()
+) -> None:
     """Refuse a report that could not be written in the end, before anything is done."""
     if report is None:
         return
@@ -222,6 +225,8 @@ def _check_report(report: Path | None, output: Path, overwrite: bool) -> None:
         stop(f"there is no folder {report.parent} for the report: make it, or name another report")
     if os.path.realpath(report) == os.path.realpath(output):
         stop(f"{report} is the output as well: name another report")
+    if any(os.path.realpath(report) == os.path.realpath(path) for path in inputs):
+        stop(f"{report} is an input as well: name another report")
     if report.exists() and not overwrite:
         stop(f"{report} exists: pass --overwrite to replace it, or name another report")
 

@@ -88,13 +88,15 @@ def calibrate(
         displacement=fit_factor(
             _means([entry.errors.displacement for entry in evaluations]),
             _means([entry.expected_displacement for entry in evaluations]),
+            before.displacement,
         ),
-        distance=fit_factor(_means(errors), _means(scales)),
+        distance=fit_factor(_means(errors), _means(scales), before.distance),
         power=power,
         crystal_power=crystal_power,
         strain=fit_factor(
             _means([entry.strain_errors for entry in evaluations]),
             _means([entry.expected_strain for entry in evaluations]),
+            before.strain,
         ),
         crystal=crystal,
         intervals=fit_intervals(errors, scales),

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 from ase.io.jsonio import decode as decode_ase
 from pymatgen.core import Element, Lattice, Structure
 
@@ -229,12 +230,18 @@ def _of_arrays(record: Mapping[str, Any]) -> Atoms:
             f"{sizes[2]} of pbc do not belong together: three an atom, nine and three are needed"
         )
         raise StructureError(msg)
-    return Atoms(
+    atoms = Atoms(
         numbers=numbers.astype(int),
         positions=positions.reshape(-1, 3),
         cell=cell.reshape(3, 3),
         pbc=pbc,
     )
+    if record.get("fixed") is not None:
+        if len(record["fixed"]) != len(numbers):
+            msg = f"{len(record['fixed'])} values of fixed do not belong to {len(numbers)} atoms"
+            raise StructureError(msg)
+        atoms.set_constraint(FixAtoms(mask=np.array(record["fixed"], dtype=bool)))
+    return atoms
 
 
 def is_record(value: Any) -> bool:

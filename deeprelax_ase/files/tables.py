@@ -35,10 +35,11 @@ _LONGEST_FIELD = 1 << 27
 """Characters in a field of a CSV file: 128 MiB."""
 
 
-def items_of_database(_: str, path: Path) -> Iterator[Item]:
-    """Rows of an ASE database; their ids are those of the database."""
+def items_of_database(label: str, path: Path, *, is_alone: bool = True) -> Iterator[Item]:
+    """Rows of an ASE database; their ids are those of the database, with its label among others."""
     for row in _database(path).select(columns=["id", "key_value_pairs"]):
         name = str(row.get("material_id", row.id))
+        name = name if is_alone else f"{label}[{name}]"
         yield Item(name, partial(_read_row, name, path, row.id))
 
 
@@ -154,7 +155,7 @@ def _columns(file: Any) -> tuple[list[str], str]:
     """Columns to read, and the name of that of structures, if it is one."""
     schema = file.schema_arrow
     if set(PLAIN_COLUMNS) <= set(schema.names):
-        return [*PLAIN_COLUMNS, *(["pbc"] if "pbc" in schema.names else [])], ""
+        return [*PLAIN_COLUMNS, *(n for n in ("pbc", "fixed") if n in schema.names)], ""
     texts = [
         field.name
         for field in schema

@@ -121,6 +121,17 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
     max_error: float | None = None
     bond_limit: float = 0.2
 
+    def __post_init__(self) -> None:
+        """Check the options before a job goes anywhere.
+
+        Raises:
+            ValueError: One of them cannot be.
+        """
+        self._options()
+
+    def _options(self) -> RelaxOptions:
+        return RelaxOptions(**split_options(vars(self))[0])
+
     @job(output_schema=DeepRelaxDocument)  # type: ignore[untyped-decorator]
     def make(self, structure: Structure) -> DeepRelaxDocument:
         """Relax a structure.
@@ -131,7 +142,7 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         Raises:
             ValueError: It cannot be read as a crystal, or holds elements the weights never saw.
         """
-        relaxer = shared_relaxer(RelaxOptions(**split_options(vars(self))[0]))
+        relaxer = shared_relaxer(self._options())
         return self._document(structure, relaxer.relax(structure))
 
     def _document(self, structure: Structure, result: RelaxResult[Structure]) -> DeepRelaxDocument:

@@ -98,8 +98,8 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         self._check_weights(result.weights, self.sheets_sha256 if is_specialist else self.sha256)
         if not result.is_sound:
             warnings.warn(f"{result.formula}: {result.message}", stacklevel=2)
-            return _without_annotations(structure.copy())
-        relaxed: Structure = _without_annotations(result.structure)
+        made = result.structure if result.is_sound else structure.copy()
+        relaxed: Structure = _without_annotations(made)
         if self.annotate:
             facts = result.facts()
             relaxed.properties[_OF_STRUCTURE] = {

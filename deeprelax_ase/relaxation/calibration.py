@@ -191,9 +191,18 @@ def fit_gain(
     return slope, constant
 
 
-def fit_factor(errors: Float[np.ndarray, " items"], scales: Float[np.ndarray, " items"]) -> float:
-    """The factor that makes the mean of the scales the mean of the errors."""
-    return float(errors.mean() / scales.mean())
+def fit_factor(
+    errors: Float[np.ndarray, " sets"], scales: Float[np.ndarray, " sets"], before: float
+) -> float:
+    """The factor that makes the mean of the scales the mean of the errors.
+
+    Args:
+        errors: Mean of each set.
+        scales: The same of the scales; 0 where what they are of is held, and tells nothing.
+        before: What it is where all of them are held.
+    """
+    told = scales > 0
+    return float(errors[told].mean() / scales[told].mean()) if told.any() else before
 
 
 def fit_crystal(

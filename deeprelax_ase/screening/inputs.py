@@ -78,6 +78,7 @@ class ScreenInput:
                 msg = f"{what} {name}"
                 raise ValueError(msg)
         self._names = tuple(names)
+        self._is_file = len(names) == 1 and os.path.isfile(names[0])  # noqa: PTH113 - or a pattern
         self._how = how or ReadOptions()
         self._leave_out = {os.path.realpath(path) for path in leave_out}
         for name in names:
@@ -148,6 +149,8 @@ class ScreenInput:
         """Entries of a file; where it breaks off, the last ones say why."""
         reason = _obstacle(path)
         reader = None if self._how.file_format else _READERS.get(split_suffix(path))
+        if reader is items_of_database:
+            reader = partial(items_of_database, is_alone=self._is_file)
         if reason:
             yield Item(label, partial(cannot_be_read, f"{path} {reason}"))
             return

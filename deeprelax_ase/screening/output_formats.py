@@ -1,6 +1,7 @@
 """Outputs of a screening: parquet, extxyz or an ASE database, streamed and never half written."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -75,6 +76,7 @@ def write_output(
     Raises:
         OSError: It cannot be written; nothing is left behind.
     """
+    path = Path(os.path.realpath(path))  # a link stays one
     beside = path.with_name(f".{path.name}.partial{path.suffix}")
     writers = {".parquet": _write_parquet, ".extxyz": _write_extxyz, ".db": _write_database}
     for ending in ("", "-journal", ".lock"):  # of a run that was killed

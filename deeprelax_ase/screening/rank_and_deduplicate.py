@@ -58,22 +58,24 @@ class Overview:
 
     def _complete(self, table: pa.Table, rows: slice) -> pa.Table:
         ranks = self.ranks[rows]
-        not_relaxed = ranks == 0
+        not_ranked = ranks == 0
+        not_grouped = None if self.groups is None else self.groups[rows] < 0
         trusted = None
         if self.max_error is not None:
             trusted = self.expected_errors[rows] <= self.max_error
-        columns: tuple[np.ndarray | None, ...] = (
-            ranks,
-            trusted,
-            None if self.groups is None else self.groups[rows],
-            None if self.representatives is None else self.representatives[rows],
-        )
-        for name, values in zip(RANKED.names[-len(columns) :], columns, strict=True):
+        columns = {
+            "rank": (ranks, not_ranked),
+            "trusted": (trusted, not_ranked),
+            "group": (None if self.groups is None else self.groups[rows], not_grouped),
+            "representative": (
+                None if self.representatives is None else self.representatives[rows],
+                not_grouped,
+            ),
+        }
+        for name, (values, mask) in columns.items():
             kind = RANKED.field(name).type
             array = (
-                pa.nulls(len(table), kind)
-                if values is None
-                else pa.array(values, kind, mask=not_relaxed)
+                pa.nulls(len(table), kind) if values is None else pa.array(values, kind, mask=mask)
             )
             table = table.append_column(name, array)
         return table
@@ -90,12 +92,13 @@ def overview(
         deduplicate: Group what StructureMatcher calls the same, at its defaults; sheets, wires and
             molecules apart, with little vacuum around and a stol of 0.2.
     """
-    lengths, compositions, errors, entries = [], [], [], 0
+    lengths, compositions, errors, sound, entries = [], [], [], [], 0
     for part in parts:
         table = pq.read_table(part, columns=[*_LIGHT, *(["numbers"] if deduplicate else [])])
         relaxed = pc.is_in(table["status"], pa.array(sorted(SOUND)))
         error = pc.if_else(relaxed, pc.fill_null(table["expected_error"], np.nan), np.nan)
         errors.append(error.to_numpy())
+        sound.append(relaxed.to_numpy())
         lengths.append(len(table))
         entries += len(pc.unique(table["item"]))
         if deduplicate:
@@ -110,12 +113,16 @@ def overview(
     groups = representatives = None
     if deduplicate:
         by_composition: dict[str, list[int]] = defaultdict(list)
-        for row in np.flatnonzero(is_relaxed).tolist():
+        is_sound = np.concatenate(sound) if sound else np.zeros(0, dtype=bool)
+        for row in np.flatnonzero(is_sound).tolist():
             by_composition[compositions[row]].append(row)
         groups = _groups(parts, counts, by_composition, len(expected))
         representatives = np.zeros(len(expected), dtype=bool)
-        _, best = np.unique(groups[order], return_index=True)
-        representatives[order[best]] = True
+        # The surest first; what nothing is expected of last.
+        best_first = np.argsort(expected, kind="stable")
+        best_first = best_first[is_sound[best_first]]
+        _, best = np.unique(groups[best_first], return_index=True)
+        representatives[best_first[best]] = True
     return Overview(parts, entries, counts, expected, ranks, max_error, groups, representatives)
 
 
@@ -236,7 +243,7 @@ class Tally:
         trusted = ranked["trusted"].drop_null()
         if len(trusted):
             self._trusted = (self._trusted or 0) + pc.sum(trusted).as_py()
-        self._groups += pc.sum(pc.fill_null(ranked["representative"], False)).as_py() or 0
+        self._groups += pc.sum(pc.fill_null(table["representative"], False)).as_py() or 0
 
     def summary(self) -> Summary:
         """What passed."""

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from ase import Atoms
+from ase.constraints import FixAtoms
+from jaxtyping import Bool
 from pymatgen.core import Structure
 
 from deeprelax_ase.relaxation.result import RelaxResult
+from deeprelax_ase.structures.adapter import adapter_of
 from deeprelax_ase.structures.boxes import cell_with_box, in_box
 from deeprelax_ase.structures.read_structure import (
     plain_crystal,
@@ -33,6 +36,7 @@ ROWS = pa.schema(
         "formula": pa.string(),
         "numbers": pa.list_(pa.uint8()),
         "pbc": pa.list_(pa.bool_()),
+        "fixed": pa.list_(pa.bool_()),  # atoms that stay; null if none does
         "cell": _VECTOR,
         "positions": _VECTOR,
         "relaxed_cell": _VECTOR,
@@ -91,6 +95,7 @@ def result_row(name: str, item: int, structure: Any, result: RelaxResult[Any]) -
         "formula": result.formula,
         "numbers": before.numbers,
         "pbc": before.pbc,
+        "fixed": _fixed(plain_structure(result.structure)),
         "cell": before.cell.ravel(),
         "positions": before.positions.ravel(),
         "relaxed_cell": after.cell.ravel(),
@@ -104,19 +109,27 @@ def atoms_of_row(row: dict[str, Any], *, relaxed: bool) -> Atoms:
     if row["numbers"] is None:
         return Atoms()
     prefix = "relaxed_" if relaxed else ""
-    return Atoms(
+    atoms = Atoms(
         numbers=row["numbers"],
         positions=np.reshape(row[f"{prefix}positions"], (-1, 3)),
         cell=np.reshape(row[f"{prefix}cell"], (3, 3)),
         pbc=row["pbc"],
     )
+    if row.get("fixed") is not None:  # outputs of before know none
+        atoms.set_constraint(FixAtoms(mask=row["fixed"]))
+    return atoms
 
 
 def structure_of_row(row: dict[str, Any]) -> Structure:
     """A row's relaxed structure, periodic along all axes: sheets and molecules in a box."""
     atoms = atoms_of_row(row, relaxed=True)
     cell = cell_with_box(plain_crystal(atoms))
-    return Structure(cell, atoms.numbers.tolist(), atoms.positions, coords_are_cartesian=True)
+    fixed = row.get("fixed")
+    properties = fixed and {"selective_dynamics": [[not still] * 3 for still in fixed]}
+    numbers, positions = atoms.numbers.tolist(), atoms.positions
+    return Structure(
+        cell, numbers, positions, coords_are_cartesian=True, site_properties=properties
+    )
 
 
 def compact_structure_of_row(row: dict[str, Any]) -> tuple[Structure, bool]:
@@ -125,6 +138,13 @@ def compact_structure_of_row(row: dict[str, Any]) -> tuple[Structure, bool]:
     cell, numbers = in_box(crystal, _NARROW).cell, crystal.numbers.tolist()
     structure = Structure(cell, numbers, crystal.positions, coords_are_cartesian=True)
     return structure, not crystal.pbc.all()
+
+
+def _fixed(structure: Any) -> Bool[np.ndarray, " atoms"] | None:
+    """Atoms that stay where they are; None where all may move."""
+    _, free = adapter_of(structure).read(structure)
+    still = np.asarray(~free.any(axis=1))
+    return still if still.any() else None
 
 
 def _text(text: str) -> str:

@@ -1,5 +1,6 @@
 """`screen`: an input relaxed into an output, from where an earlier attempt was cut off."""
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -72,7 +73,7 @@ class Screening:
         self._max_error = max_error
         self._deduplicate = deduplicate
         self._overwrite = overwrite
-        survey = self._input.survey()
+        survey = self._survey = self._input.survey()
         self.count = len(range(shard - 1, survey.count, shards))
         self.run: Run = {
             "format": _FORMAT,
@@ -123,6 +124,9 @@ class Screening:
             whole = overview(list(work.parts()), self._max_error, deduplicate=self._deduplicate)
             if whole.entries != self.count:
                 raise ValueError(self._changed())
+            if self._input.survey() != self._survey:
+                text = f"{self._names} changed while it was read: rows are of either state"
+                warnings.warn(text, stacklevel=2)
             tally = Tally()
             tables = tally.watch(whole.tables())
             write_output(self.output, tables, self._finished_run, work.about_to_finish)

@@ -5,11 +5,11 @@ a chunk is there as a whole or not at all. `run.json` says what the run is, so t
 neither goes on with it nor writes over it.
 """
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deeprelax_ase.files.atomic_write import replace_text, written_beside
+from deeprelax_ase.files.lock import locked
 
 RUN_KEY = b"deeprelax_screen"
 """Where the metadata of an output says which run it is of."""
@@ -42,14 +43,9 @@ class WorkFolder:
 
     def __init__(self, output: Path, run: Run, *, overwrite: bool = False) -> None:
         self.path = work_path(output)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            msg = f"{self.path} is in use: another process is at this output; name another one"
-            raise ValueError(msg) from None
+        self._lock = ExitStack()
+        told = f"{self.path} is in use: another process is at this output; name another one"
+        self._lock.enter_context(locked(self.path, told))
         found = _read_run(self.path)
         if found != run:
             if found is not None and not overwrite and any(self.parts()):

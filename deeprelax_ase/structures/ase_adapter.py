@@ -13,7 +13,7 @@ from ase.constraints import (
 )
 from jaxtyping import Bool, Float, Int
 
-from deeprelax_ase.structures.crystal import Crystal, complete_cell
+from deeprelax_ase.structures.crystal import Crystal, as_before, complete_cell
 from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
 from deeprelax_ase.structures.validation import FULL, StructureError, disordered
 
@@ -186,6 +186,8 @@ def move_atoms(
     atoms.info = without_stale(atoms.info)
     for name in stale_names(atoms.arrays):
         del atoms.arrays[name]
+    old = np.array(atoms.cell)
+    cell = as_before(cell, old)
     if not atoms.constraints:
         atoms.set_cell(cell)
         atoms.positions[:] = positions
@@ -196,8 +198,7 @@ def move_atoms(
     # ASE's FixSymmetry refuses a deformation of more than 25 % in one call.
     strain = float(np.abs(deformation - np.eye(3)).max())
     count = 1 + int(strain / _LARGEST_STRAIN_STEP)
-    old = np.array(atoms.cell)
-    for step in range(1, count + 1):
+    for step in range(1, count + 1) if (cell != old).any() else ():
         atoms.set_cell(old + (cell - old) * step / count, scale_atoms=True)
     atoms.set_positions(positions, apply_constraint=True)
     for constraint in rigid:

@@ -16,6 +16,7 @@ MAX_ATOMIC_NUMBER = 118
 LEAST_DISTANCE = 0.5
 """Two atoms nearer than this (Å) are on top of each other, in an input or in a result."""
 _SEARCH = 2.0
+_ROUNDING = 1e-14
 
 
 class Pairs(NamedTuple):
@@ -145,6 +146,14 @@ class Crystal:
             return np.eye(3)
         periodic = self.cell[self.pbc]
         return np.linalg.pinv(periodic) @ periodic
+
+
+def as_before(
+    cell: Float[np.ndarray, "3 3"], old: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "3 3"]:
+    """A cell whose vectors are exactly the old ones where they differ by rounding only."""
+    is_same = np.abs(cell - old).max(axis=1) <= _ROUNDING * np.abs(old).max()
+    return np.where(is_same[:, None], old, cell)
 
 
 def relaxed_lengths(

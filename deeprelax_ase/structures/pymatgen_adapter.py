@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pymatgen.core import IStructure, Lattice
 
-from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.crystal import Crystal, as_before
 from deeprelax_ase.structures.stale import stale_entries, stale_names, without_stale
 from deeprelax_ase.structures.validation import FULL, StructureError, disordered
 
@@ -113,7 +113,8 @@ def relaxed(
     deformation: Float[np.ndarray, "3 3"],  # noqa: ARG001 - ASE's constraints ask for it
 ) -> IStructure:
     """Copy a structure of any type elsewhere (Å), without energies, forces and the like."""
-    lattice = Lattice(cell, pbc=structure.lattice.pbc)
+    before = structure.lattice
+    lattice = Lattice(as_before(cell, before.matrix), pbc=before.pbc)
     moved = _copied(structure, lattice, lattice.get_fractional_coords(positions))
     moved.properties = without_stale(moved.properties)
     for site in moved:

@@ -3,6 +3,7 @@
 One YAML or JSON file makes one `TrainConfig`. No defaults live anywhere else.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -109,7 +110,11 @@ def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainCo
         msg = f"no configuration {path}"
         raise ValueError(msg)
     try:
-        entries = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        try:
+            entries = json.loads(text)  # tabs and 1e1 are no YAML
+        except json.JSONDecodeError:
+            entries = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}"
         raise ValueError(msg) from error

@@ -3,15 +3,18 @@
 import csv
 import json
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from deeprelax_ase.files.atomic_write import replace_text
 from deeprelax_ase.files.fingerprint import sha256_of
+from deeprelax_ase.files.lock import locked
 from deeprelax_ase.network.checkpoint import load_tensors, save_tensors
 from deeprelax_ase.training.config import TrainConfig
 
@@ -30,6 +33,15 @@ class RunFolder:
 
     path: Path
     config: TrainConfig
+
+    def held(self) -> AbstractContextManager[None]:
+        """No other training in the folder meanwhile.
+
+        Raises:
+            ValueError: There is one.
+        """
+        told = f"{self.path} is in use: another training is in this folder; name another one"
+        return locked(self.path, told)
 
     def open(self) -> None:
         """Make the folder of a new run, with its configuration."""
@@ -85,10 +97,16 @@ class RunFolder:
             self._check_is_free()
             return None
         tensors, metadata = load_tensors(self._state)
-        if _what_matters(metadata["config"]) != _what_matters(self._entries):
+        if "config" not in metadata:
+            msg = f"{self._state} is not the state of a run: name another folder, or take it away"
+            raise ValueError(msg)
+        before = _what_matters(_with_defaults(metadata["config"]))
+        now = _what_matters(self._entries)
+        others = [name for name in now if now[name] != before.get(name)]
+        if others:
             msg = (
-                f"{self.path} holds a run of another configuration; "
-                "name another folder or give the configuration in its config.json"
+                f"{self.path} holds a run of another configuration ({', '.join(others)}): name "
+                "another folder, or give the configuration in its config.json"
             )
             raise ValueError(msg)
         for name, known in metadata.get("data", {}).items():
@@ -139,6 +157,14 @@ class RunFolder:
     @property
     def _entries(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
+
+
+def _with_defaults(entries: dict[str, Any]) -> dict[str, Any]:
+    """Stored entries, with what came later at its default."""
+    try:
+        return TrainConfig.model_validate(entries).model_dump(mode="json")
+    except ValidationError:
+        return entries
 
 
 def _what_matters(entries: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,10 @@ class Trainer:
         """
         # What is wrong with the files is said before anything is written.
         mixture, _ = self._mixture, self._validation
+        with self._folder.held() if self.processes.is_first else nullcontext():
+            self._run(mixture)
+
+    def _run(self, mixture: Mixture) -> None:
         if self.processes.is_first:
             self._folder.open()
             self._folder.forget_after(self.step)

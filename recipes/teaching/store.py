@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from deeprelax_ase.datasets.validate_rows import find_faults
 from deeprelax_ase.datasets.write_pairs import reduced_composition
+from deeprelax_ase.files.atomic_write import written_beside
 
 _FLOATS = pa.list_(pa.float32())
 SCHEMA = pa.schema(
@@ -101,15 +102,15 @@ def merge(folder: Path, target: Path, held_back: frozenset[str] = frozenset()) -
             first = next(iter(faults))
             msg = f"{len(faults)} rows of {kind} are no pairs: {table[first]['id']} {faults[first]}"
             raise ValueError(msg)
-        pq.write_table(
-            pa.Table.from_pylist(
-                [{name: row[name] for name in SCHEMA.names} for row in table], SCHEMA
-            ),
-            target / f"{kind}.parquet",
-            compression="zstd",
-            compression_level=19,
-            use_dictionary=["source", "functional", "split", "kind", "potential"],
-            use_byte_stream_split=False,
-        )
+        rows_of_kind = [{name: row[name] for name in SCHEMA.names} for row in table]
+        with written_beside(target / f"{kind}.parquet") as beside:
+            pq.write_table(
+                pa.Table.from_pylist(rows_of_kind, SCHEMA),
+                beside,
+                compression="zstd",
+                compression_level=19,
+                use_dictionary=["source", "functional", "split", "kind", "potential"],
+                use_byte_stream_split=False,
+            )
         counts[kind] = len(table)
     return counts

@@ -17,6 +17,9 @@ from deeprelax_ase.files.vasp_calculation import number_of_tag, read_tags, text_
 _RELAXATIONS = (1, 2, 3)
 _POSITIONS_HELD = (5, 6, 7)
 """ISIF of relaxations in which atoms keep their fractional coordinates."""
+_VOLUME_HELD = (4, 8)
+_ALL_FREE = 3
+_OURS = "DeepRelaxOptimizer"
 _IONIC_STEP = re.compile(r"^\s*(\d+)\s+F=", re.MULTILINE)
 END_OF_OUTCAR = "General timing and accounting informations for this job"
 _TAIL = 20_000
@@ -48,7 +51,9 @@ def why_run_is_none(folder: Path) -> str | None:
     if outcar.is_file() and not has_ended(outcar):
         return "its OUTCAR has no end: it was killed, or is running"
     deciding = ("PSTRESS", "ICHAIN", "ISIF")
-    return _why_tags_make_none({name: number_of_tag(incar, tags, name, 0.0) for name in deciding})
+    numbers = {name: number_of_tag(incar, tags, name, 0.0) for name in deciding}
+    held = {"LATTICE_CONSTRAINTS": tags.get("LATTICE_CONSTRAINTS", "")}
+    return _why_tags_make_none({**numbers, **held})
 
 
 def has_ended(outcar: Path) -> bool:
@@ -67,6 +72,8 @@ def why_trajectory_is_none(path: Path) -> str | None:
         description = trajectory.description or {}
         last = trajectory[-1] if len(trajectory) else None
         steps = len(trajectory) - 1
+    if description.get("optimizer") == _OURS:
+        return f"it ends where {_OURS} predicts that it would be relaxed"
     if description.get("type") == "molecular-dynamics":
         return "it is molecular dynamics"
     most = description.get("max_steps")
@@ -93,4 +100,14 @@ def _why_tags_make_none(tags: Mapping[str, Any]) -> str | None:
         return f"it is a search for a saddle point (ICHAIN = {tags['ICHAIN']:g})"
     if tags.get("ISIF") in _POSITIONS_HELD:
         return f"its atoms keep their fractional coordinates (ISIF = {tags['ISIF']:g})"
+    if tags.get("ISIF") in _VOLUME_HELD:
+        return f"its volume is held (ISIF = {tags['ISIF']:g}), and pairs know whole cells alone"
+    if tags.get("ISIF") == _ALL_FREE and _holds_some(tags.get("LATTICE_CONSTRAINTS", ())):
+        return "a part of its cell is held (LATTICE_CONSTRAINTS), and pairs know whole cells alone"
     return None
+
+
+def _holds_some(constraints: Any) -> bool:
+    """Whether LATTICE_CONSTRAINTS, a text or its parts, holds a direction."""
+    words = constraints.split() if isinstance(constraints, str) else constraints
+    return any(str(word).lstrip(".").upper().startswith("F") for word in words)
