@@ -38,6 +38,7 @@ OSZICAR = "DAV:   1\n   {} F= -.1E+02 E0= -.1E+02  d E =-.2E-01\n"
         ({"INCAR": INCAR + "ICHAIN = 2\n"}, "ICHAIN = 2"),
         ({"INCAR": INCAR.replace("3", "7")}, "keep their fractional coordinates (ISIF = 7)"),
         ({"INCAR": INCAR.replace("3", "4")}, "its volume is held (ISIF = 4)"),
+        ({"INCAR": INCAR.replace("3", "8")}, "its shape is held (ISIF = 8)"),
         ({"INCAR": INCAR + "LATTICE_CONSTRAINTS = .TRUE. .FALSE. T\n"}, "LATTICE_CONSTRAINTS"),
         ({"INCAR": INCAR + "LATTICE_CONSTRAINTS = .TRUE. T T\n"}, ""),
     ],

@@ -557,7 +557,7 @@ def test_potentials_that_made_the_targets_are_named_with_the_weights(config, tmp
 
 def test_one_training_a_folder(config, tmp_path):
     folder = RunFolder(tmp_path / "run", config)
-    with folder.held(), pytest.raises(ValueError, match="is in use: another training"):
+    with folder.at_work(0), pytest.raises(ValueError, match="is in use: another training"):
         Trainer(config, tmp_path / "run").run()
     assert not (tmp_path / "run" / "log.csv").exists()
     Trainer(config.model_copy(update={"steps": 2}), tmp_path / "other").run()

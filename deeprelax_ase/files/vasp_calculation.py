@@ -52,7 +52,7 @@ _NOT_RELAXED = {
     44: "a search for a saddle point",
 }
 _RELAXED = (1, 2, 3)
-_HELD_BY_ISIF = {
+HELD_BY_ISIF = {
     0: "cell",
     1: "cell",
     2: "cell",
@@ -63,6 +63,7 @@ _HELD_BY_ISIF = {
     7: "shape,positions",
     8: "shape",
 }
+"""What each ISIF holds, as `hold` names it."""
 _ORDER = ("NSW", "IBRION", "ISIF", "PSTRESS", "LATTICE_CONSTRAINTS", "IMAGES", "ICHAIN")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d{1,2})?")
 _QUOTED = re.compile(r"(?<==)[ \t]*\"[^\"]*\"")
@@ -104,12 +105,12 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
         if name in tags and not tags[name]:
             msg = f"{incar}: {name} has no value"
             raise StructureError(msg)
-    hybrid = _logical(tags.get("LHFCALC", "F"))
+    hybrid = logical(tags.get("LHFCALC", "F"))
     isif = _integer(incar, tags, "ISIF", 0 if hybrid else 2)
     refusal = _refusal(incar, tags, isif)
     if refusal:
         return refused(refusal)
-    held, reasons = Held.of(_HELD_BY_ISIF[isif]), []
+    held, reasons = Held.of(HELD_BY_ISIF[isif]), []
     if held:
         reasons.append(f"ISIF = {isif}" if "ISIF" in tags else f"no ISIF in INCAR (ISIF = {isif})")
     if "cell" not in held.names:
@@ -152,9 +153,9 @@ def _refusal(incar: Path, tags: Mapping[str, str], isif: int) -> str:
         return f"{incar} asks for {what} ({', '.join(given) or 'no NSW'}{missing})"
     if _integer(incar, tags, "ICHAIN", 0):
         return f"{incar} asks for a search for a saddle point: ICHAIN = {tags['ICHAIN']}"
-    if isif not in _HELD_BY_ISIF:
+    if isif not in HELD_BY_ISIF:
         return f"{incar} has ISIF = {isif}, which is none of 0 to 8"
-    return "" if "cell" in _HELD_BY_ISIF[isif] else _refusal_of_cell(incar, tags)
+    return "" if "cell" in HELD_BY_ISIF[isif] else _refusal_of_cell(incar, tags)
 
 
 def _refusal_of_cell(incar: Path, tags: Mapping[str, str]) -> str:
@@ -191,7 +192,7 @@ def _plain_functional(tags: Mapping[str, Any]) -> str:
 
 def _is_set(tags: Mapping[str, Any], name: str) -> bool:
     value = tags.get(name, False)
-    return bool(_logical(value) if isinstance(value, str) else value)
+    return bool(logical(value) if isinstance(value, str) else value)
 
 
 def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:
@@ -236,7 +237,7 @@ def tags_of(functional: str, held: Held) -> dict[str, Any]:
     if "cell" in names:  # and with it all that is of the cell
         names = names & {"cell", "positions"}
     # Of several ISIF that hold the same, the last: 0 and 1 leave out the stress as well.
-    isif = {Held.of(names).names: isif for isif, names in _HELD_BY_ISIF.items()}.get(names)
+    isif = {Held.of(names).names: isif for isif, names in HELD_BY_ISIF.items()}.get(names)
     if isif is None or len(held.rows):
         msg = (
             f"no ISIF of VASP holds {','.join(sorted(held.names)) or 'part of the cell'}: hold the "
@@ -290,13 +291,13 @@ def number_of_tag(incar: Path, tags: Mapping[str, str], name: str, default: floa
 def _constraints(incar: Path, tags: Mapping[str, str]) -> list[bool]:
     """Which Cartesian directions of the lattice may change."""
     text = tags.get("LATTICE_CONSTRAINTS", "T T T")
-    values = [_logical(word) for word in text.split()[:3]]
+    values = [logical(word) for word in text.split()[:3]]
     if len(values) != 3 or None in values:  # noqa: PLR2004 - x, y and z
         msg = f"{incar}: LATTICE_CONSTRAINTS = {text} has to be three of .TRUE. and .FALSE."
         raise StructureError(msg)
     return [bool(value) for value in values]
 
 
-def _logical(word: str) -> bool | None:
+def logical(word: str) -> bool | None:
     """A Fortran logical, or None."""
     return _LOGICALS.get(word.strip().lstrip(".")[:1].upper())

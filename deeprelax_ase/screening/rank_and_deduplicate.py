@@ -58,19 +58,18 @@ class Overview:
 
     def _complete(self, table: pa.Table, rows: slice) -> pa.Table:
         ranks = self.ranks[rows]
-        not_ranked = ranks == 0
-        not_grouped = None if self.groups is None else self.groups[rows] < 0
-        trusted = None
+        not_ranked, not_grouped = ranks == 0, None
+        trusted = groups = representatives = None
         if self.max_error is not None:
             trusted = self.expected_errors[rows] <= self.max_error
+        if self.groups is not None and self.representatives is not None:
+            groups, representatives = self.groups[rows], self.representatives[rows]
+            not_grouped = groups < 0
         columns = {
             "rank": (ranks, not_ranked),
             "trusted": (trusted, not_ranked),
-            "group": (None if self.groups is None else self.groups[rows], not_grouped),
-            "representative": (
-                None if self.representatives is None else self.representatives[rows],
-                not_grouped,
-            ),
+            "group": (groups, not_grouped),
+            "representative": (representatives, not_grouped),
         }
         for name, (values, mask) in columns.items():
             kind = RANKED.field(name).type

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from ase import Atoms
 from ase.constraints import FixAtoms
-from jaxtyping import Bool
 from pymatgen.core import Structure
 
 from deeprelax_ase.relaxation.result import RelaxResult
@@ -84,7 +83,9 @@ def result_row(name: str, item: int, structure: Any, result: RelaxResult[Any]) -
     """
     if result.status == "failed":
         return failed_row(name, item, result.message)
-    before, after = plain_crystal(plain_structure(structure)), plain_crystal(result.structure)
+    before = plain_crystal(plain_structure(structure))
+    after, free = adapter_of(result.structure).read(result.structure)
+    fixed = np.asarray(~free.any(axis=1))
     return {
         "id": _text(name),
         "item": item,
@@ -95,7 +96,7 @@ def result_row(name: str, item: int, structure: Any, result: RelaxResult[Any]) -
         "formula": result.formula,
         "numbers": before.numbers,
         "pbc": before.pbc,
-        "fixed": _fixed(plain_structure(result.structure)),
+        "fixed": fixed if fixed.any() else None,
         "cell": before.cell.ravel(),
         "positions": before.positions.ravel(),
         "relaxed_cell": after.cell.ravel(),
@@ -138,13 +139,6 @@ def compact_structure_of_row(row: dict[str, Any]) -> tuple[Structure, bool]:
     cell, numbers = in_box(crystal, _NARROW).cell, crystal.numbers.tolist()
     structure = Structure(cell, numbers, crystal.positions, coords_are_cartesian=True)
     return structure, not crystal.pbc.all()
-
-
-def _fixed(structure: Any) -> Bool[np.ndarray, " atoms"] | None:
-    """Atoms that stay where they are; None where all may move."""
-    _, free = adapter_of(structure).read(structure)
-    still = np.asarray(~free.any(axis=1))
-    return still if still.any() else None
 
 
 def _text(text: str) -> str:

@@ -17,6 +17,7 @@ LEAST_DISTANCE = 0.5
 """Two atoms nearer than this (Å) are on top of each other, in an input or in a result."""
 _SEARCH = 2.0
 _ROUNDING = 1e-14
+"""Vectors of a cell that differ by so little of its largest component are the same."""
 
 
 class Pairs(NamedTuple):

@@ -3,7 +3,8 @@
 import csv
 import json
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,14 +35,18 @@ class RunFolder:
     path: Path
     config: TrainConfig
 
-    def held(self) -> AbstractContextManager[None]:
-        """No other training in the folder meanwhile.
+    @contextmanager
+    def at_work(self, step: int) -> Iterator[None]:
+        """The folder of a run that goes on from a step, with no other training in it meanwhile.
 
         Raises:
             ValueError: There is one.
         """
         told = f"{self.path} is in use: another training is in this folder; name another one"
-        return locked(self.path, told)
+        with locked(self.path, told):
+            self.open()
+            self.forget_after(step)
+            yield
 
     def open(self) -> None:
         """Make the folder of a new run, with its configuration."""

@@ -115,13 +115,10 @@ class Trainer:
         """
         # What is wrong with the files is said before anything is written.
         mixture, _ = self._mixture, self._validation
-        with self._folder.held() if self.processes.is_first else nullcontext():
+        with self._folder.at_work(self.step) if self.processes.is_first else nullcontext():
             self._run(mixture)
 
     def _run(self, mixture: Mixture) -> None:
-        if self.processes.is_first:
-            self._folder.open()
-            self._folder.forget_after(self.step)
         last_save = started = time.monotonic()
         before = self.seconds
         progress = tqdm(

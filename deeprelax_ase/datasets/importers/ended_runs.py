@@ -12,13 +12,15 @@ from monty.io import zopen
 from monty.os.path import zpath
 
 from deeprelax_ase.files.file_text import is_compressed
-from deeprelax_ase.files.vasp_calculation import number_of_tag, read_tags, text_of
+from deeprelax_ase.files.vasp_calculation import (
+    HELD_BY_ISIF,
+    logical,
+    number_of_tag,
+    read_tags,
+    text_of,
+)
 
 _RELAXATIONS = (1, 2, 3)
-_POSITIONS_HELD = (5, 6, 7)
-"""ISIF of relaxations in which atoms keep their fractional coordinates."""
-_VOLUME_HELD = (4, 8)
-_ALL_FREE = 3
 _OURS = "DeepRelaxOptimizer"
 _IONIC_STEP = re.compile(r"^\s*(\d+)\s+F=", re.MULTILINE)
 END_OF_OUTCAR = "General timing and accounting informations for this job"
@@ -98,11 +100,12 @@ def _why_tags_make_none(tags: Mapping[str, Any]) -> str | None:
         return f"it is under pressure (PSTRESS = {tags['PSTRESS']:g} kB)"
     if tags.get("ICHAIN"):
         return f"it is a search for a saddle point (ICHAIN = {tags['ICHAIN']:g})"
-    if tags.get("ISIF") in _POSITIONS_HELD:
+    held = HELD_BY_ISIF.get(tags.get("ISIF", 2), "cell")
+    if "positions" in held:
         return f"its atoms keep their fractional coordinates (ISIF = {tags['ISIF']:g})"
-    if tags.get("ISIF") in _VOLUME_HELD:
-        return f"its volume is held (ISIF = {tags['ISIF']:g}), and pairs know whole cells alone"
-    if tags.get("ISIF") == _ALL_FREE and _holds_some(tags.get("LATTICE_CONSTRAINTS", ())):
+    if held and held != "cell":
+        return f"its {held} is held (ISIF = {tags['ISIF']:g}), and pairs know whole cells alone"
+    if not held and _holds_some(tags.get("LATTICE_CONSTRAINTS", ())):
         return "a part of its cell is held (LATTICE_CONSTRAINTS), and pairs know whole cells alone"
     return None
 
@@ -110,4 +113,4 @@ def _why_tags_make_none(tags: Mapping[str, Any]) -> str | None:
 def _holds_some(constraints: Any) -> bool:
     """Whether LATTICE_CONSTRAINTS, a text or its parts, holds a direction."""
     words = constraints.split() if isinstance(constraints, str) else constraints
-    return any(str(word).lstrip(".").upper().startswith("F") for word in words)
+    return any(logical(str(word)) is False for word in words)
