@@ -15,6 +15,7 @@ SHELL_GAP = 0.01
 """Neighbours closer than this (Å) in distance belong to one shell."""
 _COPIES = np.array([[k >> 2, k >> 1 & 1, k & 1] for k in range(8)])
 _PLACES = np.array([4, 2, 1])
+"""Bits of the number of a copy."""
 _FEW = 320
 """Nodes of which a dense matrix is faster than a sparse one."""
 
@@ -73,23 +74,42 @@ def enough_neighbors(
     """
     neighbors = np.full(len(num_atoms), max_neighbors)
     chosen = _nearest_shells(pairs.first, pairs.second, pairs.lengths, max_neighbors)
-    is_loose = ~_hold_together(pairs.of(chosen), num_atoms, pbc)
-    if not is_loose.any():
+    loose = np.flatnonzero(~_hold_together(pairs.of(chosen), num_atoms, pbc))
+    if not len(loose):
         return neighbors, chosen
-    # What no pair joins, such as a molecule far above a slab, is not waited for.
-    fewest = _num_parts(pairs, num_atoms)
-    is_loose &= _num_parts(pairs.of(chosen), num_atoms) > fewest
     kept = np.zeros(len(pairs.lengths), dtype=bool)
     kept[chosen] = True
-    while is_loose.any():
+    own, theirs = _pairs_of(loose, pairs, num_atoms)
+    # What no pair joins, such as a molecule far above a slab, is not waited for.
+    fewest = _num_parts(theirs, num_atoms[loose])
+    while True:
+        is_loose = _num_parts(theirs.of(kept[own]), num_atoms[loose]) > fewest
+        if not is_loose.any():
+            return neighbors, np.flatnonzero(kept)
+        loose, fewest = loose[is_loose], fewest[is_loose]
+        own, theirs = _pairs_of(loose, pairs, num_atoms)
         max_neighbors *= 2
-        neighbors[is_loose] = max_neighbors
-        own = np.flatnonzero(is_loose[pairs.crystals])
-        more = pairs.of(own)
+        neighbors[loose] = max_neighbors
         kept[own] = False
-        kept[own[_nearest_shells(more.first, more.second, more.lengths, max_neighbors)]] = True
-        is_loose &= _num_parts(pairs.of(kept), num_atoms) > fewest
-    return neighbors, np.flatnonzero(kept)
+        kept[own[_nearest_shells(theirs.first, theirs.second, theirs.lengths, max_neighbors)]] = (
+            True
+        )
+
+
+def _pairs_of(
+    crystals: Int[np.ndarray, " some"], pairs: PairList, num_atoms: Int[np.ndarray, " crystals"]
+) -> tuple[Int[np.ndarray, " own"], PairList]:
+    """Which pairs are of some crystals, and these with the atoms of these counted through."""
+    number = np.full(len(num_atoms), -1)
+    number[crystals] = np.arange(len(crystals))
+    own = np.flatnonzero(number[pairs.crystals] >= 0)
+    theirs = pairs.of(own)
+    starts, new_starts = (np.cumsum(counts) - counts for counts in (num_atoms, num_atoms[crystals]))
+    of_pair = number[theirs.crystals]
+    shift = (new_starts - starts[crystals])[of_pair]
+    return own, theirs._replace(
+        first=theirs.first + shift, second=theirs.second + shift, crystals=of_pair
+    )
 
 
 def _hold_together(
@@ -124,10 +144,11 @@ def _num_parts(
 
 def _joins(pairs: PairList) -> tuple[Int[np.ndarray, " joins"], Int[np.ndarray, " joins"]]:
     """Atoms that pairs join, in the copies of a cell, two along each axis."""
-    ends = (_COPIES + pairs.offsets[:, None, :] % 2) % 2  # the copy that a pair leads to
-    sources = 8 * pairs.first[:, None] + np.arange(8)
-    targets = 8 * pairs.second[:, None] + ends @ _PLACES
-    return sources.ravel(), targets.ravel()
+    copies = np.arange(8)
+    # Going an odd number of cells along an axis leads to the other copy, whose bit is the other.
+    ends = copies ^ ((pairs.offsets & 1) @ _PLACES)[:, None]
+    sources = np.broadcast_to(8 * pairs.first[:, None] + copies, ends.shape)
+    return sources.ravel(), (8 * pairs.second[:, None] + ends).ravel()
 
 
 def _components(
@@ -163,7 +184,8 @@ def _nearest_shells(
     """Pairs among the nearest whole shells of either end."""
     centers = np.concatenate([first, second])
     distances = np.concatenate([lengths, lengths])
-    order = np.lexsort((distances, centers))
+    # One number to sort by, as no two neighbours of an atom are so far apart.
+    order = np.argsort(centers * (2.0 * lengths.max(initial=1.0)) + distances)
     centers, distances = centers[order], distances[order]
     is_first = np.ones(len(centers), dtype=bool)
     is_first[1:] = centers[1:] != centers[:-1]

@@ -75,9 +75,8 @@ class Held:
     @property
     def vectors(self) -> Bool[np.ndarray, "3"]:
         """Which cell vectors are held by their names."""
-        return np.isin(
-            _VECTORS, list("".join(name for name in self.names if set(name) <= set(_VECTORS)))
-        )
+        letters = {letter for name in self.names if set(name) <= set(_VECTORS) for letter in name}
+        return np.array([letter in letters for letter in _VECTORS])
 
     def strain_rows(
         self,
@@ -92,6 +91,8 @@ class Held:
             repeating: Vectors along which it repeats, Å; the shape is that of what they span.
             kept: Vectors that stay whatever is strained.
         """
+        if not self.names:
+            return self.rows
         rows = [self.rows]
         for name in sorted(self.names):
             if name == "cell":
