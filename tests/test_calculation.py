@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
 from deeprelax_ase.files.castep_calculation import read_castep_calculation, read_param_beside
+from deeprelax_ase.files.incar_text import read_tags
 from deeprelax_ase.files.poscar_text import read_poscar_text
 from deeprelax_ase.files.pw_calculation import read_pw_calculation
 from deeprelax_ase.files.pw_text import read_pw_text
-from deeprelax_ase.files.vasp_calculation import read_tags, read_vasp_calculation
+from deeprelax_ase.files.vasp_calculation import read_vasp_calculation
 from deeprelax_ase.structures.held import Held, strain_freedom
 from deeprelax_ase.structures.validation import StructureError
 

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monty.io import zopen
-from monty.os.path import zpath
 
 from deeprelax_ase.files.calculation import Calculation, refused
-from deeprelax_ase.files.file_text import decode, fortran_float, is_binary
+from deeprelax_ase.files.incar_text import (
+    DECISIVE,
+    integer_of_tag,
+    logical,
+    number_of_tag,
+    read_tags,
+    text_of,
+)
 from deeprelax_ase.structures.held import Held, held_strain
 from deeprelax_ase.structures.validation import StructureError
 
@@ -64,11 +69,6 @@ HELD_BY_ISIF = {
     8: "shape",
 }
 """What each ISIF holds, as `hold` names it."""
-_ORDER = ("NSW", "IBRION", "ISIF", "PSTRESS", "LATTICE_CONSTRAINTS", "IMAGES", "ICHAIN")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d{1,2})?")
-_QUOTED = re.compile(r"(?<==)[ \t]*\"[^\"]*\"")
-_NOT_IN_TEXT = str.maketrans(dict.fromkeys('\n;#!="', " "))
-_LOGICALS = {"T": True, "F": False}
 
 
 def read_vasp_calculation(folder: Path, ending: str = "") -> Calculation:
@@ -83,7 +83,7 @@ def read_vasp_calculation(folder: Path, ending: str = "") -> Calculation:
         StructureError: A tag that it hangs on cannot be read, or contradicts itself.
     """
     above = Path(os.path.abspath(folder)).parent / "INCAR"  # noqa: PTH100 - of .. too
-    images = _integer(above, read_tags(text_of(above) or "", above), "IMAGES", 0)
+    images = integer_of_tag(above, read_tags(text_of(above) or "", above), "IMAGES", 0)
     if images:
         return refused(
             f"{folder} is an image of a path: IMAGES = {images} in the INCAR of the folder above"
@@ -101,12 +101,12 @@ def incars_beside(folder: Path, ending: str) -> list[Path]:
 
 
 def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
-    for name in _ORDER:
+    for name in DECISIVE:
         if name in tags and not tags[name]:
             msg = f"{incar}: {name} has no value"
             raise StructureError(msg)
     hybrid = logical(tags.get("LHFCALC", "F"))
-    isif = _integer(incar, tags, "ISIF", 0 if hybrid else 2)
+    isif = integer_of_tag(incar, tags, "ISIF", 0 if hybrid else 2)
     refusal = _refusal(incar, tags, isif)
     if refusal:
         return refused(refusal)
@@ -141,17 +141,17 @@ def _exchanges(folder: Path) -> set[str]:
 
 def _refusal(incar: Path, tags: Mapping[str, str], isif: int) -> str:
     """Say why the structure of an INCAR is not to be relaxed; nothing, if it is."""
-    if _integer(incar, tags, "IMAGES", 0):
+    if integer_of_tag(incar, tags, "IMAGES", 0):
         return f"{incar} asks for a path: IMAGES = {tags['IMAGES']}"
-    steps = _integer(incar, tags, "NSW", 0)
+    steps = integer_of_tag(incar, tags, "NSW", 0)
     is_static = steps <= 0
-    kind = _integer(incar, tags, "IBRION", -1 if is_static else 0)
+    kind = integer_of_tag(incar, tags, "IBRION", -1 if is_static else 0)
     if is_static or kind not in _RELAXED:
         given = [f"{name} = {tags[name]}" for name in ("NSW", "IBRION") if name in tags]
         what = _NOT_RELAXED[-1] if is_static else _NOT_RELAXED.get(kind, "no relaxation")
         missing = "" if "NSW" in tags and "IBRION" in tags else ", and VASP's defaults"
         return f"{incar} asks for {what} ({', '.join(given) or 'no NSW'}{missing})"
-    if _integer(incar, tags, "ICHAIN", 0):
+    if integer_of_tag(incar, tags, "ICHAIN", 0):
         return f"{incar} asks for a search for a saddle point: ICHAIN = {tags['ICHAIN']}"
     if isif not in HELD_BY_ISIF:
         return f"{incar} has ISIF = {isif}, which is none of 0 to 8"
@@ -195,38 +195,6 @@ def _is_set(tags: Mapping[str, Any], name: str) -> bool:
     return bool(logical(value) if isinstance(value, str) else value)
 
 
-def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:
-    """Tags of an INCAR in capitals, with the text of their values.
-
-    Args:
-        text: Of the INCAR.
-        incar: Its name in messages.
-
-    Raises:
-        StructureError: A tag that decides what moves stands there twice with other values, or
-            without an equals sign.
-    """
-    tags: dict[str, str] = {}
-    joined = re.sub(r"\\[ \t]*\n", " ", text.replace("\r", ""))
-    # A text in quotes, as of WANNIER90_WIN, goes over several lines and holds no tags.
-    joined = _QUOTED.sub(lambda found: found[0].translate(_NOT_IN_TEXT), joined)
-    for line in joined.split("\n"):
-        for statement in re.split(r"[#!]", line, maxsplit=1)[0].split(";"):
-            name, equals, value = statement.partition("=")
-            name, value = name.strip().upper(), value.strip()
-            first = (name.split() or [""])[0]
-            if not equals and first in _ORDER:
-                msg = f"{incar} has the line {statement.strip()!r}: put = after {first}"
-                raise StructureError(msg)
-            if not equals:
-                continue
-            if name in _ORDER and tags.get(name, value) != value:
-                msg = f"{incar} has {name} = {tags[name]} and {name} = {value}: keep one of them"
-                raise StructureError(msg)
-            tags.setdefault(name, value)
-    return tags
-
-
 def tags_of(functional: str, held: Held) -> dict[str, Any]:
     """Tags of an INCAR that relaxes with a functional and holds the same; POTCAR is of PBE.
 
@@ -247,47 +215,6 @@ def tags_of(functional: str, held: Held) -> dict[str, Any]:
     return {"ISIF": isif, **_TAGS[functional]}
 
 
-def text_of(path: Path) -> str | None:
-    """Text of a file, which may be compressed, with the ending of that; None without one."""
-    found = Path(zpath(str(path)))
-    if not os.path.lexists(found):
-        return None
-    try:
-        with zopen(found, "rb") as stream:
-            data = stream.read()
-    except (OSError, EOFError) as error:
-        msg = f"{found} cannot be read: {error}"
-        raise StructureError(msg) from error
-    if is_binary(data):
-        msg = f"{found} cannot be read: it is no text"
-        raise StructureError(msg)
-    return decode(data)
-
-
-def _integer(incar: Path, tags: Mapping[str, str], name: str, default: int) -> int:
-    value = number_of_tag(incar, tags, name, float(default))
-    if value != int(value):
-        msg = f"{incar}: {name} = {tags[name]} has to be a whole number"
-        raise StructureError(msg)
-    return int(value)
-
-
-def number_of_tag(incar: Path, tags: Mapping[str, str], name: str, default: float) -> float:
-    """Number that a tag of an INCAR has; the default where it has none.
-
-    Raises:
-        StructureError: Its value is no number, or several.
-    """
-    words = tags.get(name, "").split()
-    if not words:
-        return default
-    # VASP reads one number, and takes words behind it for a comment: NSW = 9 number of steps.
-    if not _NUMBER.fullmatch(words[0]) or (len(words) > 1 and _NUMBER.fullmatch(words[1])):
-        msg = f"{incar}: {name} = {tags[name]} has to be one number"
-        raise StructureError(msg)
-    return fortran_float(words[0])
-
-
 def _constraints(incar: Path, tags: Mapping[str, str]) -> list[bool]:
     """Which Cartesian directions of the lattice may change."""
     text = tags.get("LATTICE_CONSTRAINTS", "T T T")
@@ -296,8 +223,3 @@ def _constraints(incar: Path, tags: Mapping[str, str]) -> list[bool]:
         msg = f"{incar}: LATTICE_CONSTRAINTS = {text} has to be three of .TRUE. and .FALSE."
         raise StructureError(msg)
     return [bool(value) for value in values]
-
-
-def logical(word: str) -> bool | None:
-    """A Fortran logical, or None."""
-    return _LOGICALS.get(word.strip().lstrip(".")[:1].upper())

@@ -12,13 +12,8 @@ from monty.io import zopen
 from monty.os.path import zpath
 
 from deeprelax_ase.files.file_text import is_compressed
-from deeprelax_ase.files.vasp_calculation import (
-    HELD_BY_ISIF,
-    logical,
-    number_of_tag,
-    read_tags,
-    text_of,
-)
+from deeprelax_ase.files.incar_text import logical, number_of_tag, read_tags, text_of
+from deeprelax_ase.files.vasp_calculation import HELD_BY_ISIF
 
 _RELAXATIONS = (1, 2, 3)
 _OURS = "DeepRelaxOptimizer"

@@ -16,12 +16,13 @@ from pymatgen.io.vasp import Incar
 from deeprelax_ase.datasets.importers.ended_runs import has_ended
 from deeprelax_ase.files.calculation import Calculation
 from deeprelax_ase.files.handedness import right_handed
+from deeprelax_ase.files.incar_text import text_of
 from deeprelax_ase.files.poscar_text import (
     PoscarText,
     new_poscar_text,
     read_poscar_text,
 )
-from deeprelax_ase.files.vasp_calculation import read_vasp_calculation, text_of
+from deeprelax_ase.files.vasp_calculation import read_vasp_calculation
 from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import read_text
 from deeprelax_ase.structures.validation import StructureError
 
