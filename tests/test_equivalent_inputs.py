@@ -78,7 +78,7 @@ def test_a_gap_of_round_numbers_is_vacuum_wherever_the_slab_stands(shift):
         atoms.pbc = True
         atoms.positions[:, 2] += shift
     assert Relaxer().relax(slab).structure.cell[2, 2] == slab.cell[2, 2]
-    assert Relaxer(functional="optB88-vdW").relax(sheet).weights.name == "sheets"
+    assert Relaxer(functional="optB88-vdW").relax(sheet).structure.cell[2, 2] == sheet.cell[2, 2]
 
 
 @pytest.mark.parametrize("lean", [(0.0, 0.0), (0.5, 0.3), (1.0, 0.0)])
@@ -270,3 +270,30 @@ def test_spglib_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
         Relaxer().relax(bulk("Cu", a=3.8))
+
+
+@pytest.mark.parametrize("lean", [7, 60, 200])
+def test_skewed_cells_are_those_of_the_same_lattice(lean):
+    crystal = bulk("MgO", "rocksalt", a=4.4)
+    sheet = mx2("MoS2", a=3.3, vacuum=8.0)
+    for atoms, periodic in ((crystal, True), (sheet, [True, True, False])):
+        atoms.pbc = periodic
+        skewed = atoms.copy()
+        skewed.set_cell(np.array([[1, 0, 0], [lean, 1, 0], [0, 0, 1]]) @ atoms.cell)
+        straight, result = (Relaxer(always_move=True).relax(one) for one in (atoms, skewed))
+        np.testing.assert_allclose(result.strain, straight.strain, atol=1e-6)
+        np.testing.assert_allclose(result.displacement, straight.displacement, atol=1e-6)
+        i, j = result.bonds.edge_index
+        there = skewed.positions[j] + result.bonds.offsets @ np.array(skewed.cell)
+        between = there - skewed.positions[i]
+        np.testing.assert_allclose(
+            np.sort(np.linalg.norm(between, axis=1)),
+            np.sort(np.linalg.norm(_between(straight, atoms), axis=1)),
+            atol=1e-6,
+        )
+
+
+def _between(result, atoms):
+    i, j = result.bonds.edge_index
+    there = atoms.positions[j] + result.bonds.offsets @ np.array(atoms.cell)
+    return there - atoms.positions[i]

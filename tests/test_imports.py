@@ -20,8 +20,8 @@ LAYERS = [
 OLD_NAMES = {"optimizer", "transformation", "workflows"}
 """Modules of earlier versions, which import what took their place."""
 LIBRARIES = {
-    "structures/crystal": {"pymatgen"},  # its search for neighbours alone
     "structures/ase_adapter": {"ase"},
+    "structures/pair_search": {"ase", "pymatgen"},  # their geometry alone
     "structures/elements": {"ase", "pymatgen"},
     "structures/pymatgen_adapter": {"pymatgen"},
     "files/castep_text": {"ase"},

@@ -9,11 +9,19 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixBondLengths, FixSymmetry
-from ase.filters import ExpCellFilter, Filter, FrechetCellFilter, StrainFilter, UnitCellFilter
+from ase.filters import (
+    ExpCellFilter,
+    Filter,
+    FrechetCellFilter,
+    OptimizableFilter,
+    StrainFilter,
+    UnitCellFilter,
+)
 from ase.io import read
 from ase.io.trajectory import Trajectory
 from ase.mep import NEB
 from ase.optimize import BFGS
+from ase.optimize.basin import BasinHopping
 
 from deeprelax_ase import DeepRelaxBFGS, DeepRelaxFIRE, DeepRelaxLBFGS, DeepRelaxOptimizer, Relaxer
 
@@ -366,3 +374,23 @@ def test_vacuum_is_what_the_relaxer_takes_it_for(random_weights):
     DeepRelaxOptimizer(atoms, relaxer=relaxer).run()
     np.testing.assert_allclose(atoms.cell[:], expected.cell[:], atol=1e-9)
     np.testing.assert_allclose(atoms.positions, expected.positions, atol=1e-9)
+
+
+def test_basin_hopping_of_ase_takes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    atoms = bulk("Cu", cubic=True, a=3.7)
+    atoms.calc = EMT()
+    BasinHopping(atoms, optimizer=DeepRelaxFIRE, logfile=None, optimizer_logfile=None).run(1)
+    filtered = OptimizableFilter(FrechetCellFilter(atoms))
+    assert DeepRelaxOptimizer(filtered, logfile=None).atoms is filtered.filterobj
+
+
+def test_bonds_that_cannot_all_be_kept_are_no_error():
+    atoms = bulk("CsCl", "cesiumchloride", a=4.5, cubic=True) * (2, 1, 1)
+    atoms.set_constraint(FixBondLengths([[0, 1], [1, 2], [2, 3], [3, 0]]))
+    before = atoms.positions.copy()
+    optimizer = DeepRelaxOptimizer(atoms, logfile=None)
+    assert not optimizer.run()
+    assert optimizer.result.status == "refused"
+    assert "constraints cannot be obeyed" in optimizer.result.message
+    assert (atoms.positions == before).all()

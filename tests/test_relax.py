@@ -1,3 +1,5 @@
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -369,6 +371,17 @@ def test_shared_relaxers_are_loaded_once(random_weights):
     assert shared_relaxer(first) is shared_relaxer(second)
 
 
+def test_shared_relaxers_are_loaded_again_where_their_file_changed(random_weights, tmp_path):
+    path, other = tmp_path / "mine.safetensors", tmp_path / "other.safetensors"
+    weights_like(random_weights, tmp_path, "other", seed=5)
+    shutil.copy(random_weights, path)
+    options = RelaxOptions(path, allow_unseen=True)
+    before = shared_relaxer(options).weights.sha256
+    shutil.copy(other, path)
+    os.utime(path, ns=(1, 1))  # whatever the resolution of its time
+    assert shared_relaxer(options).weights.sha256 == load_weights(other).sha256 != before
+
+
 def weights_like(path, folder, name, seed=None, calibration=None):
     """A copy of a weights file, perhaps with other random weights or another calibration."""
     weights = load_weights(path)
@@ -481,24 +494,27 @@ def test_default_takes_the_specialist_for_sheets(random_weights, tmp_path, monke
     weights_like(random_weights, tmp_path, "default", calibration={"distance": 0.001})
     weights_like(random_weights, tmp_path, "sheets", seed=9)
     monkeypatch.setattr("deeprelax_ase.network.weights_registry._INSTALLED", tmp_path)
-    relaxer = Relaxer(functional="optB88-vdW", allow_unseen=True)
-    sheet = mx2("MoS2", a=3.2, vacuum=8.0)
+    relaxer = Relaxer(allow_unseen=True)
+    sheet = mx2("TiN2", a=3.0, vacuum=8.0)
     mixed = [rattled(), sheet, rattled(), sheet]
     results = list(relaxer.relax_many(mixed))
     assert [r.weights.name for r in results] == ["default", "sheets", "default", "sheets"]
-    special = Relaxer("sheets", "optB88-vdW", allow_unseen=True).relax(sheet)
+    special = Relaxer("sheets", allow_unseen=True).relax(sheet)
     np.testing.assert_allclose(results[1].displacement, special.displacement, atol=1e-6)
     general = Relaxer(tmp_path / "default.safetensors", allow_unseen=True)
     assert general.relax(sheet).weights.name.endswith("default.safetensors")
-    # With PBE the specialist knows MXenes alone.
-    assert Relaxer(allow_unseen=True).relax(sheet).weights.name == "default"
+    # It is better at MXenes with PBE alone.
+    assert relaxer.relax(mx2("MoS2", a=3.2, vacuum=8.0)).weights.name == "default"
+    for functional in ("optB88-vdW", "unknown"):
+        other = Relaxer(functional=functional, allow_unseen=True)
+        assert other.relax(sheet).weights.name == "default"
     # It saw fewer elements.
     known = load_weights(tmp_path / "sheets.safetensors")
-    save_weights(tmp_path / "sheets.safetensors", known.network, {"elements": [16, 74]})
+    save_weights(tmp_path / "sheets.safetensors", known.network, {"elements": [7, 40]})
     known = load_weights(tmp_path / "default.safetensors")
-    save_weights(tmp_path / "default.safetensors", known.network, {"elements": [16, 42, 74]})
-    ws2 = mx2("WS2", a=3.2, vacuum=8.0)
-    results = Relaxer(functional="optB88-vdW", allow_unseen=True).relax_many([sheet, ws2])
+    save_weights(tmp_path / "default.safetensors", known.network, {"elements": [7, 22, 40]})
+    other = mx2("ZrN2", a=3.2, vacuum=8.0)
+    results = Relaxer(allow_unseen=True).relax_many([sheet, other])
     assert [result.weights.name for result in results] == ["default", "sheets"]
 
 
@@ -555,6 +571,10 @@ def test_foreign_kinds_are_told_in_words(random_weights):
     assert "a molecule" in foreign(water, random_weights)["foreign_kind"]
     chain = Atoms("TiO", [[0, 0, 0], [0, 0, 1.9]], cell=[20, 20, 3.8], pbc=[False, False, True])
     assert "a chain" in foreign(chain, random_weights)["foreign_kind"]
+    told = foreign(rattled(), random_weights, functional="optB88-vdW")
+    assert "a bulk crystal: the weights know optB88-vdW of layers" in told["foreign_kind"]
+    told = foreign(layer(2), random_weights, functional="PBEsol")
+    assert "a layer: the weights know PBEsol of bulk crystals" in told["foreign_kind"]
     open_one = Atoms("O6", [[k, 0, 0] for k in range(0, 12, 2)], cell=[12, 6, 6], pbc=True)
     assert "its atoms fill 1.7 % of it" in foreign(open_one, random_weights)["foreign_kind"]
 
@@ -575,3 +595,15 @@ def test_one_structure_is_not_several(random_weights, perovskite):
     for one in (bulk("Cu"), perovskite, HeldStructure(bulk("Cu"))):
         with pytest.raises(ValueError, match="put it into a list, or call relax"):
             relaxer.relax_many(one)
+
+
+def test_a_source_of_nothing_but_failures_is_lazy_too(random_relaxer):
+    given = []
+
+    def unreadable():
+        for number in range(50_000):
+            given.append(number)
+            yield Atoms("X", cell=[3, 3, 3], pbc=True)
+
+    assert next(random_relaxer.relax_many(unreadable())).status == "failed"
+    assert len(given) < 5_000

@@ -1,6 +1,8 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import spglib.error
 import torch
 from ase.build import bulk
 from threadpoolctl import ThreadpoolController
@@ -8,6 +10,8 @@ from threadpoolctl import ThreadpoolController
 from deeprelax_ase import Relaxer
 from deeprelax_ase.cli import common
 from deeprelax_ase.relaxation.one_thread import OneThread
+from deeprelax_ase.structures.read_structure import plain_crystal
+from deeprelax_ase.structures.symmetry import find_space_group
 
 
 @pytest.mark.parametrize(
@@ -78,3 +82,12 @@ def test_small_crystals_are_relaxed_by_one_thread(monkeypatch, repeat, is_limite
     assert all((one == {1}) == is_limited for one in seen)
     assert seen
     assert 2 in counts()
+
+
+def test_how_spglib_tells_of_errors_is_left_as_it_was(monkeypatch):
+    monkeypatch.setattr(spglib.error, "OLD_ERROR_HANDLING", True, raising=False)
+    crystals = [plain_crystal(bulk("Si") * (3, 3, 5)) for _ in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        groups = list(pool.map(find_space_group, crystals))
+    assert all(group is not None for group in groups)
+    assert spglib.error.OLD_ERROR_HANDLING is True

@@ -12,6 +12,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.transformations.standard_transformations import SupercellTransformation
 
 from deeprelax_ase import DeepRelaxTransformation
+from deeprelax_ase.network.checkpoint import load_weights, save_weights
 from deeprelax_ase.relaxation.relaxer import Relaxer
 
 
@@ -48,21 +49,21 @@ def test_round_trip_through_a_dict(transformation, perovskite):
     assert isinstance(MontyDecoder().process_decoded(stored), DeepRelaxTransformation)
 
 
-def test_other_weights_under_the_same_name_are_noticed(transformation, perovskite):
-    stored = transformation.as_dict() | {"sha256": "0" * 64}
+def test_other_weights_under_the_same_name_are_noticed(perovskite):
+    stored = DeepRelaxTransformation().as_dict() | {"sha256": "0" * 64}
     with pytest.raises(ValueError, match="install the version of deeprelax-ase it was made with"):
         perovskite.apply(DeepRelaxTransformation.from_dict(stored))
 
 
 def test_a_pickle_knows_its_weights_and_those_of_sheets(perovskite):
-    of_sheets = DeepRelaxTransformation(functional="optB88-vdW")
+    of_sheets = DeepRelaxTransformation()
     stored = pickle.loads(pickle.dumps(of_sheets))  # noqa: S301 - our own
     assert len(stored.sha256) == len(stored.sheets_sha256) == 64
     assert perovskite.apply(stored)
     sheet = Structure(
-        Lattice.from_parameters(3.2, 3.2, 20, 90, 90, 120),
-        ["C", "C"],
-        [[0, 0, 0.5], [1 / 3, 2 / 3, 0.5]],
+        Lattice.from_parameters(3.0, 3.0, 20, 90, 90, 120),
+        ["Ti", "Ti", "C"],
+        [[0, 0, 0.44], [1 / 3, 2 / 3, 0.56], [2 / 3, 1 / 3, 0.5]],
     )
     assert sheet.apply(stored)
     stored.sheets_sha256 = "0" * 64
@@ -176,3 +177,22 @@ def test_building_one_reads_nothing():
         assert "nonesuch" in repr(DeepRelaxTransformation("nonesuch"))
     with pytest.raises(ValueError, match="no weights 'nonesuch'"):
         DeepRelaxTransformation("nonesuch").as_dict()
+
+
+def test_what_pymatgen_relaxed_with_does_not_stay(perovskite):
+    given = perovskite.copy()
+    given.calc, given.dynamics = "a calculator", {"nsteps": 2}
+    result = Relaxer(always_move=True).relax(given)
+    assert not hasattr(result.structure, "calc")
+    assert not hasattr(result.structure, "dynamics")
+    assert "calc, dynamics" in result.message
+    assert given.calc == "a calculator"
+
+
+def test_a_file_of_weights_that_changed_is_told(perovskite, random_weights, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(random_weights.read_bytes())
+    known = DeepRelaxTransformation(path, allow_unseen=True).as_dict()
+    save_weights(path, load_weights(random_weights).network, {"name": "trained on"})
+    with pytest.raises(ValueError, match="put the file back that was there then"):
+        DeepRelaxTransformation.from_dict(known).apply_transformation(perovskite)

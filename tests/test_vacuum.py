@@ -169,3 +169,12 @@ def test_a_crystal_has_its_given_axes():
     assert axes.shifts.shape == (2, 3)
     assert not axes.shifts.any()
     assert len(axes.normals) == len(axes.rotations) == 0
+
+
+@pytest.mark.parametrize("length", [40.0, 950.0])
+def test_a_molecule_in_a_large_box_has_vacuum_along_its_axes(length):
+    positions = np.array([[0.0, 0, 0], [0, 0, 1.15]])
+    axes = find_vacuum(positions, np.eye(3) * length, np.ones(3, dtype=bool), np.array([6, 8]))
+    assert axes.is_vacuum.all()
+    assert (axes.basis == np.eye(3)).all()
+    np.testing.assert_allclose(axes.gaps, [length, length, length - 1.15])

@@ -59,3 +59,19 @@ def test_two_atoms_on_one_site_are_refused(pbc):
     check_distances(pair(0.51))
     with pytest.raises(StructureError, match=r"^atoms 0 and 1 share a site: .* 0.490 Å apart"):
         check_distances(pair(0.49))
+
+
+@pytest.mark.parametrize("height", [0.01, 0.002, 1e-3])
+def test_atoms_that_cannot_have_room_are_refused_before_they_are_looked_for(height):
+    cell = np.array([[4.0, 0, 0], [0, 4, 0], [2, 2, height]])
+    positions = np.array([[0.0, 0, 0], [2, 0, height / 2]])
+    with pytest.raises(StructureError, match=r"cannot be 0\.5 Å apart"):
+        check_input(np.array([12, 8]), positions, cell, np.ones(3, dtype=bool))
+
+
+def test_what_is_denser_than_any_crystal_is_searched_for_near_pairs_alone(rng):
+    positions = rng.random((200, 3)) * 3.1
+    crystal = Crystal(np.full(200, 14), positions, np.eye(3) * 3.1, np.ones(3, dtype=bool))
+    with pytest.raises(StructureError, match="share a site"):
+        check_distances(crystal, 6.0)
+    assert [*crystal._known] == [2.0]

@@ -122,7 +122,7 @@ def test_relaxed_sheets_stay_with_pbe(name, constant):
 
 def test_which_sheets_the_specialist_knows():
     assert specialist_knows({22, 6, 8}, "PBE")
-    assert specialist_knows({6}, "optB88-vdW")
+    assert not specialist_knows({6}, "optB88-vdW")
     assert not specialist_knows({6}, "PBE")
     assert not specialist_knows({42, 16}, "PBE")
     assert not specialist_knows({22, 6}, "r2SCAN")

@@ -173,7 +173,17 @@ def test_double_relaxation_of_atomate2_takes_it_in_front(perovskite):
     assert relaxation.function_kwargs["prev_dir"] == "/some/run"
 
 
-@pytest.mark.parametrize("wrong", [{"functional": "LDA"}, {"hold": "foo"}, {"passes": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"functional": "LDA"},
+        {"hold": "foo"},
+        {"passes": 0},
+        {"max_error": "a"},
+        {"max_error": float("nan")},
+        {"bond_limit": -1.0},
+    ],
+)
 def test_wrong_options_are_told_before_a_job_goes_anywhere(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DeepRelaxMaker(**wrong)

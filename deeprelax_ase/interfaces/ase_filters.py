@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
-from ase.filters import Filter, StrainFilter, UnitCellFilter
+from ase.filters import Filter, OptimizableFilter, StrainFilter, UnitCellFilter
+from ase.optimize.optimize import OptimizableAtoms
 
 from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.result import RelaxResult
@@ -86,12 +87,16 @@ def has_cell(target: Relaxable) -> bool:
     return isinstance(target, (UnitCellFilter, StrainFilter))
 
 
-def check_target(target: Any, name: str) -> None:
-    """Refuse what cannot be relaxed in one move.
+def checked_target(target: Any, name: str) -> Relaxable:
+    """What is to be relaxed in one move: itself, or what ASE has wrapped for its optimizers.
 
     Raises:
         ValueError: It is neither Atoms nor a filter, or a filter that asks for pressure.
     """
+    if isinstance(target, OptimizableAtoms):
+        target = target.atoms
+    elif isinstance(target, OptimizableFilter):
+        target = target.filterobj
     if not isinstance(target, (Atoms, Filter)):
         msg = (
             f"{name} cannot relax a {type(target).__name__}: give it one ase.Atoms, or a filter "
@@ -111,3 +116,5 @@ def check_target(target: Any, name: str) -> None:
             f"scalar_pressure={pressure} eV/Å^3: set it to 0, or use a stock ASE optimizer"
         )
         raise ValueError(msg)
+    checked: Relaxable = target
+    return checked

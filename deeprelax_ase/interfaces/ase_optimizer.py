@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS, FIRE, LBFGS
 from ase.optimize.optimize import Optimizer
 
-from deeprelax_ase.interfaces.ase_filters import atoms_of, check_target, relax_target
+from deeprelax_ase.interfaces.ase_filters import atoms_of, checked_target, relax_target
 from deeprelax_ase.relaxation.options import RelaxOptions, options_from, split_options
 from deeprelax_ase.relaxation.relaxer import Relaxer, shared_relaxer
 from deeprelax_ase.relaxation.result import RelaxResult
@@ -86,7 +86,7 @@ class DeepRelaxOptimizer(_WithRelaxer, Optimizer):  # type: ignore[misc]
         options: RelaxOptions | None = None,
         **kwargs: Any,
     ) -> None:
-        check_target(atoms, type(self).__name__)
+        atoms = checked_target(atoms, type(self).__name__)
         own, kwargs = split_options(kwargs)
         self._take(relaxer, options, own)
         self.result: RelaxResult[Any] | None = None
@@ -209,7 +209,7 @@ class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
         options: RelaxOptions | None = None,
         **kwargs: Any,
     ) -> None:
-        check_target(atoms, type(self).__name__)
+        atoms = checked_target(atoms, type(self).__name__)
         self.result: RelaxResult[Any] | None = None
         self._move_made = restart is not None and Path(restart).is_file()
         own, kwargs = split_options(kwargs)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, PlainSerializer
 from pymatgen.core import Structure
 
-from deeprelax_ase.relaxation.options import RelaxOptions, split_options
+from deeprelax_ase.relaxation.options import RelaxOptions, check_limit, split_options
 from deeprelax_ase.relaxation.relaxer import shared_relaxer
 from deeprelax_ase.relaxation.result import RelaxResult
 
@@ -128,6 +128,8 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
             ValueError: One of them cannot be.
         """
         self._options()
+        check_limit("max_error", self.max_error)
+        check_limit("bond_limit", self.bond_limit)
 
     def _options(self) -> RelaxOptions:
         return RelaxOptions(**split_options(vars(self))[0])

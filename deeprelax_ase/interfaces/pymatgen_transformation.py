@@ -14,7 +14,12 @@ from pymatgen.alchemy.materials import TransformedStructure
 from pymatgen.core import IStructure, Structure
 from pymatgen.transformations.transformation_abc import AbstractTransformation
 
-from deeprelax_ase.network.weights_registry import SPECIALIST, has_specialist, weights_sha256
+from deeprelax_ase.network.weights_registry import (
+    SPECIALIST,
+    available_weights,
+    has_specialist,
+    weights_sha256,
+)
 from deeprelax_ase.relaxation.options import RelaxOptions
 
 _OF_STRUCTURE, _OF_SITES = "deeprelax", "expected_error"
@@ -117,10 +122,16 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
 
     def _check_weights(self, weights: Any, expected: str | None) -> None:
         if expected is not None and weights.sha256 != expected:
+            is_ours = weights.name in available_weights()
+            way = (
+                "install the version of deeprelax-ase it was made with"
+                if is_ours
+                else "put the file back that was there then"
+            )
             msg = (
                 f"the weights {weights.name!r} have the SHA-256 {weights.sha256[:12]}..., and this "
-                f"transformation was made with {expected[:12]}...: install the version of "
-                "deeprelax-ase it was made with, or pass sha256=None and sheets_sha256=None"
+                f"transformation was made with {expected[:12]}...: {way}, or pass sha256=None and "
+                "sheets_sha256=None"
             )
             raise ValueError(msg)
 

@@ -20,6 +20,8 @@ _MOST_THICKNESS = 15.0
 """Å, between the outermost atoms of a layer; 1 % of those in the files are thicker."""
 _LAYER, _BULK = 2, 3
 """Periodic axes of each."""
+_KIND_OF_FUNCTIONAL = {"optB88-vdW": _LAYER, "PBEsol": _BULK, "r2SCAN": _BULK}
+"""Functionals that the files have for one kind alone."""
 
 
 def check_elements(crystal: Crystal, predictor: Predictor) -> None:
@@ -42,6 +44,7 @@ def foreign_notes(crystal: Crystal, functional: str, predictor: Predictor) -> tu
     return (
         *(Note(*note) for note in _of_functional(crystal, functional, predictor)),
         *(Note("foreign_kind", text) for text in _of_kind(crystal)),
+        *(Note("foreign_kind", text) for text in _of_kind_with(crystal, functional)),
     )
 
 
@@ -82,6 +85,13 @@ def _of_kind(crystal: Crystal) -> Iterator[str]:
                 f"an open structure: its atoms fill {100 * packing:.1f} % of it, and few crystals "
                 f"that the weights know are filled to less than {100 * _LEAST_PACKING:.0f} %"
             )
+
+
+def _of_kind_with(crystal: Crystal, functional: str) -> Iterator[str]:
+    periodic, known = int(crystal.pbc.sum()), _KIND_OF_FUNCTIONAL.get(functional)
+    if known is not None and periodic in (_LAYER, _BULK) and periodic != known:
+        own, other = ("layer", "bulk crystal") if known == _BULK else ("bulk crystal", "layer")
+        yield f"a {own}: the weights know {functional} of {other}s only"
 
 
 def _elements(crystal: Crystal) -> frozenset[int]:

@@ -178,6 +178,21 @@ def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
     return own, {name: value for name, value in given.items() if name not in own}
 
 
+def check_limit(name: str, value: Any) -> None:
+    """Refuse a limit of expected errors that is none.
+
+    Args:
+        name: What it is called.
+        value: Å, or None for no limit.
+
+    Raises:
+        ValueError: It is no length.
+    """
+    if value is not None and not (isinstance(value, Real) and float(value) >= 0):
+        msg = f"{name} is {value!r}: it has to be a length in Å, zero or more"
+        raise ValueError(msg)
+
+
 def _check_names(given: Mapping[str, Any]) -> None:
     for name in given:
         if name not in OPTION_NAMES:

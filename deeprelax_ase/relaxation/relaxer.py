@@ -217,9 +217,9 @@ class Relaxer:
         return self._relax_or_fail(inputs[:half]) + self._relax_or_fail(inputs[half:])
 
     def _estimated_edges(self, entry: StructureInput | RelaxResult[Any]) -> int:
-        if isinstance(entry, RelaxResult):
-            return 0
-        return len(entry.crystal) * (self.config.max_neighbors + 2)
+        # What failed waits as well, and a source can give nothing else.
+        count = 1 if isinstance(entry, RelaxResult) else len(entry.crystal)
+        return count * (self.config.max_neighbors + 2)
 
     def _read(self, structure: Any, held: Held) -> StructureInput:
         read = read_structure(structure, self.options.vacuum, self.config.reach, held)
@@ -284,7 +284,19 @@ class Relaxer:
         )
 
 
-@lru_cache(maxsize=8)
 def shared_relaxer(options: RelaxOptions) -> Relaxer:
-    """A relaxer with these options, loaded once in a process."""
+    """A relaxer with these options, loaded once in a process, and again where a file changed."""
+    return _relaxer_of(options, _states_of_files(options))
+
+
+@lru_cache(maxsize=8)
+def _relaxer_of(options: RelaxOptions, _states: tuple[tuple[int, int], ...]) -> Relaxer:
     return Relaxer(options=options)
+
+
+def _states_of_files(options: RelaxOptions) -> tuple[tuple[int, int], ...]:
+    """Time and size of each file of weights that somebody named; shipped ones stay as they are."""
+    if not isinstance(options.model, str | Path) or not Path(options.model).is_file():
+        return ()
+    paths = replicate_paths(options.model) if options.ensemble else [Path(options.model)]
+    return tuple((state.st_mtime_ns, state.st_size) for state in (path.stat() for path in paths))

@@ -33,8 +33,10 @@ def read(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
         StructureError: A site is not fully occupied by one species.
     """
     occupancy = atoms.info.get("occupancy")
-    if isinstance(occupancy, dict):
+    if isinstance(occupancy, dict):  # as ASE's reader of CIF writes it; others write other things
         for site in occupancy.values():
+            if not isinstance(site, dict):
+                continue
             if len(site) > 1 or any(abs(value - 1) > FULL for value in site.values()):
                 raise disordered(site)
     try:
@@ -180,6 +182,9 @@ def move_atoms(
         positions: Å.
         cell: Å.
         deformation: What took the old cell to the new one.
+
+    Raises:
+        ValueError: No positions are found that constraints on bonds allow.
     """
     if isinstance(atoms.calc, SinglePointCalculator):
         atoms.calc = None
@@ -200,6 +205,11 @@ def move_atoms(
     count = 1 + int(strain / _LARGEST_STRAIN_STEP)
     for step in range(1, count + 1) if (cell != old).any() else ():
         atoms.set_cell(old + (cell - old) * step / count, scale_atoms=True)
-    atoms.set_positions(positions, apply_constraint=True)
+    try:
+        atoms.set_positions(positions, apply_constraint=True)
+    except RuntimeError as error:  # of FixBondLengths, which solves for the positions
+        if not _rigid_bonds(atoms):
+            raise
+        raise ValueError(*error.args) from error
     for constraint in rigid:
         constraint.bondlengths = None

@@ -4,38 +4,21 @@ Nothing here knows the structures of ASE and pymatgen, whose adapters convert to
 """
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from pymatgen.optimization.neighbors import find_points_in_spheres
 
 from deeprelax_ase.structures.held import COMPONENTS, strain_freedom
+from deeprelax_ase.structures.pair_search import Pairs, find_pairs
 
 MAX_ATOMIC_NUMBER = 118
 LEAST_DISTANCE = 0.5
 """Two atoms nearer than this (Å) are on top of each other, in an input or in a result."""
 _SEARCH = 2.0
+_DENSE = 2.0
+"""Å^3 an atom of what is denser than any crystal: it may be two atoms on one site."""
 _ROUNDING = 1e-14
 """Vectors of a cell that differ by so little of its largest component are the same."""
-
-
-class Pairs(NamedTuple):
-    """Pairs of atoms, each once.
-
-    Attributes:
-        first: Atom i.
-        second: Atom j.
-        offsets: Cells between them.
-        vectors: From i to the image of j, Å.
-        lengths: Å.
-    """
-
-    first: Int[np.ndarray, " pairs"]
-    second: Int[np.ndarray, " pairs"]
-    offsets: Int[np.ndarray, "pairs 3"]
-    vectors: Float[np.ndarray, "pairs 3"]
-    lengths: Float[np.ndarray, " pairs"]
 
 
 @dataclass(frozen=True)
@@ -69,19 +52,7 @@ class Crystal:
     def pairs_within(self, cutoff: float) -> Pairs:
         """All pairs closer than the cutoff (Å); searched for once."""
         if cutoff not in self._known:
-            atoms, pbc = np.ascontiguousarray(self.positions), self.pbc.astype(np.int64)
-            first, second, offsets, lengths = find_points_in_spheres(
-                atoms, atoms, r=cutoff, pbc=pbc, lattice=np.ascontiguousarray(self.cell)
-            )
-            offsets = np.rint(offsets).astype(np.int64)
-            # Of a pair and the same from its other end, one; of an atom and its images, half.
-            x, y, z = offsets.T
-            is_ahead = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
-            kept = (first < second) | ((first == second) & is_ahead)
-            first, second = (ends[kept].astype(np.int64) for ends in (first, second))
-            offsets, lengths = offsets[kept], lengths[kept]
-            vectors = atoms[second] - atoms[first] + offsets @ self.cell
-            self._known[cutoff] = Pairs(first, second, offsets, vectors, lengths)
+            self._known[cutoff] = find_pairs(self.positions, self.cell, self.pbc, cutoff)
         return self._known[cutoff]
 
     def __len__(self) -> int:
@@ -198,6 +169,8 @@ def nearest_pair(
         search: Cutoff (Å) of pairs that will be needed later and can be searched for now.
     """
     # A cell list of cells much smaller than an atom is slow.
+    if crystal.pbc.all() and abs(np.linalg.det(crystal.cell)) < _DENSE * len(crystal):
+        search = 0.0
     pairs = crystal.pairs_within(max(cutoff, search or _SEARCH))
     if not len(pairs.first) or pairs.lengths.min() >= cutoff:
         return None

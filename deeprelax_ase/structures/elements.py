@@ -1,6 +1,8 @@
 """Symbols, numbers, masses, radii and colours of the elements, and formulas, in one place."""
 
+import warnings
 from collections import Counter
+from contextlib import nullcontext
 
 import numpy as np
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols, covalent_radii
@@ -21,10 +23,15 @@ __all__ = [
 
 HYDROGEN_ISOTOPES = ("D", "T")
 """Symbols of hydrogen that are no element to ASE."""
+_UNRANKED = frozenset({"He", "Ne", "Ar", *chemical_symbols[104:]})
+"""Elements without an electronegativity."""
 
 
 def reduced_formula(numbers: Int[np.ndarray, " atoms"]) -> str:
     """Reduced chemical formula, elements in the order of their electronegativities: NaCl."""
     counts = Counter(chemical_symbols[number] for number in numbers.tolist())
-    formula = str(reduce_formula(counts)[0])  # a Composition takes eight times as long
+    with warnings.catch_warnings() if _UNRANKED & counts.keys() else nullcontext():
+        if _UNRANKED & counts.keys():  # pymatgen warns of them
+            warnings.simplefilter("ignore")
+        formula = str(reduce_formula(counts)[0])  # a Composition takes eight times as long
     return str(Composition.special_formulas.get(formula, formula))

@@ -13,6 +13,8 @@ from deeprelax_ase.structures.stale import stale_entries, stale_names, without_s
 from deeprelax_ase.structures.validation import FULL, StructureError, disordered
 
 KIND = IStructure
+_OF_A_RELAXATION = frozenset({"calc", "dynamics"})
+"""Attributes that pymatgen's `relax` and `calculate` leave, and that its own copies do not have."""
 
 
 def read(structure: IStructure) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
@@ -102,7 +104,7 @@ def _with_sites(value: Any, moved_to: Mapping[int, Any]) -> Any:
 
 def stale_in(structure: IStructure) -> list[str]:
     """Names of properties, and of attributes of subclasses, that belong to the geometry of now."""
-    own = stale_names(vars(structure))
+    own = [*stale_names(vars(structure)), *sorted(_OF_A_RELAXATION & {*vars(structure)})]
     return [*stale_entries(structure.properties), *stale_names(structure.site_properties), *own]
 
 
@@ -121,6 +123,8 @@ def relaxed(
         site.properties = without_stale(site.properties)
     for name in stale_names(vars(structure)):  # of subclasses, such as the energy of a Slab
         setattr(moved, name, None)
+    for name in _OF_A_RELAXATION & {*vars(structure)}:
+        delattr(moved, name)
     return moved
 
 

@@ -9,6 +9,7 @@ times the rest of a relaxation. The tests compare both.
 
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ _VACUUM = 20.0
 _MOST_ATOMS = 1000
 _SMALL = 40
 _HALVINGS = 4
+_SPGLIB = Lock()
 
 
 def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup | None:
@@ -106,16 +108,18 @@ def _average(
 def _or_none(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What spglib answers; None where it finds nothing.
 
-    Its old way to tell of that warns whenever it is called, found or not.
+    Its old way to tell of that warns whenever it is called, found or not; which way, is one for all
+    threads.
     """
-    before = getattr(spglib.error, "OLD_ERROR_HANDLING", False)
-    spglib.error.OLD_ERROR_HANDLING = False
-    try:
-        return ask(*arguments, **options)
-    except spglib.error.SpglibError:
-        return None
-    finally:
-        spglib.error.OLD_ERROR_HANDLING = before
+    with _SPGLIB:
+        before = getattr(spglib.error, "OLD_ERROR_HANDLING", False)
+        spglib.error.OLD_ERROR_HANDLING = False
+        try:
+            return ask(*arguments, **options)
+        except spglib.error.SpglibError:
+            return None
+        finally:
+            spglib.error.OLD_ERROR_HANDLING = before
 
 
 def reduced_cell(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:

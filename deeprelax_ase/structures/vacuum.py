@@ -173,6 +173,9 @@ def _planes_beside_vacuum(
         is_lattice: Whether it repeats along all axes.
     """
     inverse = np.linalg.inv(cell)
+    own = np.eye(3, dtype=int)
+    if reach.all() and _widest_between(own, positions, inverse).min() > VACUUM_GAP - SAME_GAP:
+        return own  # a molecule in a box, beside which there are more planes than can be looked at
     ranges = [np.arange(-largest, largest + 1) for largest in reach]
     indices = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
     indices = indices[len(indices) // 2 + 1 :]  # of a plane and its opposite, one
@@ -180,14 +183,23 @@ def _planes_beside_vacuum(
     spacings = 1.0 / np.linalg.norm(indices @ inverse.T, axis=1)
     order = np.argsort(-spacings, kind="stable")
     order = order[spacings[order] > VACUUM_GAP - SAME_GAP]
-    planes, spacings = indices[order], spacings[order]
-    heights = np.sort((positions @ inverse @ planes.T) % 1.0, axis=0)
-    gaps = np.diff(heights, axis=0, append=heights[:1] + 1.0).max(axis=0)
+    planes = indices[order]
     along_axis = _are_axes(planes)
     if is_lattice and not along_axis.all():
         along_axis |= _are_axes(planes @ np.rint(reduced_cell(cell) @ inverse).T)
     least = np.where(along_axis, VACUUM_GAP, SHEET_GAP) - SAME_GAP
-    return planes[gaps * spacings > least]
+    return planes[_widest_between(planes, positions, inverse) > least]
+
+
+def _widest_between(
+    planes: Int[np.ndarray, "planes 3"],
+    positions: Float[np.ndarray, "atoms 3"],
+    inverse: Float[np.ndarray, "3 3"],
+) -> Float[np.ndarray, " planes"]:
+    """Widest empty slab (Å) between lattice planes; `inverse` is that of the cell."""
+    heights = np.sort((positions @ inverse @ planes.T) % 1.0, axis=0)
+    gaps = np.diff(heights, axis=0, append=heights[:1] + 1.0).max(axis=0)
+    return np.asarray(gaps / np.linalg.norm(planes @ inverse.T, axis=1))
 
 
 def _are_axes(

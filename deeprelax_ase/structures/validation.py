@@ -22,6 +22,8 @@ LARGEST_COORDINATE = 1e5
 FULL = 1e-3
 """Occupancies that differ from 1 by no more are full, but for rounding."""
 _FLAT = 1e-4
+_LEAST_VOLUME = LEAST_DISTANCE**3 / 2**0.5
+"""Å^3 an atom takes in the densest packing of spheres that are so far apart."""
 
 
 class StructureError(ValueError):
@@ -84,6 +86,13 @@ def check_input(
         msg = (
             f"the cell {cell.tolist()} is singular along its periodic axes: give three "
             "independent vectors in Å, or set pbc to False on axes that do not repeat"
+        )
+        raise StructureError(msg)
+    volume = abs(float(np.linalg.det(cell))) if pbc.all() else np.inf
+    if volume < _LEAST_VOLUME * len(numbers):
+        msg = (
+            f"the cell {cell.tolist()} has a volume of {volume:.3g} Å^3, in which {len(numbers)} "
+            f"atoms and their images cannot be {LEAST_DISTANCE} Å apart: is the cell in Å?"
         )
         raise StructureError(msg)
     if not pbc.all() and _is_flat(cell[lengths > 0]):
