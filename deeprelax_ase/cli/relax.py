@@ -176,7 +176,7 @@ def _readable(path: Path) -> Iterator[tuple[Path, str]]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "stdin"
-        copy.write_bytes(sys.stdin.buffer.read())
+        copy.write_bytes(sys.stdin.buffer.read() if sys.stdin else b"")  # None where it is closed
         yield copy, "standard input"
 
 

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import spglib
 from pymatgen.core import Composition, Element, Structure
 
 from deeprelax_ase.files.cif_symmetry import CifSymmetry
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE
 from deeprelax_ase.structures.elements import HYDROGEN_ISOTOPES
+from deeprelax_ase.structures.symmetry import ask_spglib
 from deeprelax_ase.structures.validation import StructureError
 
 COORDINATES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
@@ -85,11 +87,10 @@ def check_group(structure: Structure, symmetry: CifSymmetry) -> None:
     if len(symmetry.operations) != 1 or len(symmetry.operations[0]) > 1 or symmetry.number <= 1:
         return
     if structure.is_ordered:
-        try:
-            if structure.get_space_group_info(0.01)[1] >= symmetry.number:
-                return
-        except Exception:  # noqa: BLE001, S110 - no symmetry found is no symmetry
-            pass
+        cell = structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers
+        found = ask_spglib(spglib.get_symmetry_dataset, cell, symprec=0.01, angle_tolerance=5)
+        if found is not None and found.number >= symmetry.number:
+            return
     msg = (
         f"names the space group {symmetry.name!r} and lists the operation x,y,z alone, which does "
         "not make its symmetry: add the operations"

@@ -39,6 +39,11 @@ def text_of(path: Path) -> str | None:
     return decode(data)
 
 
+def joined_lines(text: str) -> str:
+    """The text with lines that go on, behind a backslash, in one."""
+    return re.sub(r"\\[ \t]*\n", " ", text.replace("\r", ""))
+
+
 def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:
     """Tags of an INCAR in capitals, with the text of their values.
 
@@ -51,7 +56,7 @@ def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:
             without an equals sign.
     """
     tags: dict[str, str] = {}
-    joined = re.sub(r"\\[ \t]*\n", " ", text.replace("\r", ""))
+    joined = joined_lines(text)
     # A text in quotes, as of WANNIER90_WIN, goes over several lines and holds no tags.
     joined = _QUOTED.sub(lambda found: found[0].translate(_NOT_IN_TEXT), joined)
     for line in joined.split("\n"):

@@ -13,6 +13,7 @@ from typing import Any
 
 from ase.io import read as ase_read
 from pymatgen.core import Structure
+from pymatgen.io.exciting import ExcitingInput
 
 from deeprelax_ase.files import file_formats as formats
 from deeprelax_ase.files.ase_database import read_database
@@ -169,6 +170,8 @@ def _by_pymatgen(path: Path, file_format: str) -> Structure:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         readable = _plain_copy(path, Path(folder), None if is_known else name)
+        if file_format == "exciting":  # pymatgen 2025 looks for it in the working folder
+            return ExcitingInput.from_file(readable).structure
         return Structure.from_file(readable)
 
 

@@ -6,6 +6,7 @@ longer to import than a file of crystals to relax; a network is made of them whe
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,6 +106,9 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in names}
             metadata = {k: _decode(v) for k, v in (file.metadata() or {}).items()}
     except (SafetensorError, OSError) as error:
+        if not os.access(path, os.R_OK):
+            msg = f"{str(path)!r} cannot be read: permission denied"
+            raise ValueError(msg) from error
         msg = f"{str(path)!r} is not a whole safetensors file ({error})"
         raise ValueError(msg) from error
     return arrays, metadata

@@ -52,11 +52,19 @@ def check_output(path: Path) -> None:
     """Refuse the name of an output in a format that is not written.
 
     Raises:
-        ValueError: Its ending is none of `ENDINGS`.
+        ValueError: Its ending is none of `ENDINGS`, or its folder none that can be written in.
     """
     if path.suffix not in ENDINGS:
         msg = f"{path}: the name of the output has to end in one of {', '.join(ENDINGS)}"
         raise ValueError(msg)
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        msg = (
+            f"{str(path.absolute())!r} is no name in UTF-8, and Parquet takes no other: set a "
+            "locale such as C.UTF-8, or name an output in another folder"
+        )
+        raise ValueError(msg) from error
     if path.is_dir():
         msg = f"{path} is a folder: name a file"
         raise ValueError(msg)

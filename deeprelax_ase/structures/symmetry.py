@@ -105,7 +105,7 @@ def _average(
     return mean
 
 
-def _or_none(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def ask_spglib(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What spglib answers; None where it finds nothing.
 
     Its old way to tell of that warns whenever it is called, found or not; which way, is one for all
@@ -124,7 +124,7 @@ def _or_none(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 def reduced_cell(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
     """The Niggli cell of a lattice; the given one where spglib finds none."""
-    reduced = _or_none(spglib.niggli_reduce, cell)
+    reduced = ask_spglib(spglib.niggli_reduce, cell)
     return cell if reduced is None else np.asarray(reduced)
 
 
@@ -132,7 +132,7 @@ def _ask_spglib(crystal: Crystal, symprec: float) -> SpaceGroup | None:
     """Operations by spglib, and the atoms they permute by a search for the nearest."""
     scaled = crystal.positions @ np.linalg.inv(crystal.cell)
     cell = (crystal.cell, scaled, crystal.numbers)
-    dataset = _or_none(spglib.get_symmetry_dataset, cell, symprec=symprec)
+    dataset = ask_spglib(spglib.get_symmetry_dataset, cell, symprec=symprec)
     if dataset is None or len(dataset.rotations) == 1:
         return None
     rotations = dataset.rotations.astype(float)

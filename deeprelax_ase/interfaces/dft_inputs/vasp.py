@@ -16,7 +16,7 @@ from pymatgen.io.vasp import Incar
 from deeprelax_ase.datasets.importers.ended_runs import has_ended
 from deeprelax_ase.files.calculation import Calculation
 from deeprelax_ase.files.handedness import right_handed
-from deeprelax_ase.files.incar_text import text_of
+from deeprelax_ase.files.incar_text import joined_lines, text_of
 from deeprelax_ase.files.poscar_text import (
     PoscarText,
     new_poscar_text,
@@ -85,10 +85,10 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
     except StructureError as error:
         msg = f"{poscar} {error}"
         raise StructureError(msg) from error
-    incar = _read_incar(path)
-    _check_lengths(path, incar, text)
+    calculation = read_vasp_calculation(path)
+    _check_lengths(path, _read_incar(path), text)
     notes = [*_warnings(path, text, potentials)]
-    return VaspFolder(path, text, structure, read_vasp_calculation(path), tuple(notes))
+    return VaspFolder(path, text, structure, calculation, tuple(notes))
 
 
 def write_vasp_inputs(structure: Structure, folder: Path, tags: Mapping[str, Any]) -> None:
@@ -167,7 +167,7 @@ def _check_potentials(text: PoscarText, potentials: Sequence[str]) -> None:
 
 def _read_incar(path: Path) -> Incar:
     """The INCAR of a folder; an empty one where there is none."""
-    text = text_of(path / "INCAR") or ""
+    text = joined_lines(text_of(path / "INCAR") or "")  # pymatgen 2025 does not join them
     try:
         return Incar.from_str(text)
     except Exception as error:  # the parser raises whatever its code runs into
