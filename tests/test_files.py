@@ -270,8 +270,8 @@ def test_the_suffix_goes_before_the_name(tmp_path, rocksalt, name):
     path = tmp_path / name
     if name.endswith(".xyz"):
         ase_write(path, rocksalt.to_ase_atoms(), format="extxyz")
+    elif name.endswith(".json"):
+        path.write_text(rocksalt.to_json())
     else:
-        rocksalt.to(
-            str(path), fmt={"cif": "cif", "json": "json"}.get(name.split(".")[-1], "poscar")
-        )
+        rocksalt.to(str(path), fmt="cif" if name.endswith(".cif") else "poscar")
     assert len(read_structures(path).structures[0]) == 8

@@ -16,6 +16,7 @@ LAYERS = [
     {"interfaces", "evaluation", "screening"},
     {"training"},
     {"cli"},
+    {"__main__"},
 ]
 OLD_NAMES = {"optimizer", "transformation", "workflows"}
 """Modules of earlier versions, which import what took their place."""
