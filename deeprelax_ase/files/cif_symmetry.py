@@ -5,7 +5,6 @@ an origin that nobody chose.
 """
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +15,7 @@ import numpy as np
 import spglib
 from jaxtyping import Float
 
+from deeprelax_ase.structures.symmetry import ask_spglib
 from deeprelax_ase.structures.validation import StructureError
 
 _LISTED = (
@@ -144,9 +144,7 @@ def _plain(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _type(hall: int) -> Any:
-    with warnings.catch_warnings():  # of spglib, on how it will raise
-        warnings.simplefilter("ignore")
-        return spglib.get_spacegroup_type(hall)
+    return ask_spglib(spglib.get_spacegroup_type, hall)
 
 
 @lru_cache(maxsize=1024)
@@ -175,9 +173,7 @@ def _that_fit(halls: Sequence[int], metric: Float[np.ndarray, "3 3"]) -> tuple[i
 
 @lru_cache(maxsize=64)
 def _database(hall: int) -> tuple[Operation, ...]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = spglib.get_symmetry_from_database(hall)
+    found = ask_spglib(spglib.get_symmetry_from_database, hall)
     return tuple(
         (rotation.astype(float), translation)
         for rotation, translation in zip(found["rotations"], found["translations"], strict=True)

@@ -78,6 +78,14 @@ def replicate_paths(name: str | Path) -> list[Path]:
     return [first, *takewhile(Path.is_file, others)]
 
 
+def file_states(model: object) -> tuple[tuple[int, int], ...]:
+    """Time and size of the files that a path stands for; none for names, whose files stay."""
+    if not isinstance(model, str | Path) or not Path(model).is_file():
+        return ()
+    states = [path.stat() for path in replicate_paths(model)]
+    return tuple((state.st_mtime_ns, state.st_size) for state in states)
+
+
 def weights_sha256(name: str | Path) -> str:
     """SHA-256 of a weights file, in hexadecimal."""
     return sha256_of(weights_path(name))

@@ -17,6 +17,7 @@ from deeprelax_ase.network.checkpoint import Weights, load_weights
 from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.weights_registry import (
     SPECIALIST,
+    file_states,
     has_specialist,
     replicate_paths,
     specialist_knows,
@@ -286,17 +287,9 @@ class Relaxer:
 
 def shared_relaxer(options: RelaxOptions) -> Relaxer:
     """A relaxer with these options, loaded once in a process, and again where a file changed."""
-    return _relaxer_of(options, _states_of_files(options))
+    return _relaxer_of(options, file_states(options.model))
 
 
 @lru_cache(maxsize=8)
 def _relaxer_of(options: RelaxOptions, _states: tuple[tuple[int, int], ...]) -> Relaxer:
     return Relaxer(options=options)
-
-
-def _states_of_files(options: RelaxOptions) -> tuple[tuple[int, int], ...]:
-    """Time and size of each file of weights that somebody named; shipped ones stay as they are."""
-    if not isinstance(options.model, str | Path) or not Path(options.model).is_file():
-        return ()
-    paths = replicate_paths(options.model) if options.ensemble else [Path(options.model)]
-    return tuple((state.st_mtime_ns, state.st_size) for state in (path.stat() for path in paths))

@@ -15,8 +15,6 @@ MAX_ATOMIC_NUMBER = 118
 LEAST_DISTANCE = 0.5
 """Two atoms nearer than this (Å) are on top of each other, in an input or in a result."""
 _SEARCH = 2.0
-_DENSE = 2.0
-"""Å^3 an atom of what is denser than any crystal: it may be two atoms on one site."""
 _ROUNDING = 1e-14
 """Vectors of a cell that differ by so little of its largest component are the same."""
 
@@ -169,8 +167,6 @@ def nearest_pair(
         search: Cutoff (Å) of pairs that will be needed later and can be searched for now.
     """
     # A cell list of cells much smaller than an atom is slow.
-    if crystal.pbc.all() and abs(np.linalg.det(crystal.cell)) < _DENSE * len(crystal):
-        search = 0.0
     pairs = crystal.pairs_within(max(cutoff, search or _SEARCH))
     if not len(pairs.first) or pairs.lengths.min() >= cutoff:
         return None

@@ -30,8 +30,9 @@ _UNRANKED = frozenset({"He", "Ne", "Ar", *chemical_symbols[104:]})
 def reduced_formula(numbers: Int[np.ndarray, " atoms"]) -> str:
     """Reduced chemical formula, elements in the order of their electronegativities: NaCl."""
     counts = Counter(chemical_symbols[number] for number in numbers.tolist())
-    with warnings.catch_warnings() if _UNRANKED & counts.keys() else nullcontext():
-        if _UNRANKED & counts.keys():  # pymatgen warns of them
+    is_warned_of = not _UNRANKED.isdisjoint(counts)
+    with warnings.catch_warnings() if is_warned_of else nullcontext():
+        if is_warned_of:
             warnings.simplefilter("ignore")
         formula = str(reduce_formula(counts)[0])  # a Composition takes eight times as long
     return str(Composition.special_formulas.get(formula, formula))

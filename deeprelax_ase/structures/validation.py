@@ -24,6 +24,8 @@ FULL = 1e-3
 _FLAT = 1e-4
 _LEAST_VOLUME = LEAST_DISTANCE**3 / 2**0.5
 """Å^3 an atom takes in the densest packing of spheres that are so far apart."""
+_DENSE = 2.0
+"""Å^3 an atom of what is denser than any crystal: it may be two atoms on one site."""
 
 
 class StructureError(ValueError):
@@ -117,6 +119,8 @@ def check_distances(crystal: Crystal, search: float = 0.0) -> None:
         crystal: The input.
         search: Cutoff (Å) of pairs that will be needed later and can be searched for now.
     """
+    if crystal.pbc.all() and abs(np.linalg.det(crystal.cell)) < _DENSE * len(crystal):
+        search = 0.0  # too many pairs to be found before it is known
     pair = nearest_pair(crystal, LEAST_DISTANCE, search)
     if pair is None:
         return
