@@ -17,7 +17,7 @@ from benchmarks.worker import peak_memory
 from deeprelax_ase import Relaxer, solver
 from deeprelax_ase.files.read_files import read_structures
 from deeprelax_ase.files.write_files import write_structures
-from deeprelax_ase.relaxation import batches, single_crystal
+from deeprelax_ase.relaxation import batches, small_crystals
 from deeprelax_ase.relaxation import relaxer as relaxer_module
 from deeprelax_ase.structures import structure_input
 
@@ -66,7 +66,8 @@ def _timed(totals: dict[str, float]) -> Iterator[None]:
         for part, owner, name in (
             ("checks", relaxer_module, "read_structure"),
             ("graph", batches, "build_graph"),
-            ("network and solve in one", single_crystal.SingleCrystal, "__call__"),
+            ("graph", small_crystals.SmallCrystals, "of"),
+            ("network and solve in one", small_crystals.CompiledNetwork, "__call__"),
             ("network", batches.Batches, "run_network"),
             ("solve", solver, "solve"),
             ("symmetry", structure_input, "find_space_group"),

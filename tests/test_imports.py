@@ -8,6 +8,7 @@ import deeprelax_ase
 ROOT = Path(deeprelax_ase.__file__).parent
 # Each folder may import those of the rows above its own, and itself.
 LAYERS = [
+    {"compiled"},
     {"structures"},
     {"files"},
     {"network"},

@@ -18,6 +18,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Show the weights: training data, accuracy, elements covered, versions."""
+    from deeprelax_ase.compiled import IS_COMPILED
     from deeprelax_ase.network.checkpoint import elements_seen, load_weights
     from deeprelax_ase.network.weights_registry import available_weights, name_of
     from deeprelax_ase.structures.elements import chemical_symbols
@@ -45,6 +46,7 @@ def info(
         "calibration": dict(weights.calibration),
         "elements": elements,
         "versions": {name: _version(name) for name in ("deeprelax-ase", *_DEPENDENCIES)},
+        "compiled": IS_COMPILED,
     }
     if as_json:
         print(json.dumps(facts))

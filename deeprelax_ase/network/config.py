@@ -19,6 +19,10 @@ MEAN_PAIRS_PER_ATOM = 11.0
 """Sums over neighbours are scaled by it."""
 MIN_LOG_SCALE, MAX_LOG_SCALE = -5.0, 2.0
 """Range of the logarithm of a Laplace scale."""
+LOG_SCALE_START = -2.0
+"""Logarithm of the Laplace scale that a head's raw zero stands for."""
+PAIR_START, MOVE_START, STRAIN_START = -3.0, 0.5, 4.0
+"""Logarithm, but for the softplus, of the certainty that a head's raw zero stands for."""
 LEAST_WEIGHT = 1e-3
 """Of a term of the solve."""
 _CUTOFF_MARGIN = 1e-4

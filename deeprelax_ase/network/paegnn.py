@@ -7,7 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deeprelax_ase.network.config import MEAN_PAIRS_PER_ATOM, NetworkConfig
+from deeprelax_ase.network.config import (
+    MEAN_PAIRS_PER_ATOM,
+    MOVE_START,
+    PAIR_START,
+    STRAIN_START,
+    NetworkConfig,
+)
 from deeprelax_ase.network.equivariant import Equivariant, Multiplicities
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.heads import DisplacementHead, EdgeHead, StrainHead
@@ -124,13 +130,13 @@ class PaEGNN(Equivariant):
         return Prediction(
             distances=graph.edge_lengths * pairs.values[:, 0].clamp(-1.0, 1.0).exp(),
             distance_log_scales=log_scale(pairs.raw_scales),
-            distance_weights=certainty(pairs.raw_weights, -3.0) * envelope,
+            distance_weights=certainty(pairs.raw_weights, PAIR_START) * envelope,
             displacements=graph.settled(moves.values),
             displacement_log_scales=log_scale(moves.raw_scales),
-            displacement_weights=certainty(moves.raw_weights, 0.5),
+            displacement_weights=certainty(moves.raw_weights, MOVE_START),
             strains=strain.values,
             strain_log_scales=log_scale(strain.raw_scales),
-            strain_weights=certainty(strain.raw_weights, 4.0) * graph.num_atoms,
+            strain_weights=certainty(strain.raw_weights, STRAIN_START) * graph.num_atoms,
         )
 
     def _portions(

@@ -11,12 +11,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from deeprelax_ase.network.config import LEAST_WEIGHT, MAX_LOG_SCALE, MIN_LOG_SCALE
+from deeprelax_ase.network.config import (
+    LEAST_WEIGHT,
+    LOG_SCALE_START,
+    MAX_LOG_SCALE,
+    MIN_LOG_SCALE,
+)
 
 
 def log_scale(raw: Float[Tensor, " items"]) -> Float[Tensor, " items"]:
     """Logarithm of a Laplace scale from a head's raw output, kept in its range."""
-    return (raw - 2.0).clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
+    return (raw + LOG_SCALE_START).clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
 
 
 def certainty(raw: Float[Tensor, " items"], start: float) -> Float[Tensor, " items"]:

@@ -1,6 +1,7 @@
 """One network, or the replicates of an ensemble, with the solver: crystals in, structures out."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,20 +12,26 @@ import numpy as np
 from deeprelax_ase.network.checkpoint import Weights, elements_seen, load_weights
 from deeprelax_ase.network.weights_registry import replicate_paths
 from deeprelax_ase.relaxation.calibration import Calibration, combine
+from deeprelax_ase.relaxation.devices import may_have_gpu
+from deeprelax_ase.relaxation.one_thread import one_thread
 from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.relaxation.result import WeightsName
-from deeprelax_ase.relaxation.single_crystal import SingleCrystal
+from deeprelax_ase.relaxation.small_crystals import CompiledNetwork, SmallCrystals
 from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
 
 ON_PROCESSOR = ("auto", "cpu")
 """Devices with which a single small crystal stays on the processor, which is fastest for it."""
+WORTH_THREADS = 200
+"""Crystals of fewer atoms are small: no faster with several threads, and many times slower where
+other processes are at work."""
 
 
 class Predictor:
     """Networks of one configuration with the solver.
 
-    A single small crystal goes through them in numpy, without torch; all else in batches.
+    On a processor, small crystals go through them in C, and torch is not even loaded for them; all
+    else in batches of torch.
 
     Args:
         replicates: One, or several that were trained independently.
@@ -46,10 +53,11 @@ class Predictor:
         self.method = method
         self._replicates = replicates
         self._device = device
-        self._single = [
-            SingleCrystal(weights.config, weights.arrays)
+        is_possible = str(device) in ON_PROCESSOR and method == "joint"
+        self._compiled = [
+            CompiledNetwork(weights.config, weights.arrays)
             for weights in replicates
-            if str(device) in ON_PROCESSOR and method == "joint"
+            if is_possible and CompiledNetwork.can_run(weights.config)
         ]
         calibration = first.calibration
         if len(replicates) > 1:
@@ -74,16 +82,42 @@ class Predictor:
         networks = [weights.network for weights in self._replicates]
         return Batches(networks, self.device, self.method)
 
+    @cached_property
+    def _is_on_processor(self) -> bool:
+        is_gpu_wanted = str(self._device) != "cpu"
+        return not (is_gpu_wanted and may_have_gpu()) or self.device.type == "cpu"
+
     def predict(
         self, crystals: Sequence[Crystal], functionals: Sequence[str]
     ) -> list[CrystalPrediction]:
         """Predict the relaxed structures of a batch, each with its functional."""
-        if self._single and len(crystals) == 1:
-            parts = [one(crystals[0], functionals[0]) for one in self._single]
-            known = [part for part in parts if part is not None]
-            if len(known) == len(parts):
-                return [_mean(known)]
-        return [_mean(parts) for parts in self.batches.predict(crystals, functionals)]
+        found: dict[int, CrystalPrediction] = {}
+        if self._compiled and (len(crystals) == 1 or self._is_on_processor):
+            small = [k for k, crystal in enumerate(crystals) if len(crystal) < WORTH_THREADS]
+            with one_thread() if len(small) < len(crystals) else nullcontext():
+                found = self._predict_small(small, crystals, functionals)
+        left = [k for k in range(len(crystals)) if k not in found]
+        if left:
+            theirs = [crystals[k] for k in left], [functionals[k] for k in left]
+            for k, parts in zip(left, self.batches.predict(*theirs), strict=True):
+                found[k] = _mean(parts)
+        return [found[k] for k in range(len(crystals))]
+
+    def _predict_small(
+        self, small: Sequence[int], crystals: Sequence[Crystal], functionals: Sequence[str]
+    ) -> dict[int, CrystalPrediction]:
+        """Those of small crystals, by their places; some may be left to the general way."""
+        if not small:
+            return {}
+        known = SmallCrystals.of([crystals[k] for k in small], self.config)
+        theirs = [functionals[k] for k in small]
+        replicates = [network(known, theirs) for network in self._compiled]
+        found = {}
+        for k, *parts in zip(small, *replicates, strict=True):
+            sound = [part for part in parts if part is not None]
+            if len(sound) == len(parts):
+                found[k] = _mean(sound)
+        return found
 
 
 def load_replicates(name: str | Path) -> list[Weights]:

@@ -24,7 +24,12 @@ from deeprelax_ase.network.weights_registry import (
 )
 from deeprelax_ase.relaxation.build_result import build_result
 from deeprelax_ase.relaxation.foreign import check_elements, foreign_notes
-from deeprelax_ase.relaxation.inference import ON_PROCESSOR, Predictor, load_replicates
+from deeprelax_ase.relaxation.inference import (
+    ON_PROCESSOR,
+    WORTH_THREADS,
+    Predictor,
+    load_replicates,
+)
 from deeprelax_ase.relaxation.one_thread import one_thread
 from deeprelax_ase.relaxation.options import RelaxOptions, options_from
 from deeprelax_ase.relaxation.passes import run_passes
@@ -39,10 +44,6 @@ from deeprelax_ase.structures.read_structure import (
     read_structure,
 )
 from deeprelax_ase.structures.structure_input import StructureInput
-
-_WORTH_THREADS = 200
-"""Crystals of fewer atoms are no faster with several threads, and many times slower where other
-processes are at work."""
 
 
 class Relaxer:
@@ -232,7 +233,7 @@ class Relaxer:
         return replace(read, notes=read.notes + foreign_notes(read.crystal, functional, predictor))
 
     def _relax_batch(self, inputs: Sequence[StructureInput]) -> list[RelaxResult[Any]]:
-        is_small = max(len(entry.crystal) for entry in inputs) < _WORTH_THREADS
+        is_small = max(len(entry.crystal) for entry in inputs) < WORTH_THREADS
         with one_thread() if is_small else nullcontext():
             return self._relax_together(inputs)
 

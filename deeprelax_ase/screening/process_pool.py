@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from deeprelax_ase.relaxation.devices import may_have_gpu
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.screening.chunk import Chunk, failed_chunk, relax_chunk
 
@@ -150,17 +151,18 @@ def _begin(options: RelaxOptions, counter: Any, parent: int) -> None:
     """Make a process ready: one thread, weights loaded, gone when its parent is gone."""
     global _relaxer  # noqa: PLW0603 - what an initializer leaves for the calls has to stand there
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    import torch
-
+    os.environ["OMP_NUM_THREADS"] = "1"  # of torch, should it be loaded
     from deeprelax_ase.relaxation.relaxer import Relaxer
 
-    torch.set_num_threads(1)
     with counter.get_lock():
         number = counter.value
         counter.value += 1
-    devices = torch.cuda.device_count()
-    if devices and options.device in ("auto", "cuda"):
-        options = replace(options, device=f"cuda:{number % devices}")
+    if options.device in ("auto", "cuda") and may_have_gpu():
+        import torch
+
+        devices = torch.cuda.device_count()
+        if devices:
+            options = replace(options, device=f"cuda:{number % devices}")
     try:
         _relaxer = Relaxer(options=options)
     except ValueError as error:  # raised by the first chunk: an initializer would break the pool

@@ -4,6 +4,7 @@ The driver reads the input and writes the output, so the machines need no file s
 unless the input is a folder of files. What a lost machine was at is done again by another one.
 """
 
+import os
 import pickle
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -95,11 +96,9 @@ class _Actor:
     """Relaxes chunks with weights that are loaded once."""
 
     def __init__(self, options: RelaxOptions) -> None:
-        import torch
-
         from deeprelax_ase.relaxation.relaxer import Relaxer
 
-        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # of torch, should it be loaded
         self._relaxer = Relaxer(options=options)
 
     def __call__(self, batch: pa.Table) -> dict[str, list[Any]]:

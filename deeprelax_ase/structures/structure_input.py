@@ -17,8 +17,8 @@ from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetr
 from deeprelax_ase.structures.elements import reduced_formula
 from deeprelax_ase.structures.held import strain_freedom
 from deeprelax_ase.structures.notes import Note
+from deeprelax_ase.structures.space_group import SpaceGroup
 from deeprelax_ase.structures.symmetry import find_space_group, symmetrise
-from deeprelax_ase.structures.symmetry_search import SpaceGroup
 
 _SAME_METRIC = 1e-3
 """Products of cell vectors (Å^2) that differ by less are those of an input that is symmetric to so

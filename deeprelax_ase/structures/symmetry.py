@@ -2,9 +2,9 @@
 
 The network keeps the symmetry of an exactly symmetric input by construction. Real inputs are
 symmetric to a few digits only; averaging over the space group makes the result symmetric to
-machine precision. Operations of large crystals come from spglib; those of small ones are found
-here, because spglib takes 20 ms for any face-centred crystal (2.5 to 2.8, median of five), several
-times the rest of a relaxation. The tests compare both.
+machine precision. Operations of large crystals come from spglib; those of small ones are searched
+in C where it is compiled, because spglib takes 20 ms for any face-centred crystal (2.5 to 2.8,
+median of five), many times the rest of a relaxation. The tests compare both.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,10 @@ import spglib.error
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
+from deeprelax_ase.compiled import IS_COMPILED
 from deeprelax_ase.structures.boxes import in_box
 from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER, Crystal
-from deeprelax_ase.structures.symmetry_search import SpaceGroup, find_operations, is_closed
+from deeprelax_ase.structures.space_group import SpaceGroup
 
 SYMPREC = 1e-3
 """Tolerance within which the input is symmetric, Å."""
@@ -44,16 +45,35 @@ def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup |
         numbers = crystal.numbers + MAX_ATOMIC_NUMBER * crystal.fixed
         crystal = replace(crystal, numbers=numbers)
     crystal = in_box(crystal, _VACUUM)
-    if len(crystal) > _SMALL:
+    if len(crystal) > _SMALL or not IS_COMPILED:
         return _ask_spglib(crystal, symprec)
     basis = reduced_cell(crystal.cell)
-    inverse = np.linalg.inv(basis)
     for _ in range(_HALVINGS):
-        group = find_operations(basis, inverse, crystal, symprec)
-        if is_closed(group.rotations[group.num_translations - 1 :]):
+        group = _search(crystal, basis, symprec)
+        if group is not None:
             return group if len(group.rotations) > 1 else None
         symprec /= 2
     return None
+
+
+def _search(crystal: Crystal, basis: Float[np.ndarray, "3 3"], symprec: float) -> SpaceGroup | None:
+    """The operations of a small crystal, in a reduced cell; None if they form no group."""
+    from deeprelax_ase.compiled import core
+
+    inverse = np.linalg.inv(basis)
+    scaled, numbers = crystal.positions @ inverse, crystal.numbers.astype(np.int64)
+    count, is_group, *found = core.find_operations(basis, scaled, numbers, symprec)
+    if not is_group:
+        return None
+    rotations, translations = (np.frombuffer(part) for part in found[:2])
+    return SpaceGroup(
+        basis,
+        inverse,
+        rotations.reshape(-1, 3, 3),
+        translations.reshape(-1, 3),
+        np.frombuffer(found[2], dtype=np.int64).reshape(-1, len(crystal)),
+        count,
+    )
 
 
 def symmetrise(

@@ -1,0 +1,9 @@
+from typing import Any
+
+def predict(
+    layout: tuple[Any, ...], limits: tuple[float, ...], most_pairs: int, arrays: tuple[Any, ...]
+) -> None: ...
+def step(limits: tuple[float, ...], strain_weight: float, arrays: tuple[Any, ...]) -> bool: ...
+def find_operations(
+    basis: Any, scaled: Any, numbers: Any, symprec: float
+) -> tuple[int, bool, bytes, bytes, bytes]: ...

@@ -1,0 +1,27 @@
+/* Operations that map a small crystal onto itself. */
+#ifndef DEEPRELAX_SYMMETRY_H
+#define DEEPRELAX_SYMMETRY_H
+
+#include <stdint.h>
+
+/* Operations of a crystal, and how many of them are pure translations, which come first: all of
+ * these, and one operation for each further rotation. */
+typedef struct {
+    int count, translations, room;
+    int64_t* images;   /* [count][atoms] */
+    double* rotations; /* [count][9] */
+    double* vectors;   /* [count][3] */
+} Operations;
+
+/* Search them; 0 if memory is short. The caller frees the three arrays.
+ *
+ * basis: A reduced cell, row vectors; the operations are in its fractional coordinates.
+ * scaled: Fractional coordinates of so many atoms.
+ */
+int deeprelax_find_operations(const double* basis, const double* scaled, const int64_t* numbers,
+                              int atoms, double symprec, Operations* found);
+
+/* Whether the products of rotations, of entries -1, 0 and 1, are among them. */
+int deeprelax_is_closed(const double* rotations, int count);
+
+#endif
