@@ -120,7 +120,7 @@ def measure(
         functionals = [pair.functional for pair in batch]
         anothers = [_ANOTHER if name != _ANOTHER else "PBE" for name in functionals]
         runs, others, twice, elsewhere = (
-            run_passes(inputs, names, one, passes, keep_symmetry=True)
+            run_passes(inputs, names, one, passes, keep_symmetry=True, least_gain=0.0)
             for one, names, passes in (
                 (first, functionals, 1),
                 (second, functionals, 1),

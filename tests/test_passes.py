@@ -76,10 +76,12 @@ def crystal():
     return read_structure(atoms)
 
 
-def run(predictor, *inputs, passes=5, keep_symmetry=True):
+def run(predictor, *inputs, passes=5, keep_symmetry=True, least_gain=0.0):
     inputs = inputs or (crystal(),)
     names = [f"f{number}" for number in range(len(inputs))]
-    return run_passes(inputs, names, predictor, passes, keep_symmetry=keep_symmetry)
+    return run_passes(
+        inputs, names, predictor, passes, keep_symmetry=keep_symmetry, least_gain=least_gain
+    )
 
 
 def moves(seed, count=8, size=0.05):
@@ -116,6 +118,18 @@ def test_each_pass_starts_where_the_one_before_ended():
     expected = entry.crystal.moved(moves(0), SHEAR)
     np.testing.assert_allclose(moved.positions, expected.positions)
     np.testing.assert_allclose(moved.cell, expected.cell)
+
+
+@pytest.mark.parametrize(("size", "passes"), [(0.01, 1), (0.3, 2)])
+def test_a_further_pass_has_to_be_as_probable_a_gain_as_a_move(size, passes):
+    """Passes that each move by less than their error would carry off what is relaxed already."""
+    calibration = Calibration(crystal=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    says_twice = [says(moves(0), scale=0.1), says(moves(1, size=size), scale=0.08)]
+    predictor = Scripted(says_twice, calibration=calibration)
+    (result,) = run(predictor, passes=2, least_gain=0.65)
+    assert result.passes == passes
+    (always,) = run(Scripted(says_twice, calibration=calibration), passes=2)
+    assert always.passes == 2
 
 
 def test_a_misfit_is_part_of_the_expected_error():

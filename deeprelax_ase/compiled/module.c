@@ -355,7 +355,7 @@ static PyObject* find_operations(PyObject* self, PyObject* arguments) {
     Operations found;
     PyObject* result = NULL;
     double symprec;
-    int is_done, is_closed = 0;
+    int is_done;
     (void)self;
     if (!PyArg_ParseTuple(arguments, "y*y*y*d", &basis, &scaled, &numbers, &symprec)) return NULL;
     if (basis.len != 72 || numbers.len < 8 || scaled.len != 3 * numbers.len) {
@@ -364,11 +364,8 @@ static PyObject* find_operations(PyObject* self, PyObject* arguments) {
     }
     Py_BEGIN_ALLOW_THREADS is_done = deeprelax_find_operations(
         basis.buf, scaled.buf, numbers.buf, (int)(numbers.len / 8), symprec, &found);
-    if (is_done && found.translations > 0)
-        is_closed = deeprelax_is_closed(found.rotations + 9 * (found.translations - 1),
-                                        found.count - found.translations + 1);
     Py_END_ALLOW_THREADS if (is_done) result =
-        Py_BuildValue("iOy#y#y#", found.translations, is_closed ? Py_True : Py_False,
+        Py_BuildValue("iOy#y#y#", found.translations, found.is_group ? Py_True : Py_False,
                       (char*)found.rotations, (Py_ssize_t)72 * found.count, (char*)found.vectors,
                       (Py_ssize_t)24 * found.count, (char*)found.images, found.count * numbers.len);
     else PyErr_NoMemory();

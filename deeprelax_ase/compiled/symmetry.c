@@ -5,8 +5,9 @@
 #include <string.h>
 
 #define STEPS 26
-/* Operations that fit by less than this share of the tolerance are as good as any. */
-#define EXACT 0.01
+#define MOST_ROTATIONS 1000
+/* A product of translations may be so many times the tolerance off. */
+#define LOOSE 3.0
 
 /* Vectors that an isometry of a reduced lattice may take a basis vector to; its own come first. */
 static void make_steps(int steps[STEPS][3]) {
@@ -158,46 +159,6 @@ static int rarest(const int64_t* numbers, int atoms) {
     return best;
 }
 
-int deeprelax_find_operations(const double* basis, const double* scaled, const int64_t* numbers,
-                              int atoms, double symprec, Operations* found) {
-    enum { MOST_ROTATIONS = 1000 };
-    const Cell cell = {basis, scaled, numbers, atoms};
-    double* rotations = malloc(MOST_ROTATIONS * 9 * sizeof(double));
-    int64_t* images = malloc(((size_t)atoms + 1) * sizeof(int64_t));
-    int rare = rarest(numbers, atoms), is_done = rotations && images, count = 0;
-    memset(found, 0, sizeof *found);
-    if (is_done) count = lattice_rotations(basis, symprec, rotations, MOST_ROTATIONS);
-    for (int r = 0; r < count && is_done; r++) {
-        const double* rotation = rotations + 9 * r;
-        double turned[3], best = symprec;
-        int is_found = 0;
-        turn(rotation, scaled + 3 * rare, turned);
-        /* The atom itself first: of the translations, the identity comes first. */
-        for (int k = 0; k < atoms && is_done; k++) {
-            int other = (rare + k) % atoms;
-            double vector[3], worst;
-            if (numbers[other] != numbers[rare]) continue;
-            for (int a = 0; a < 3; a++) vector[a] = scaled[3 * other + a] - turned[a];
-            worst = fit(&cell, rotation, symprec, vector, images);
-            if (!(worst < best) || !(is_done = make_room(found, atoms))) continue;
-            /* All translations are kept, and of every further rotation the best operation. */
-            found->count -= is_found && r > 0;
-            is_found = 1;
-            memcpy(found->images + (size_t)found->count * atoms, images,
-                   (size_t)atoms * sizeof(int64_t));
-            memcpy(found->rotations + 9 * (size_t)found->count, rotation, 9 * sizeof(double));
-            memcpy(found->vectors + 3 * (size_t)found->count, vector, sizeof vector);
-            found->count++;
-            if (r == 0) continue;
-            if (worst < EXACT * symprec) break;
-            best = worst;
-        }
-        if (r == 0) found->translations = found->count;
-    }
-    free(rotations), free(images);
-    return is_done;
-}
-
 /* A rotation of entries -1, 0 and 1 as a number; products may have others, and other numbers. */
 static int code_of(const double* rotation) {
     int code = 0;
@@ -205,7 +166,8 @@ static int code_of(const double* rotation) {
     return code;
 }
 
-int deeprelax_is_closed(const double* rotations, int count) {
+/* Whether the products of rotations, of entries -1, 0 and 1, are among them. */
+static int is_closed(const double* rotations, int count) {
     for (int r = 0; r < count; r++)
         for (int s = 0; s < count; s++) {
             double product[9];
@@ -220,4 +182,99 @@ int deeprelax_is_closed(const double* rotations, int count) {
             if (!is_own) return 0;
         }
     return 1;
+}
+
+/* Keep the translations that are within the tolerance, and their products, which may be somewhat
+ * beyond; whether all of these are there. `fits` says how far off each is, `at` is the atom that
+ * they were found by. */
+static int close_translations(Operations* found, const double* fits, int atoms, int at,
+                              double symprec, int* number, uint8_t* is_kept) {
+    int count = found->count, kept = 0, is_new = 1;
+    for (int i = 0; i < atoms; i++) number[i] = -1;
+    for (int t = 0; t < count; t++) {
+        number[found->images[(size_t)t * atoms + at]] = t;
+        is_kept[t] = fits[t] < symprec;
+    }
+    while (is_new) {
+        is_new = 0;
+        for (int t = 0; t < count; t++)
+            for (int u = 0; u < count && is_kept[t]; u++) {
+                const int64_t* first = found->images + (size_t)t * atoms;
+                int product = number[first[found->images[(size_t)u * atoms + at]]];
+                if (!is_kept[u] || (product >= 0 && is_kept[product])) continue;
+                if (product < 0) return 0;
+                is_kept[product] = 1;
+                is_new = 1;
+            }
+    }
+    for (int t = 0; t < count; t++) {
+        if (!is_kept[t]) continue;
+        memmove(found->images + (size_t)kept * atoms, found->images + (size_t)t * atoms,
+                (size_t)atoms * sizeof(int64_t));
+        memmove(found->vectors + 3 * (size_t)kept, found->vectors + 3 * (size_t)t,
+                3 * sizeof(double));
+        kept++;
+    }
+    found->count = kept;
+    return 1;
+}
+
+/* Add an operation; 0 if memory is short. */
+static int add_operation(Operations* found, const double* rotation, const double* vector,
+                         const int64_t* images, int atoms) {
+    if (!make_room(found, atoms)) return 0;
+    memcpy(found->images + (size_t)found->count * atoms, images, (size_t)atoms * sizeof(int64_t));
+    memcpy(found->rotations + 9 * (size_t)found->count, rotation, 9 * sizeof(double));
+    memcpy(found->vectors + 3 * (size_t)found->count, vector, 3 * sizeof(double));
+    found->count++;
+    return 1;
+}
+
+/* With the work space that `deeprelax_find_operations` made for it. */
+static int search(const Cell* cell, double symprec, Operations* found, double* rotations,
+                  double* fits, int64_t* images, int* number, uint8_t* is_kept) {
+    int atoms = cell->atoms, rare = rarest(cell->numbers, atoms);
+    int count = lattice_rotations(cell->basis, symprec, rotations, MOST_ROTATIONS);
+    for (int r = 0; r < count; r++) {
+        const double* rotation = rotations + 9 * r;
+        double turned[3], tolerance = r ? symprec : LOOSE * symprec;
+        turn(rotation, cell->scaled + 3 * rare, turned);
+        /* The atom itself first: of the translations, the identity comes first. */
+        for (int k = 0; k < atoms; k++) {
+            int other = (rare + k) % atoms;
+            double vector[3], worst;
+            if (cell->numbers[other] != cell->numbers[rare]) continue;
+            for (int a = 0; a < 3; a++) vector[a] = cell->scaled[3 * other + a] - turned[a];
+            worst = fit(cell, rotation, tolerance, vector, images);
+            if (!(worst < tolerance)) continue;
+            if (r == 0) fits[found->count] = worst;
+            if (!add_operation(found, rotation, vector, images, atoms)) return 0;
+            if (r > 0) break; /* others of the same rotation differ by pure translations */
+        }
+        if (r > 0) continue;
+        found->is_group = close_translations(found, fits, atoms, rare, symprec, number, is_kept);
+        found->translations = found->count;
+        if (!found->is_group) return 1;
+    }
+    if (found->count > 0)
+        found->is_group = is_closed(found->rotations + 9 * (size_t)(found->translations - 1),
+                                    found->count - found->translations + 1);
+    return 1;
+}
+
+int deeprelax_find_operations(const double* basis, const double* scaled, const int64_t* numbers,
+                              int atoms, double symprec, Operations* found) {
+    const Cell cell = {basis, scaled, numbers, atoms};
+    size_t n = (size_t)atoms + 1;
+    double* reals = malloc((MOST_ROTATIONS * 9 + n) * sizeof(double));
+    int64_t* images = malloc(n * sizeof(int64_t));
+    int* number = malloc(n * sizeof(int));
+    uint8_t* is_kept = malloc(n);
+    int is_done = 0;
+    memset(found, 0, sizeof *found);
+    if (reals && images && number && is_kept)
+        is_done = search(&cell, symprec, found, reals, reals + MOST_ROTATIONS * 9, images, number,
+                         is_kept);
+    free(reals), free(images), free(number), free(is_kept);
+    return is_done;
 }

@@ -4,10 +4,10 @@
 
 #include <stdint.h>
 
-/* Operations of a crystal, and how many of them are pure translations, which come first: all of
- * these, and one operation for each further rotation. */
+/* Operations of a crystal, how many of them are pure translations, which come first, and whether
+ * they are a group: of all of these, and one operation for each further rotation. */
 typedef struct {
-    int count, translations, room;
+    int count, translations, is_group, room;
     int64_t* images;   /* [count][atoms] */
     double* rotations; /* [count][9] */
     double* vectors;   /* [count][3] */
@@ -20,8 +20,5 @@ typedef struct {
  */
 int deeprelax_find_operations(const double* basis, const double* scaled, const int64_t* numbers,
                               int atoms, double symprec, Operations* found);
-
-/* Whether the products of rotations, of entries -1, 0 and 1, are among them. */
-int deeprelax_is_closed(const double* rotations, int count);
 
 #endif

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from deeprelax_ase.relaxation.calibration import system_uncertainty
+from deeprelax_ase.relaxation.calibration import Calibration, system_uncertainty
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.passes import Move, Relaxation
@@ -49,9 +49,9 @@ def build_result(
     change = np.abs(lengths - prediction.lengths) if len(lengths) else np.full(1, np.nan)
     calibration = predictor.calibration
     gain = calibration.gain_probability(float(np.sqrt(np.mean(change**2))), expected_error)
-    least_gain = calibration.least_gain if options.min_gain is None else options.min_gain
+    least_gain = least_gain_of(options, calibration)
     doubt = None
-    if gain < least_gain and not options.always_move:
+    if gain < least_gain:
         text = (
             f"left as it was: a move of {change.mean():.3f} Å with an expected error of "
             f"{expected_error:.3f} Å is a gain with a probability of {gain:.2f}, and "
@@ -79,6 +79,13 @@ def build_result(
         seconds=seconds + time.perf_counter() - started,
         weights=predictor.weights,
     )
+
+
+def least_gain_of(options: RelaxOptions, calibration: Calibration) -> float:
+    """Probability of a gain that a move needs."""
+    if options.always_move:
+        return 0.0
+    return calibration.least_gain if options.min_gain is None else options.min_gain
 
 
 def _decide(

@@ -2,8 +2,9 @@
 
 After each pass the displacement and the strain since the input are composed, averaged over the
 space group of the input, and freed of what is held. The next pass starts there. A crystal stops
-where a pass moves nothing any more, where its prediction fails a check, or where the network
-expects a larger error after it than before.
+where a pass moves nothing any more, where its prediction fails a check, where the network expects a
+larger error after it than before, or where the pass by itself is not probable enough to be a gain:
+else passes would carry off what is relaxed already, each by less than its error.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import polar
 
-from deeprelax_ase.relaxation.calibration import crystal_signs
+from deeprelax_ase.relaxation.calibration import Calibration, crystal_signs
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.relaxation.sanity_checks import reason_to_refuse
@@ -71,6 +72,7 @@ def run_passes(
     passes: int,
     *,
     keep_symmetry: bool,
+    least_gain: float,
 ) -> list[Relaxation]:
     """Relax a batch of inputs.
 
@@ -80,7 +82,9 @@ def run_passes(
         predictor: The networks.
         passes: At most so many.
         keep_symmetry: Average each move over the space group of its input.
+        least_gain: Probability of a gain that a pass after the first needs.
     """
+    calibration = predictor.calibration
     results: list[Relaxation | None] = [None] * len(inputs)
     active = list(range(len(inputs)))
     for _ in range(passes):
@@ -95,7 +99,7 @@ def run_passes(
         for k, prediction in zip(active, predictions, strict=True):
             before = results[k]
             after = _add_pass(inputs[k], before, prediction, predictor, keep_symmetry)
-            if before is not None and _is_no_gain(before, after):
+            if before is not None and _is_no_gain(before, after, calibration, least_gain):
                 continue
             results[k] = after
             if after.refusal is None:
@@ -148,14 +152,17 @@ def _composed(before: Relaxation | None, prediction: CrystalPrediction) -> Move:
     return Move(displacements, (deformation + deformation.T) / 2)
 
 
-def _is_no_gain(before: Relaxation, after: Relaxation) -> bool:
+def _is_no_gain(
+    before: Relaxation, after: Relaxation, calibration: Calibration, least_gain: float
+) -> bool:
     """Whether a pass after the first is not worth making."""
-    if after.refusal is not None:
+    if after.refusal is not None or not len(after.lengths):
         return True
     if after.last_expected_error > _WORSE * before.last_expected_error:
         return True
-    change = after.lengths - before.lengths
-    return not len(change) or float(np.sqrt(np.mean(change**2))) < _NOTHING
+    change = float(np.sqrt(np.mean((after.lengths - before.lengths) ** 2)))
+    gain = calibration.gain_probability(change, after.last_expected_error)
+    return change < _NOTHING or gain < least_gain
 
 
 def _signs(

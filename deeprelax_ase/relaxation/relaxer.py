@@ -22,7 +22,7 @@ from deeprelax_ase.network.weights_registry import (
     replicate_paths,
     specialist_knows,
 )
-from deeprelax_ase.relaxation.build_result import build_result
+from deeprelax_ase.relaxation.build_result import build_result, least_gain_of
 from deeprelax_ase.relaxation.foreign import check_elements, foreign_notes
 from deeprelax_ase.relaxation.inference import (
     ON_PROCESSOR,
@@ -249,6 +249,7 @@ class Relaxer:
                 predictor,
                 self.options.passes,
                 keep_symmetry=self.options.keep_symmetry,
+                least_gain=least_gain_of(self.options, predictor.calibration),
             )
             each = time.perf_counter() - started
             each /= sum(len(inputs[k].crystal) for k in places)

@@ -27,7 +27,7 @@ SYMPREC = 1e-3
 """Tolerance within which the input is symmetric, Å."""
 _VACUUM = 20.0
 _MOST_ATOMS = 1000
-_SMALL = 40
+_SMALL = 200
 _HALVINGS = 4
 _SPGLIB = Lock()
 
