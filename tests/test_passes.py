@@ -121,7 +121,7 @@ def test_each_pass_starts_where_the_one_before_ended():
 
 
 @pytest.mark.parametrize(("size", "passes"), [(0.01, 1), (0.3, 2)])
-def test_a_further_pass_has_to_be_as_probable_a_gain_as_a_move(size, passes):
+def test_a_further_pass_has_to_be_probably_a_gain(size, passes):
     """Passes that each move by less than their error would carry off what is relaxed already."""
     calibration = Calibration(crystal=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
     says_twice = [says(moves(0), scale=0.1), says(moves(1, size=size), scale=0.08)]
@@ -130,6 +130,14 @@ def test_a_further_pass_has_to_be_as_probable_a_gain_as_a_move(size, passes):
     assert result.passes == passes
     (always,) = run(Scripted(says_twice, calibration=calibration), passes=2)
     assert always.passes == 2
+
+
+def test_what_the_first_pass_leaves_the_others_leave():
+    says_twice = [says(moves(0, size=0.001), scale=0.1), says(moves(1, size=0.5), scale=0.1)]
+    calibration = Calibration(crystal=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    for least_gain, passes in ((0.65, 1), (0.0, 2)):
+        predictor = Scripted(says_twice, calibration=calibration)
+        assert run(predictor, passes=2, least_gain=least_gain)[0].passes == passes
 
 
 def test_a_misfit_is_part_of_the_expected_error():

@@ -3,8 +3,8 @@
 After each pass the displacement and the strain since the input are composed, averaged over the
 space group of the input, and freed of what is held. The next pass starts there. A crystal stops
 where a pass moves nothing any more, where its prediction fails a check, where the network expects a
-larger error after it than before, or where the pass by itself is not probable enough to be a gain:
-else passes would carry off what is relaxed already, each by less than its error.
+larger error after it than before, or where a gain is not probable enough: else passes would carry
+off what is relaxed already, each by less than its error.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,8 @@ _NOTHING = 1e-4
 """A pass after the first that changes the bonds by less (root mean square, Å) is the last."""
 _WORSE = 1.05
 """A pass after which this many times the error is expected is not made."""
+_EVEN = 0.5
+"""Probability of a gain that a pass after the first needs."""
 
 
 class Move(NamedTuple):
@@ -82,7 +84,8 @@ def run_passes(
         predictor: The networks.
         passes: At most so many.
         keep_symmetry: Average each move over the space group of its input.
-        least_gain: Probability of a gain that a pass after the first needs.
+        least_gain: Probability of a gain that a move needs. What the first pass would leave as it
+            was, the others leave alone.
     """
     calibration = predictor.calibration
     results: list[Relaxation | None] = [None] * len(inputs)
@@ -102,7 +105,7 @@ def run_passes(
             if before is not None and _is_no_gain(before, after, calibration, least_gain):
                 continue
             results[k] = after
-            if after.refusal is None:
+            if before is not None or _is_begun(after, calibration, least_gain):
                 going_on.append(k)
         active = going_on
     return [result for result in results if result is not None]
@@ -152,17 +155,29 @@ def _composed(before: Relaxation | None, prediction: CrystalPrediction) -> Move:
     return Move(displacements, (deformation + deformation.T) / 2)
 
 
+def _is_begun(first: Relaxation, calibration: Calibration, least_gain: float) -> bool:
+    """Whether the first pass made a move that others can go on from."""
+    if first.refusal is not None or not len(first.lengths):
+        return False
+    change = _root_mean_square(first.lengths - first.prediction.lengths)
+    return calibration.gain_probability(change, first.expected_error) >= least_gain
+
+
 def _is_no_gain(
     before: Relaxation, after: Relaxation, calibration: Calibration, least_gain: float
 ) -> bool:
     """Whether a pass after the first is not worth making."""
-    if after.refusal is not None or not len(after.lengths):
+    if after.refusal is not None:
         return True
     if after.last_expected_error > _WORSE * before.last_expected_error:
         return True
-    change = float(np.sqrt(np.mean((after.lengths - before.lengths) ** 2)))
+    change = _root_mean_square(after.lengths - before.lengths)
     gain = calibration.gain_probability(change, after.last_expected_error)
-    return change < _NOTHING or gain < least_gain
+    return change < _NOTHING or gain < min(_EVEN, least_gain)
+
+
+def _root_mean_square(changes: Float[np.ndarray, " bonds"]) -> float:
+    return float(np.sqrt(np.mean(changes**2)))
 
 
 def _signs(
