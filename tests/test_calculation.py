@@ -1,6 +1,7 @@
 """What INCAR, pw.x inputs and CASTEP inputs say is obeyed."""
 
 import gzip
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,17 @@ from ase.io import write
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
+from deeprelax_ase.files.aims_calculation import read_aims_calculation
+from deeprelax_ase.files.calculation import apply_calculation
 from deeprelax_ase.files.castep_calculation import read_castep_calculation, read_param_beside
 from deeprelax_ase.files.incar_text import read_tags
 from deeprelax_ase.files.poscar_text import read_poscar_text
 from deeprelax_ase.files.pw_calculation import read_pw_calculation
-from deeprelax_ase.files.pw_text import read_pw_text
+from deeprelax_ase.files.pw_text import notes_of_dropped, read_pw_text
 from deeprelax_ase.files.vasp_calculation import read_vasp_calculation
-from deeprelax_ase.structures.held import Held, strain_freedom
+from deeprelax_ase.relaxation.relaxer import Relaxer
+from deeprelax_ase.structures.exact_holds import HeldComponents
+from deeprelax_ase.structures.held import COMPONENTS, Held, held_strain, strain_freedom
 from deeprelax_ase.structures.validation import StructureError
 
 PERIODIC = np.ones(3, dtype=bool)
@@ -450,7 +455,7 @@ def test_castep_task_and_functional():
         ("XC_FUNCTIONAL : PBE\nSEDC_APPLY\n", "unknown"),
         ("xc_functional pbe\nsedc_apply T\nsedc_scheme d3-bj\n", "PBE-D3"),
         ("XC_FUNCTIONAL : PBEsol\nSEDC_APPLY : true\nSEDC_SCHEME : D3\n", "unknown"),
-        ("", None),
+        ("", "unknown"),  # CASTEP takes LDA
     ],
 )
 def test_castep_dispersion(tags, functional):
@@ -488,3 +493,138 @@ def test_constraints_are_kept_under_any_strain(hold, rng):
         elif set(name) <= set("abc"):
             rows = ["abc".index(letter) for letter in name]
             np.testing.assert_allclose(CELL[rows] @ strain, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("tags", "nearest"),
+    [
+        ("METAGGA = SCAN", "r2SCAN"),
+        ("METAGGA = R2SCAN\nIVDW = 13", "r2SCAN"),
+        ("IVDW = 13", "PBE-D3"),
+        ("IVDW = 20\nGGA = PE", "PBE-D3"),
+        ("LVDW = .TRUE.", "PBE-D3"),
+        ("GGA = RP", "PBE"),
+        ("GGA = CA", "unknown"),
+        ("LHFCALC = .TRUE.", "unknown"),
+        ("XC = SCAN", "unknown"),
+        ("GGA = PS\nIVDW = 12", "unknown"),
+    ],
+)
+def test_vasp_takes_the_nearest_of_a_functional_that_is_unknown(tmp_path, tags, nearest):
+    (tmp_path / "INCAR").write_text(f"NSW = 9\nIBRION = 2\nISIF = 3\n{tags}\n")
+    found = read_vasp_calculation(tmp_path)
+    assert (found.functional, found.nearest) == ("unknown", nearest)
+    (structure,) = [apply_calculation(bulk("MgO", "rocksalt", a=4.3), found, None)]
+    assert structure.functional == nearest
+    named = "none in particular" if nearest == "unknown" else nearest
+    assert f"the prediction is for {named}" in structure.notes[-1].text
+    assert apply_calculation(bulk("MgO", "rocksalt", a=4.3), found, "PBE").functional == "PBE"
+
+
+@pytest.mark.parametrize(
+    ("system", "nearest"),
+    [
+        (", input_dft = 'scan'", "r2SCAN"),
+        (", input_dft = 'rpbe'", "PBE"),
+        (", input_dft = 'hse'", "unknown"),
+        (", input_dft = 'pbe', vdw_corr = 'mbd'", "PBE-D3"),
+        (", input_dft = 'pbesol', vdw_corr = 'mbd'", "unknown"),
+    ],
+)
+def test_qe_takes_the_nearest_as_well(system, nearest):
+    found = read_pw_calculation(pw(system=system), CELL)
+    assert (found.functional, found.nearest) == ("unknown", nearest)
+
+
+@pytest.mark.parametrize("tag", ["EFIELD = 0.1", "EFIELD_PEAD = 0 0 0.2", "EFOR = 1 0 0"])
+def test_vasp_refuses_fields(tmp_path, tag):
+    start = "NSW = 9\nIBRION = 2\nISIF = 2\n"
+    (tmp_path / "INCAR").write_text(f"{start}{tag}\n")
+    assert "a field or forces from outside" in read_vasp_calculation(tmp_path).refusal
+    (tmp_path / "INCAR").write_text(f"{start}EFIELD = 0.0\n")
+    assert not read_vasp_calculation(tmp_path).refusal
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".xz"])
+def test_vasp_an_incar_of_any_packing(tmp_path, ending):
+    data = b"NSW = 9\nIBRION = 2\nISIF = 2\n"
+    packed = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[ending](data)
+    (tmp_path / f"INCAR{ending}").write_bytes(packed)
+    assert read_vasp_calculation(tmp_path).held.names == {"cell"}
+
+
+def test_qe_refuses_fields_and_forces_from_outside():
+    forces = f"{pw()}ATOMIC_FORCES\nMg 0 0 0.1\nO 0 0 -0.1\n"
+    assert "ATOMIC_FORCES" in read_pw_calculation(forces, CELL).refusal
+    field = pw(control="calculation = 'relax', tefield = .true.", system=", eamp = 0.01")
+    assert "electric field: eamp = 0.01" in read_pw_calculation(field, CELL).refusal
+    assert not read_pw_calculation(field.replace("0.01", "0.0"), CELL).refusal
+
+
+def test_qe_says_what_becomes_of_an_ibrav_that_is_to_stay():
+    text = pw(cell="cell_dofree = 'ibrav'").replace("ibrav = 0", "ibrav = 2, A = 4.2")
+    assert "ibrav = 2" in text
+    assert any("ibrav = 0 in place of 2" in note for note in notes_of_dropped(text))
+
+
+AIMS = "species Mg\n  nucleus 12\n"
+
+
+@pytest.mark.parametrize(
+    ("control", "free", "functional"),
+    [
+        ("xc pbe\nrelax_geometry bfgs 1e-2\n", 0, "PBE"),
+        ("xc pbesol\nrelax_geometry bfgs 1e-2\nrelax_unit_cell full\n", 6, "PBEsol"),
+        ("relax_geometry trm 1e-2\nrelax_unit_cell fixed_angles # c\n", 3, None),
+    ],
+)
+def test_aims_holds(tmp_path, control, free, functional):
+    (tmp_path / "control.in").write_text(control + AIMS)
+    found = read_aims_calculation(tmp_path / "geometry.in", CELL)
+    rows = found.held.strain_rows(CELL, CELL)
+    freedom = strain_freedom(rows, CELL, PERIODIC)
+    assert round(np.trace(COMPONENTS @ freedom @ COMPONENTS.T)) == free
+    assert found.functional == functional
+
+
+@pytest.mark.parametrize(
+    ("control", "why"),
+    [
+        ("xc pbe\n", "no relax_geometry"),
+        ("relax_geometry trm 1e-2\nMD_run 1 NVE\n", "molecular dynamics"),
+        ("relax_geometry trm 1e-2\nrelax_unit_cell full\nexternal_pressure 0.1\n", "pressure"),
+    ],
+)
+def test_aims_refuses(tmp_path, control, why):
+    (tmp_path / "control.in").write_text(control + AIMS)
+    assert why in read_aims_calculation(tmp_path / "geometry.in", CELL).refusal
+
+
+@pytest.mark.parametrize(
+    "numbers", ["0 0 0\n1 2 3", "1 2 3\n0 0 0", "0 2 3\n0 5 6", "1 1 1\n4 5 6"]
+)
+def test_what_is_held_of_a_skewed_cell_stays_exactly(random_weights, numbers):
+    """Rows are so to first order, and the strains of this network are not small."""
+    atoms = bulk("MgO", "rocksalt", a=4.4)
+    atoms.set_cell(atoms.cell @ [[1, 0.1, 0.05], [0.1, 1.05, 0], [0.05, 0, 0.95]], scale_atoms=True)
+    block = f"%BLOCK CELL_CONSTRAINTS\n{numbers}\n%ENDBLOCK CELL_CONSTRAINTS\n"
+    held = read_castep_calculation(CASTEP + block, np.array(atoms.cell)).held
+    result = Relaxer(random_weights, always_move=True).relax(atoms, held=held)
+    assert np.abs(result.strain).max() > 1e-3
+    before, after = atoms.cell.cellpar(), result.structure.cell.cellpar()
+    kinds = [int(word) for word in numbers.split()]
+    for k, kind in enumerate(kinds):
+        if kind == 0:
+            assert after[k] == pytest.approx(before[k], abs=1e-10)
+    ratios = after[:3] / before[:3]
+    if kinds[:3] == [1, 1, 1]:
+        np.testing.assert_allclose(ratios, ratios[0], rtol=1e-10)
+
+
+def test_holds_of_several_kinds_go_together():
+    rows = held_strain(np.eye(3, dtype=bool))
+    both = Held(rows=rows[:1]) | Held(rows=rows[1:], exact=(HeldComponents(rows[1:]),))
+    deformation = np.diag([1.1, 1.2, 1.3])
+    found = np.concatenate([one(deformation) for one in both.exact])
+    np.testing.assert_allclose(found, [np.log(1.1), 0.2, 0.3])
+    assert not (Held.of("a") | Held.of("volume")).exact

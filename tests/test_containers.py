@@ -238,3 +238,15 @@ def test_a_run_in_an_archive_is_not_relaxed_without_its_incar(tmp_path):
     assert len(items["runs.zip/alone/POSCAR"].read()) == 1
     with pytest.raises(StructureError, match="belongs to an INCAR in the archive: unpack it"):
         items["runs.zip/run/POSCAR"].read()
+
+
+def test_what_lies_beside_structures_in_an_archive_is_no_entry(tmp_path):
+    path = tmp_path / "runs.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("run/POSCAR.vasp", POSCAR)
+        archive.writestr("run/KPOINTS", "k")
+        archive.writestr("many.json", json.dumps([{"a": 1}, {"a": 2}]))
+    items = {item.id: item for item in ScreenInput([str(path)])}
+    assert set(items) == {"runs.zip/run/POSCAR.vasp", "runs.zip/many.json"}
+    with pytest.raises(StructureError, match="in an archive: unpack it, and give that file"):
+        items["runs.zip/many.json"].read()

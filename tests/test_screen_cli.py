@@ -142,6 +142,7 @@ def test_an_array_task_without_a_share_is_told(run):
         (("--shard", "slurm"), "no task of a SLURM array"),
         (("--model", "nonesuch"), "no weights 'nonesuch'"),
         (("--resume",), "no work to resume"),
+        (("--resume", "--overwrite"), "leave one out"),
     ],
 )
 def test_wrong_options_are_one_sentence(run, tmp_path, arguments, message):

@@ -40,6 +40,18 @@ def test_a_process_that_dies_costs_one_structure(random_weights):
     assert "died" in found[1]["error"]
 
 
+def test_processes_that_die_as_they_begin_are_no_fault_of_a_structure(monkeypatch):
+    monkeypatch.setattr("deeprelax_ase.screening.process_pool._begin", die)
+    pool = ProcessPool(RelaxOptions(), 1)
+    items = [(k, Item(f"good-{k}", Named(atoms))) for k, atoms in enumerate(crystals(2))]
+    with pool, pytest.raises(ValueError, match="processes die as they begin"):
+        list(pool.relax([Chunk(0, items)]))
+
+
+def die(*_):
+    suicide()
+
+
 class Named:
     """Reads to the structure it was made with."""
 

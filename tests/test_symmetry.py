@@ -161,7 +161,30 @@ def test_large_and_asymmetric_crystals_have_none(rng):
 def test_what_spglib_does_not_find_is_no_error(monkeypatch):
     """ASE can make spglib raise where it used to answer nothing."""
     monkeypatch.setattr(spglib.error, "OLD_ERROR_HANDLING", False)
-    crowded = np.zeros((50, 3))
-    crowded[:, 0] = np.linspace(0, 1e-5, 50)
-    crystal = Crystal(np.full(50, 6), crowded, 3 * np.eye(3), np.ones(3, dtype=bool))
+    crowded = np.zeros((250, 3))
+    crowded[:, 0] = np.linspace(0, 1e-5, 250)
+    crystal = Crystal(np.full(250, 6), crowded, 3 * np.eye(3), np.ones(3, dtype=bool))
     assert find_space_group(crystal) is None
+
+
+@pytest.mark.parametrize("noise", [1e-4, 3e-4, 6e-4])
+@pytest.mark.parametrize("name", ["rocksalt supercell", "quartz"])
+def test_the_order_of_the_atoms_decides_nothing(name, noise, rng):
+    """Of an input of few digits, too: operations are judged by all atoms, not by the first."""
+    atoms = CRYSTALS[name] * (2, 1, 1)
+    atoms.rattle(noise, seed=3)
+    first = find_space_group(crystal_of(atoms))
+    for _ in range(3):
+        order = rng.permutation(len(atoms))
+        group = find_space_group(crystal_of(atoms[order]))
+        assert (group is None) == (first is None)
+        if group is not None:
+            assert (group.order, len(group.rotations)) == (first.order, len(first.rotations))
+
+
+def test_translations_of_a_noisy_supercell_are_a_group():
+    atoms = bulk("Cu", cubic=True) * (3, 3, 3)
+    atoms.rattle(2e-4, seed=1)
+    group = find_space_group(crystal_of(atoms))
+    assert group.num_translations == 108
+    assert group.order == 48 * 108

@@ -79,3 +79,55 @@ def test_the_group_of_an_xsd(tmp_path):
     (tmp_path / "a.xsd").write_text(text.replace('GroupName="GroupName"', 'GroupName="FM-3M"'))
     with pytest.raises(StructureError, match="the space group FM-3M"):
         read_structures(tmp_path / "a.xsd")
+
+
+PWMAT = (
+    "2 atoms\nLattice vector\n 4 0 0\n 0 4 0\n 0 0 4\nPosition\n 12 0 0 0 {}\n 8 .5 .5 .5 1 1 1\n"
+)
+ABINIT = (
+    "{}\nacell 8 8 8\nrprim 1 0 0 0 1 0 0 0 1\nntypat 2\nznucl 12 8\nnatom 2\ntypat 1 2\n"
+    "xred 0 0 0 .5 .5 .5\n"
+)
+DFTB = (
+    "Geometry = GenFormat {{\n2 F\nMg O\n1 1 0 0 0\n2 2 .5 .5 .5\n0 0 0\n4 0 0\n0 4 0\n0 0 4\n}}\n"
+    "Driver = ConjugateGradient {{ {} }}\n"
+)
+V_SIM = "# v\n4 0 4\n0 0 4\n0 0 0 Mg {}\n2 2 2 O\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "free", "held", "words"),
+    [
+        ("atom.config", PWMAT, "1 1 1", "1 0 1", "the flags 1 0 1 of its atom 1"),
+        ("run.abi", ABINIT, "optcell 2", "natfix 1 iatfix 1", "natfix 1"),
+        ("run.abi", ABINIT, "strtarget 0 0 0", "strtarget 1d-4 0 0", "strtarget 1d-4"),
+        ("dftb_in.hsd", DFTB, "MovedAtoms = 1:-1", "MovedAtoms = 2:-1", "MovedAtoms = 2:-1"),
+        ("dftb_in.hsd", DFTB, "LatticeOpt = Yes", "Isotropic = Yes", "Isotropic = Yes"),
+        ("in.ascii", V_SIM, "", "fx", "the flag fx of an atom Mg"),
+    ],
+)
+def test_what_holds_atoms_and_is_not_read_is_refused(tmp_path, name, text, free, held, words):
+    path = tmp_path / name
+    file_format = {"run.abi": "abinit-in", "in.ascii": "v-sim", "dftb_in.hsd": "dftb"}.get(name)
+    path.write_text(text.format(free))
+    assert len(read_structures(path, file_format).structures[0]) == 2
+    path.write_text(text.format(held))
+    with pytest.raises(StructureError, match=f"has {words}, which .* selective dynamics"):
+        read_structures(path, file_format)
+
+
+def test_locks_of_exciting_hold(tmp_path):
+    text = (
+        '<input><title>MgO</title><structure><crystal scale="8"><basevect>1 0 0</basevect>'
+        "<basevect>0 1 0</basevect><basevect>0 0 1</basevect></crystal>"
+        '<species speciesfile="Mg.xml"><atom coord="0 0 0" lockxyz="true true false"/></species>'
+        '<species speciesfile="O.xml"><atom coord=".5 .5 .5"/></species></structure></input>'
+    )
+    path = tmp_path / "input.xml"
+    path.write_text(text)
+    (structure,) = read_structures(path).structures
+    flags = structure.site_properties["selective_dynamics"]
+    assert [list(one) for one in flags] == [[False, False, True], [True, True, True]]
+    path.write_text(text.replace(' lockxyz="true true false"', ""))
+    (structure,) = read_structures(path).structures
+    assert "selective_dynamics" not in structure.site_properties

@@ -98,6 +98,8 @@ def screen(
     index, count = share_of(shard, os.environ)
     if ray is not None and not _has_ray():
         stop("Ray is not installed: pip install 'deeprelax-ase[ray]', or leave --ray out")
+    if resume and overwrite:
+        stop("--resume goes on with what is done, and --overwrite throws it away: leave one out")
     _check_report(report, output, overwrite)
     started = time.monotonic()
     outputs = [output_of_share(output, number, count) for number in range(1, count + 1)]

@@ -4,6 +4,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +21,16 @@ MAX_RATIO = 200
 _SMALL = 1 << 20
 """Bytes (1 MiB) up to which the ratio does not matter."""
 _ENCRYPTED = 1
+_SEVERAL = "holds several structures"
+"""What a reader of single structures says of a file of records."""
+_MANY = "is a file of many structures in an archive: unpack it, and give that file"
+_BESIDE_STRUCTURES = (
+    "*.deeprelax.json",
+    "*.unrelaxed",
+    *("INCAR*", "KPOINTS*", "POTCAR*", "OSZICAR*", "REPORT*", "IBZKPT*", "PCDAT*"),
+    *("EIGENVAL*", "DOSCAR*", "PROCAR*", "WAVECAR*", "WAVEDER*", "vasp.out*", "slurm-*.out"),
+)
+"""What lies in folders of runs beside structures; by its own name, such a file is read."""
 
 
 Read = Callable[[Path], Sequence[Any]]
@@ -34,6 +45,7 @@ def items_of_zip(label: str, path: Path, read: Read) -> Iterator[Item]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            names = {info.filename for info in archive.infolist()}
             members = [info for info in archive.infolist() if _is_structure(info)]
     except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
         msg = f"it is no zip archive, or a broken one: {error}"
@@ -45,7 +57,6 @@ def items_of_zip(label: str, path: Path, read: Read) -> Iterator[Item]:
             f"{MAX_UNPACKED >> 20} MiB: unpack it, and give the folder"
         )
         raise StructureError(msg)
-    names = {info.filename for info in members}
     for info in members:
         name = f"{label}/{info.filename}"
         problem = _problem(info) or _of_a_run(PurePosixPath(info.filename), names)
@@ -57,7 +68,13 @@ def items_of_zip(label: str, path: Path, read: Read) -> Iterator[Item]:
 
 def _is_structure(info: zipfile.ZipInfo) -> bool:
     parts = PurePosixPath(info.filename).parts
-    return not info.is_dir() and not any(part.startswith((".", "__MACOSX")) for part in parts)
+    is_hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+    return not info.is_dir() and not is_hidden and not lies_beside_structures(parts[-1])
+
+
+def lies_beside_structures(name: str) -> bool:
+    """Whether a file of this name lies in folders of runs, and is none of a structure."""
+    return any(fnmatch(name, pattern) for pattern in _BESIDE_STRUCTURES)
 
 
 def _problem(info: zipfile.ZipInfo) -> str:
@@ -71,7 +88,7 @@ def _problem(info: zipfile.ZipInfo) -> str:
     if info.file_size > max(_SMALL, MAX_RATIO * info.compress_size):
         return f"unpacks to more than {MAX_RATIO} times its size: it looks like a zip bomb"
     if split_suffix(Path(info.filename)) in (".zip", ".csv", ".parquet", ".db"):
-        return "is a file of many structures in an archive: unpack it, and give that file"
+        return _MANY
     return ""
 
 
@@ -101,7 +118,10 @@ def _read_member(name: str, path: Path, member: str, read: Read) -> list[Named]:
         try:
             structures = read(copy)
         except StructureError as error:
-            raise StructureError(str(error).replace(str(copy), f"{path}/{member}")) from error
+            text = str(error)
+            if _SEVERAL in text:
+                text = f"{copy} {_MANY}"
+            raise StructureError(text.replace(str(copy), f"{path}/{member}")) from error
     if len(structures) == 1:
         return [(name, structures[0])]
     return [(f"{name}[{number}]", one) for number, one in enumerate(structures)]

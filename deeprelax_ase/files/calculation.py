@@ -25,12 +25,14 @@ class Calculation:
         reason: Where it says so, such as `ISIF = 2`; nothing if all is free.
         functional: That it names; `unknown` for one that no weights know; None if it names none.
         refusal: Why its structure is not to be relaxed; nothing if it is.
+        nearest: Of the functionals that weights know, the one to take for an unknown one.
     """
 
     held: Held = field(default_factory=Held)
     reason: str = ""
     functional: str | None = None
     refusal: str = ""
+    nearest: str = "unknown"
 
 
 def refused(refusal: str) -> Calculation:
@@ -69,8 +71,9 @@ def apply_calculation(
             held = Held(held.names - {"volume", "shape"}) | Held.of("cell")
             calculation = replace(calculation, held=held)
     notes = [*_notes(calculation, functional)]
-    known = calculation.functional if calculation.functional != "unknown" else None
-    return HeldStructure(structure, calculation.held, tuple(notes), functional or known)
+    is_unknown = calculation.functional == "unknown"
+    taken = calculation.nearest if is_unknown else calculation.functional
+    return HeldStructure(structure, calculation.held, tuple(notes), functional or taken)
 
 
 def _notes(calculation: Calculation, functional: str | None) -> Iterable[Note]:
@@ -78,9 +81,12 @@ def _notes(calculation: Calculation, functional: str | None) -> Iterable[Note]:
         yield Note("held_by_calculation", f"{calculation.reason}: {_what(calculation.held)}")
     named = calculation.functional
     if named == "unknown":
+        nearest = "none in particular"
+        if calculation.nearest != "unknown":
+            nearest = f"{calculation.nearest}, the nearest that they know"
         text = (
             "the calculation is with a functional that the weights do not know, and the prediction "
-            f"is for {functional or 'PBE'}"
+            f"is for {functional or nearest}"
         )
         yield Note("functional_unknown", text)
     elif named is not None and functional not in (None, named):

@@ -13,11 +13,13 @@ from jaxtyping import Float
 
 from deeprelax_ase.files.calculation import Calculation, refused
 from deeprelax_ase.files.file_text import decode, fortran_float, read_bytes, split_name
-from deeprelax_ase.structures.held import Held, held_lengths_and_angles
+from deeprelax_ase.structures.exact_holds import held_parameters
+from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.validation import StructureError
 
 _D3 = ("D3", "D3-BJ")
 _FUNCTIONALS = {"PBE": "PBE", "PBESOL": "PBEsol", "R2SCAN": "r2SCAN"}
+_NEAREST = {"SCAN": "r2SCAN", "RSCAN": "r2SCAN", "RPBE": "PBE"}
 _RELAXED = {"geometryoptimization", "geometryoptimisation", "geometry"}
 _FLAGS = {"FIX_ALL_CELL": "cell", "FIX_VOL": "volume", "FIX_ALL_IONS": "positions"}
 
@@ -35,36 +37,40 @@ def read_castep_calculation(
     Raises:
         StructureError: A block cannot be read.
     """
-    functional = None
+    functional, nearest = None, "unknown"
     if param is not None:
         given = _keywords(param)
         task = given.get("TASK", "singlepoint")
         if re.sub(r"[\s_]", "", task.lower()) not in _RELAXED:
             return refused(f"TASK : {task} is no geometry optimization")
-        functional = _functional(given)
+        functional, nearest = _functional(given)
     keywords, blocks = _keywords(text), _blocks(text)
     pressure = [_number(word) for word in blocks.get("EXTERNAL_PRESSURE", "").split()]
     names = [name for flag, name in _FLAGS.items() if _is_true(keywords.get(flag, "false"))]
     held = Held(frozenset(names))
     reasons = [flag for flag in _FLAGS if _is_true(keywords.get(flag, "false"))]
     if "CELL_CONSTRAINTS" in blocks and "cell" not in names:
-        held |= Held(rows=_cell_constraints(blocks["CELL_CONSTRAINTS"], cell))
+        held |= held_parameters(cell, _cell_constraints(blocks["CELL_CONSTRAINTS"]))
         if len(held.rows):
             reasons.append("CELL_CONSTRAINTS")
     if any(pressure) and "cell" not in names:
         return refused("EXTERNAL_PRESSURE asks for an external pressure")
     if "NONLINEAR_CONSTRAINTS" in blocks:
         return refused("NONLINEAR_CONSTRAINTS hold distances or angles, which cannot be honoured")
-    return Calculation(held, " and ".join(reasons), functional)
+    if any(_number(word) for word in blocks.get("EXTERNAL_EFIELD", "").split()):
+        return refused("EXTERNAL_EFIELD asks for an electric field")
+    return Calculation(held, " and ".join(reasons), functional, nearest=nearest)
 
 
-def _functional(given: Mapping[str, str]) -> str | None:
-    """Functional with its correction for dispersion; None where none is named."""
-    named = given.get("XC_FUNCTIONAL")
-    plain = None if named is None else _FUNCTIONALS.get(named.upper(), "unknown")
+def _functional(given: Mapping[str, str]) -> tuple[str, str]:
+    """Functional with its correction for dispersion, and the nearest to an unknown one."""
+    named = given.get("XC_FUNCTIONAL", "LDA").upper()
+    plain = _FUNCTIONALS.get(named, "unknown")
     if not _is_true(given.get("SEDC_APPLY", "false")):
-        return plain
-    return "PBE-D3" if plain == "PBE" and given.get("SEDC_SCHEME", "").upper() in _D3 else "unknown"
+        return plain, _NEAREST.get(named, "unknown")
+    if plain != "PBE":
+        return "unknown", "unknown"
+    return "PBE-D3" if given.get("SEDC_SCHEME", "").upper() in _D3 else "unknown", "PBE-D3"
 
 
 def read_param_beside(path: Path) -> str | None:
@@ -73,14 +79,14 @@ def read_param_beside(path: Path) -> str | None:
     return decode(read_bytes(param)) if param.is_file() else None
 
 
-def _cell_constraints(block: str, cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "rows 9"]:
-    """Constraints of a block: 0 keeps a length or an angle, equal numbers tie two."""
+def _cell_constraints(block: str) -> Float[np.ndarray, "rows 6"]:
+    """Combinations of lengths and angles that stay: 0 keeps one, equal numbers tie two."""
     words = block.split()
     if len(words) != 6 or not all(re.fullmatch(r"[-+]?\d+", word) for word in words):  # noqa: PLR2004
         msg = f"CELL_CONSTRAINTS has to be two lines of three whole numbers, not {block.split()}"
         raise StructureError(msg)
     numbers = np.array([int(word) for word in words])
-    every = held_lengths_and_angles(cell, np.ones(3, dtype=bool), np.ones(3, dtype=bool))
+    every = np.eye(6)
     rows = [every[k] for k in range(6) if numbers[k] == 0]
     for kinds in (range(3), range(3, 6)):
         rows += [
@@ -88,7 +94,7 @@ def _cell_constraints(block: str, cell: Float[np.ndarray, "3 3"]) -> Float[np.nd
             for i, j in combinations(kinds, 2)
             if numbers[i] == numbers[j] and numbers[i] != 0
         ]
-    return np.array(rows).reshape(-1, 9)
+    return np.array(rows).reshape(-1, 6)
 
 
 def _keywords(text: str) -> Mapping[str, str]:

@@ -23,8 +23,8 @@ from deeprelax_ase.files.records import CIF_SIGN
 from deeprelax_ase.structures.validation import StructureError
 
 POSCAR, CIF, MCIF, PW, CASTEP = "poscar", "cif", "mcif", "espresso-in", "castep-cell"
-JSON, TABLE = "pymatgen-json", "records"
-"""JSON of one pymatgen Structure; a file of records, which can only be read."""
+JSON, TABLE, AIMS = "pymatgen-json", "records", "aims"
+"""JSON of one pymatgen Structure; a file of records, which can only be read; FHI-aims."""
 PYMATGEN = {
     "vasprun": ("vasprun.xml", ("vasprun*.xml*",)),
     "cssr": ("a.cssr", ("*.cssr",)),

@@ -11,7 +11,7 @@ from pathlib import Path
 from monty.io import zopen
 from monty.os.path import zpath
 
-from deeprelax_ase.files.file_text import decode, fortran_float, is_binary
+from deeprelax_ase.files.file_text import decode, fortran_float, is_binary, read_bytes
 from deeprelax_ase.structures.validation import StructureError
 
 DECISIVE = ("NSW", "IBRION", "ISIF", "PSTRESS", "LATTICE_CONSTRAINTS", "IMAGES", "ICHAIN")
@@ -24,6 +24,9 @@ _LOGICALS = {"T": True, "F": False}
 
 def text_of(path: Path) -> str | None:
     """Text of a file, which may be compressed, with the ending of that; None without one."""
+    packed = path.with_name(f"{path.name}.xz")  # of which monty knows nothing
+    if not os.path.lexists(path) and packed.exists():
+        return decode(read_bytes(packed))
     found = Path(zpath(str(path)))
     if not os.path.lexists(found):
         return None

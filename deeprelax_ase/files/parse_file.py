@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase.io import read as ase_read
 from pymatgen.core import Structure
 from pymatgen.io.exciting import ExcitingInput
@@ -171,8 +172,18 @@ def _by_pymatgen(path: Path, file_format: str) -> Structure:
         warnings.simplefilter("ignore")
         readable = _plain_copy(path, Path(folder), None if is_known else name)
         if file_format == "exciting":  # pymatgen 2025 looks for it in the working folder
-            return ExcitingInput.from_file(readable).structure
+            return _with_locks(ExcitingInput.from_file(readable).structure)
         return Structure.from_file(readable)
+
+
+def _with_locks(structure: Structure) -> Structure:
+    """A structure of exciting, whose locks pymatgen stores where others store what is free."""
+    locked = np.array(structure.site_properties.get("selective_dynamics", False), dtype=bool)
+    if locked.any():
+        structure.add_site_property("selective_dynamics", (~locked).tolist())
+    else:
+        structure.remove_site_property("selective_dynamics")
+    return structure
 
 
 def _by_ase(path: Path, file_format: str, species: Sequence[str]) -> list[Any]:

@@ -22,6 +22,8 @@ from deeprelax_ase.structures.validation import StructureError
 _NUMBER = re.compile(r"[-+]?(?:nan|inf|(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?)")
 _HEAD = 5  # comment, scale, three lattice vectors
 
+_AXES = 3
+
 
 @dataclass(frozen=True)
 class PoscarText:
@@ -82,7 +84,7 @@ class PoscarText:
             msg = f"cannot be read as a POSCAR: {' '.join(str(error).split())[:200]}"
             raise StructureError(msg) from error
         if self.is_selective:
-            flags = [[flag[:1] in ("T", "t") for flag in _flags(tail)] for tail in self.tails]
+            flags = [_flags(tail, number) for number, tail in enumerate(self.tails, start=1)]
             structure.add_site_property("selective_dynamics", flags)
         return structure
 
@@ -280,9 +282,17 @@ def _tail(line: str) -> str:
     return f"  {rest[0]}" if rest else ""
 
 
-def _flags(tail: str) -> list[str]:
-    """Three flags of selective dynamics; T where there is none."""
-    return [*tail.replace(".", "").split(), "T", "T", "T"][:3]
+def _flags(tail: str, number: int) -> list[bool]:
+    """Three flags of selective dynamics of an atom; all free where there is none."""
+    words = tail.split()[:3]
+    flags = [word.lstrip(".")[:1].upper() for word in words]
+    if words and (len(words) < _AXES or not {*flags} <= {"T", "F"}):
+        msg = (
+            f"has the selective dynamics {' '.join(words)!r} of its atom {number}, which has to be "
+            "three times T or F"
+        )
+        raise StructureError(msg)
+    return [flag == "T" for flag in flags] or [True] * _AXES
 
 
 def _numbers(values: Float[np.ndarray, "3"] | Any) -> str:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from deeprelax_ase.files.calculation import Calculation, refused
 from deeprelax_ase.files.pw_namelists import namelists_of, number_of
 from deeprelax_ase.files.pw_text import has_card, read_card
+from deeprelax_ase.structures.exact_holds import HeldComponents
 from deeprelax_ase.structures.held import Held, held_entries
 from deeprelax_ase.structures.validation import StructureError
 
@@ -32,6 +33,7 @@ _DFT = {
     "r2scan": "r2SCAN",
     "vdw-df-ob88": "optB88-vdW",
 }
+_NEAREST = {"scan": "r2SCAN", "rscan": "r2SCAN", "rpbe": "PBE", "revpbe": "PBE"}
 _D3 = ("grimme-d3", "dft-d3")
 _OF_PSEUDOPOTENTIAL = (
     (r"pbesol", "PBEsol"),
@@ -69,21 +71,35 @@ def read_pw_calculation(text: str, cell: Float[np.ndarray, "3 3"]) -> Calculatio
         namelists.get(one, {}) for one in ("control", "system", "cell")
     )
     kind = control.get("calculation", "scf").lower()
-    if kind not in ("relax", "vc-relax"):
-        what = _NOT_RELAXED.get(kind, "no relaxation")
-        return refused(f"calculation = '{kind}' asks for {what}")
-    if _number(control, "nstep", 1.0) == 0:
-        return refused("nstep = 0 asks for a single point: no atom moves")
-    if has_card(text, "CONSTRAINTS"):
-        return refused("the card CONSTRAINTS holds distances or angles, which cannot be honoured")
-    functional = _functional(system, text)
+    refusal = _refusal(kind, control, system, text)
+    if refusal:
+        return refused(refusal)
+    functional, nearest = _functional(system, text)
     if kind == "relax":
-        return Calculation(Held.of("cell"), "calculation = 'relax'", functional)
+        return Calculation(Held.of("cell"), "calculation = 'relax'", functional, nearest=nearest)
     if _number(cell_entries, "press", 0.0):
         return refused(f"press = {cell_entries['press']} asks for an external pressure")
     freedom = cell_entries.get("cell_dofree", "all")
     held = _held(freedom.lower(), cell)
-    return Calculation(held, f"cell_dofree = '{freedom}'" if held else "", functional)
+    reason = f"cell_dofree = '{freedom}'" if held else ""
+    return Calculation(held, reason, functional, nearest=nearest)
+
+
+def _refusal(kind: str, control: Mapping[str, str], system: Mapping[str, str], text: str) -> str:
+    """Say why the structure of an input is not to be relaxed; nothing, if it is."""
+    if kind not in ("relax", "vc-relax"):
+        return f"calculation = '{kind}' asks for {_NOT_RELAXED.get(kind, 'no relaxation')}"
+    if _number(control, "nstep", 1.0) == 0:
+        return "nstep = 0 asks for a single point: no atom moves"
+    if has_card(text, "CONSTRAINTS"):
+        return "the card CONSTRAINTS holds distances or angles, which cannot be honoured"
+    if has_card(text, "ATOMIC_FORCES"):
+        return "the card ATOMIC_FORCES asks for forces from outside"
+    is_on = {name for name, value in control.items() if value.lower().strip(".").startswith("t")}
+    # With eamp = 0 it only corrects for a dipole.
+    if "tefield" in is_on and _number(system, "eamp", 0.001):
+        return f"tefield asks for an electric field: eamp = {system.get('eamp', '0.001')}"
+    return "lelfield asks for an electric field" if "lelfield" in is_on else ""
 
 
 def _held(freedom: str, cell: Float[np.ndarray, "3 3"]) -> Held:
@@ -108,7 +124,8 @@ def _held(freedom: str, cell: Float[np.ndarray, "3 3"]) -> Held:
             known = ", ".join(("all", "ibrav", "volume", "shape", "2Dxy", "2Dshape", *_DIRECTIONS))
             msg = f"cell_dofree = '{freedom}' is unknown: pw.x takes {known}, {', '.join(_FREE)}"
             raise StructureError(msg)
-    return Held(frozenset(names), held_entries(cell, kept))
+    rows = held_entries(cell, kept)
+    return Held(frozenset(names), rows, (HeldComponents(rows),))
 
 
 def _all_but_plane() -> Bool[np.ndarray, "3 3"]:
@@ -126,24 +143,27 @@ def _number(entries: Mapping[str, str], name: str, default: float) -> float:
         raise StructureError(msg) from error
 
 
-def _functional(system: Mapping[str, str], text: str) -> str | None:
-    """Functional with its correction for dispersion; None where nothing says."""
+def _functional(system: Mapping[str, str], text: str) -> tuple[str | None, str]:
+    """Functional with its correction for dispersion; None where nothing says. And the nearest."""
     dispersion = system.get("vdw_corr", "none").lower()
-    plain = _plain_functional(system, text)
+    plain, nearest = _plain_functional(system, text)
     if dispersion in ("", "none"):
-        return plain
-    return "PBE-D3" if plain == "PBE" and dispersion in _D3 else "unknown"
+        return plain, nearest
+    if plain != "PBE":
+        return "unknown", "unknown"
+    return "PBE-D3" if dispersion in _D3 else "unknown", "PBE-D3"
 
 
-def _plain_functional(system: Mapping[str, str], text: str) -> str | None:
+def _plain_functional(system: Mapping[str, str], text: str) -> tuple[str | None, str]:
     """Functional that `input_dft` names, or else the files of the pseudopotentials."""
     if "input_dft" in system:
-        return _DFT.get(system["input_dft"].lower(), "unknown")
+        named = system["input_dft"].lower()
+        return _DFT.get(named, "unknown"), _NEAREST.get(named, "unknown")
     species = read_card(text, "ATOMIC_SPECIES")[1] if has_card(text, "ATOMIC_SPECIES") else []
     found = {_of_pseudopotential(row[2]) for row in species if len(row) > 2}  # noqa: PLR2004
     if None in found or not found:
-        return None
-    return found.pop() if len(found) == 1 else "unknown"
+        return None, "unknown"
+    return found.pop() if len(found) == 1 else "unknown", "unknown"
 
 
 def _of_pseudopotential(name: str) -> str | None:

@@ -39,7 +39,7 @@ _CARDS = (
     "HUBBARD",
 )
 _CARD = re.compile(rf"^\s*({'|'.join(_CARDS)})\b", re.IGNORECASE)
-_LEFT_OUT = ("ATOMIC_VELOCITIES", "ATOMIC_FORCES")
+_LEFT_OUT = ("ATOMIC_VELOCITIES",)
 _K_UNITS = {"automatic", "gamma", "crystal", "crystal_b", "crystal_c"}
 _SAME = 1e-9
 """A cell that differs by no more (Å) stays as it is written."""
@@ -92,10 +92,19 @@ def dropped_cards(text: str) -> tuple[str, ...]:
 
 
 def notes_of_dropped(text: str) -> tuple[str, ...]:
-    """What a user should know of the cards that are left out."""
-    return tuple(
+    """What a user should know of what is left out."""
+    notes = [
         f"{card} are dropped: they belong to the unrelaxed atoms" for card in dropped_cards(text)
-    )
+    ]
+    namelists = namelists_of(text)
+    ibrav = namelists.get("system", {}).get("ibrav", "0")
+    freedom = namelists.get("cell", {}).get("cell_dofree", "")
+    if number_of(ibrav) and freedom.lower().startswith("ibrav"):
+        notes.append(
+            f"a cell that changes is written with ibrav = 0 in place of {ibrav}, and of that pw.x "
+            f"keeps less with cell_dofree = '{freedom}'"
+        )
+    return tuple(notes)
 
 
 def has_card(text: str, name: str) -> bool:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deeprelax_ase.files.aims_calculation import read_aims_calculation
 from deeprelax_ase.files.calculation import Calculation, apply_calculation
 from deeprelax_ase.files.castep_calculation import read_castep_calculation, read_param_beside
-from deeprelax_ase.files.file_formats import CASTEP, POSCAR, PW
+from deeprelax_ase.files.file_formats import AIMS, CASTEP, POSCAR, PW
 from deeprelax_ase.files.file_text import decode, inner_name, read_bytes
 from deeprelax_ase.files.poscar_text import poscar_ending
 from deeprelax_ase.files.pw_calculation import read_pw_calculation
@@ -60,6 +61,8 @@ def _calculation_around(source: StructureFile) -> Calculation:
     ending = poscar_ending(inner_name(path))
     if source.format == POSCAR and ending is not None:
         return read_vasp_calculation(path.parent, ending)
+    if source.format == AIMS:
+        return read_aims_calculation(path, plain_crystal(source.structures[0]).cell)
     if source.format not in (PW, CASTEP):
         return Calculation()
     text, cell = decode(read_bytes(path)), plain_crystal(source.structures[0]).cell

@@ -41,7 +41,11 @@ _TAGS: Mapping[str, Mapping[str, Any]] = {
     },
     "PBE-D3": {"IVDW": 12},
 }
-_NAMING = ("GGA", "METAGGA", "LHFCALC", "LUSE_VDW", "IVDW", "LVDW")
+_NEAREST_GGA = {"RP": "PBE", "RE": "PBE"}
+_NEAREST_META = ("SCAN", "RSCAN", "SCANL", "RSCANL", "R2SCANL")
+_FIELDS = ("EFIELD", "EFIELD_PEAD", "EFOR")
+"""Tags of electric fields, and of forces from outside."""
+_NAMING = ("GGA", "METAGGA", "LHFCALC", "LUSE_VDW", "IVDW", "LVDW", "XC")
 """Tags of which each says something of the functional."""
 _EXCHANGE = re.compile(r"^\s*LEXCH\s*=\s*(\S+)", re.MULTILINE)
 _NOT_RELAXED = {
@@ -118,10 +122,12 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
         if kept.any():
             held |= Held(rows=held_strain(kept[:, None] | kept))
             reasons.append(f"LATTICE_CONSTRAINTS = {tags['LATTICE_CONSTRAINTS']}")
-    functional = functional_of({**tags, "LHFCALC": hybrid}) if set(_NAMING) & {*tags} else None
+    named = {**tags, "LHFCALC": hybrid}
+    functional = functional_of(named) if set(_NAMING) & {*tags} else None
+    nearest = _nearest_functional(named)
     if not tags.get("GGA") and functional in (None, "PBE") and not _is_of_pbe(incar.parent):
-        functional = "unknown"
-    return Calculation(held, " and ".join(reasons), functional)
+        functional = nearest = "unknown"
+    return Calculation(held, " and ".join(reasons), functional, nearest=nearest)
 
 
 def names_pbe(folder: Path) -> bool:
@@ -153,6 +159,9 @@ def _refusal(incar: Path, tags: Mapping[str, str], isif: int) -> str:
         return f"{incar} asks for {what} ({', '.join(given) or 'no NSW'}{missing})"
     if integer_of_tag(incar, tags, "ICHAIN", 0):
         return f"{incar} asks for a search for a saddle point: ICHAIN = {tags['ICHAIN']}"
+    for name in _FIELDS:
+        if any(re.fullmatch(r".*[1-9].*", word) for word in tags.get(name, "").split()):
+            return f"{incar} asks for a field or forces from outside: {name} = {tags[name]}"
     if isif not in HELD_BY_ISIF:
         return f"{incar} has ISIF = {isif}, which is none of 0 to 8"
     return "" if "cell" in HELD_BY_ISIF[isif] else _refusal_of_cell(incar, tags)
@@ -177,12 +186,33 @@ def functional_of(tags: Mapping[str, Any]) -> str:
     return "PBE-D3" if plain == "PBE" and dispersion in _D3 else "unknown"
 
 
+def _nearest_functional(tags: Mapping[str, Any]) -> str:
+    """The functional that weights know which is nearest to an unknown one; see docs/index.md."""
+    meta, gga = _named(tags)
+    if tags.get("LHFCALC") or _is_set(tags, "LUSE_VDW") or tags.get("XC"):
+        return "unknown"
+    if meta in _NEAREST_META or meta == "R2SCAN":
+        return "r2SCAN"
+    has_dispersion = str(tags.get("IVDW") or "0").strip() != "0" or _is_set(tags, "LVDW")
+    if has_dispersion and not meta and _plain_functional(tags) == "PBE":
+        return "PBE-D3"
+    return _NEAREST_GGA.get(gga, "unknown") if not meta else "unknown"
+
+
+def _named(tags: Mapping[str, Any]) -> tuple[str, str]:
+    """METAGGA, nothing where there is none, and GGA."""
+    meta, gga = (str(tags.get(name, "")).strip().upper() for name in ("METAGGA", "GGA"))
+    return ("" if meta in ("NONE", "--") else meta), gga
+
+
 def _plain_functional(tags: Mapping[str, Any]) -> str:
     """The functional without a pairwise correction for dispersion."""
-    meta, gga = (str(tags.get(name, "")).strip().upper() for name in ("METAGGA", "GGA"))
-    is_meta = meta not in ("", "NONE", "--")
+    meta, gga = _named(tags)
+    is_meta = bool(meta)
     if tags.get("LHFCALC"):
         return "unknown"
+    if tags.get("XC"):
+        return _FUNCTIONALS.get(str(tags["XC"]).strip().upper(), "unknown")
     if _is_set(tags, "LUSE_VDW"):  # a nonlocal functional of van der Waals forces
         return "optB88-vdW" if gga == "BO" and not is_meta else "unknown"
     if is_meta:

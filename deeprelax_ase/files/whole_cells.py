@@ -2,12 +2,14 @@
 
 They take the atoms that are listed for all atoms of the cell. Layouts are those of SHELXL
 (https://shelx.uni-goettingen.de), the PDB (https://www.wwpdb.org, version 3.3), CSSR, fort.34 of
-CRYSTAL, Materials Studio's .xsd, and geometry.in of FHI-aims (its manual, section 2.1).
+CRYSTAL, Materials Studio's .xsd, and geometry.in of FHI-aims (its manual, section 2.1). What holds
+atoms or the cell is left out in `left_out_holds.py`.
 """
 
 import re
 from collections.abc import Callable, Mapping
 
+from deeprelax_ase.files.left_out_holds import HOLDS
 from deeprelax_ase.structures.validation import FULL, StructureError
 
 _P1 = {"", "1", "P1", "1P1", "GroupName"}
@@ -87,6 +89,7 @@ PARTLY_READ: Mapping[str, Callable[[str], str]] = {
     "xsd": _of_xsd,
     "crystal": _of_crystal,
     "aims": _of_aims,
+    **HOLDS,
 }
 """Formats, and what a reader leaves out of a text in each; nothing, where it reads all."""
 
@@ -105,6 +108,8 @@ def check_whole_cell(file_format: str, text: str) -> None:
     way = "list all atoms of the cell in P 1, or give a CIF"
     if file_format == "aims":
         way = "take it out (--hold holds cell vectors), or give a CIF"
+    elif file_format in HOLDS:
+        way = "take it out (--hold holds the cell), or give a POSCAR with selective dynamics"
     if lost:
         msg = f"has {lost}, which the reader of the format {file_format!r} leaves out: {way}"
         raise StructureError(msg)

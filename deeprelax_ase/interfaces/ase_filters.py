@@ -13,6 +13,7 @@ from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.result import RelaxResult
 from deeprelax_ase.structures.ase_adapter import copied, move_atoms
 from deeprelax_ase.structures.crystal import exp_symmetric
+from deeprelax_ase.structures.exact_holds import HeldComponents
 from deeprelax_ase.structures.held import Held, held_strain
 
 Relaxable: TypeAlias = Atoms | Filter
@@ -79,7 +80,10 @@ def _held_by(target: Filter) -> Held:
         )
         if is_held
     ]
-    return Held(frozenset(names), held_strain(~mask))
+    rows = held_strain(~mask)
+    # The masks of these two are on the deformation, those of the others on its logarithm.
+    is_linear = type(target) in (UnitCellFilter, StrainFilter) and len(rows)
+    return Held(frozenset(names), rows, (HeldComponents(rows),) if is_linear else ())
 
 
 def has_cell(target: Relaxable) -> bool:

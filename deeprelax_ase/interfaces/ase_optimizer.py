@@ -215,6 +215,12 @@ class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
         own, kwargs = split_options(kwargs)
         self._take(relaxer, options, own)
         super().__init__(atoms, restart, *args, **kwargs)
+        if self._options.held:
+            text = (
+                f"what is to be held is so in the first move alone: {type(self).__name__} then "
+                "relaxes what the filter and the constraints leave free"
+            )
+            warnings.warn(text, stacklevel=2)
 
     def irun(self, *args: Any, **kwargs: Any) -> Iterator[bool]:
         """Make the move, then iterate as the stock optimizer does."""

@@ -36,7 +36,7 @@ def build_result(
     """
     started = time.perf_counter()
     prediction, lengths = relaxation.prediction, relaxation.lengths
-    expected_error = relaxation.expected_error
+    expected_error = 0.0 if entry.is_all_held else relaxation.expected_error
     refusal = _refusal(entry, relaxation, predictor.config.cutoff)
     made = None
     if refusal is None and getattr(entry.source, "constraints", None):

@@ -39,7 +39,8 @@ class RelaxOptions:
     """What a relaxation is made with.
 
     Attributes:
-        model: Name of shipped weights, path of a weights file, loaded `Weights`, or a list of them.
+        model: Name of shipped weights, path of a weights file, loaded `Weights`, or a list
+            of `Weights`.
         functional: Exchange-correlation functional of the relaxation that is predicted.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. ROCm goes by the name `cuda` in torch.
         relax_cell: False keeps the cell, as `hold="cell"` does.

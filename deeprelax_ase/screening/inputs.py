@@ -10,10 +10,11 @@ import hashlib
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
+from deeprelax_ase.files.aims_calculation import control_beside
+from deeprelax_ase.files.archives import lies_beside_structures
 from deeprelax_ase.files.containers import items_of_xyz
 from deeprelax_ase.files.file_text import inner_name
 from deeprelax_ase.files.poscar_text import poscar_ending
@@ -32,13 +33,6 @@ _READERS = {
     ".xyz": items_of_xyz,
     **dict.fromkeys(_TABLES, items_of_table),
 }
-_BESIDE_STRUCTURES = (
-    "*.deeprelax.json",
-    "*.unrelaxed",
-    *("INCAR*", "KPOINTS*", "POTCAR*", "OSZICAR*", "REPORT*", "IBZKPT*", "PCDAT*"),
-    *("EIGENVAL*", "DOSCAR*", "PROCAR*", "WAVECAR*", "WAVEDER*", "vasp.out*", "slurm-*.out"),
-)
-"""What lies in folders of runs beside structures; by its own name, such a file is read."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +132,7 @@ class ScreenInput:
             path = folder / name
             if path.is_dir():
                 yield from self._walk(path, f"{prefix}{name}/", (*above, real))
-            elif not any(fnmatch(name, pattern) for pattern in _BESIDE_STRUCTURES):
+            elif not lies_beside_structures(name):
                 yield from self._allowed(f"{prefix}{name}", path)
 
     def _allowed(self, label: str, path: Path) -> Iterator[tuple[str, Path]]:
@@ -188,6 +182,8 @@ def _calculation_files(path: Path) -> tuple[Path, ...]:
         folder = path.absolute().parent
         incars = [*incars_beside(folder, ending), folder.parent / "INCAR"]
         return tuple(incar.with_name(f"{incar.name}{c}") for incar in incars for c in _PACKED)
+    if path.suffix == ".in":
+        return (control_beside(path),)
     return (path.with_suffix(".param"),) if path.suffix == ".cell" else ()
 
 

@@ -98,6 +98,17 @@ class ProcessPool:
                 for chunk in suspects:
                     yield chunk.number, self._one_by_one(chunk)
 
+    def _check_alive(self) -> None:
+        """Refuse to blame a structure where processes die before they are given one."""
+        try:
+            self._executor.submit(os.getpid).result()
+        except BrokenProcessPool:
+            msg = (
+                "processes die as they begin, whatever they are given: is memory short? Try fewer "
+                "--workers"
+            )
+            raise ValueError(msg) from None
+
     def _submit(self, chunk: Chunk) -> Future[pa.Table]:
         try:
             with _deaf_to_interrupts():  # a process may begin here
@@ -128,6 +139,7 @@ class ProcessPool:
             self._deaths = 0
             return table
         if len(chunk.items) == 1:
+            self._check_alive()
             return failed_chunk(chunk, "the process that relaxed it died: was memory short?")
         half = len(chunk.items) // 2
         halves = (chunk.items[:half], chunk.items[half:])

@@ -23,6 +23,8 @@ RUN_KEY = b"deeprelax_screen"
 """Where the metadata of an output says which run it is of."""
 _RUN = "run.json"
 _FINISHED = "finished"
+_NAMES = {"input_sha256": "the names, sizes and times of change of the input"}
+"""What a message calls parts of a run."""
 _LENGTH_OF_SHA256 = 64
 Run = Mapping[str, Any]
 """What a run is: inputs, options, weights, share. Plain values, as JSON knows them."""
@@ -116,7 +118,7 @@ def difference(found: Run, run: Run) -> str:
     """In what two runs differ, for a message."""
     return (
         "; ".join(
-            f"{_plain(found[key])} there, {_plain(run[key])} now, of {key}"
+            f"{_plain(found[key])} there, {_plain(run[key])} now, of {_NAMES.get(key, key)}"
             if not isinstance(run.get(key), dict) or not isinstance(found.get(key), dict)
             else difference(found[key], run[key])
             for key in sorted({*found, *run})

@@ -6,6 +6,7 @@ and the solve can obey it exactly. Conventions are those of `network/graph.py`.
 
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -42,10 +43,13 @@ class Held:
     Attributes:
         names: Of `HOLDS`.
         rows: Further constraints on the strain, flat and Cartesian: `rows @ strain.ravel() == 0`.
+        exact: Of `exact_holds`, for all rows in their order, where they are so to first order only;
+            nothing, where none is.
     """
 
     names: frozenset[str] = frozenset()
     rows: Float[np.ndarray, "rows 9"] = field(default_factory=_no_rows)
+    exact: tuple[Any, ...] = ()
 
     @classmethod
     def of(cls, hold: str | None) -> "Held":
@@ -62,7 +66,16 @@ class Held:
         return cls(frozenset(names))
 
     def __or__(self, other: "Held") -> "Held":
-        return Held(self.names | other.names, np.concatenate([self.rows, other.rows]))
+        from deeprelax_ase.structures.exact_holds import HeldStrains
+
+        exact: tuple[Any, ...] = ()
+        if self.exact or other.exact:
+            parts = (
+                self.exact or (HeldStrains(self.rows),),
+                other.exact or (HeldStrains(other.rows),),
+            )
+            exact = parts[0] + parts[1]
+        return Held(self.names | other.names, np.concatenate([self.rows, other.rows]), exact)
 
     def __bool__(self) -> bool:
         return bool(self.names or len(self.rows))
@@ -126,26 +139,6 @@ def held_entries(
 def held_strain(kept: Bool[np.ndarray, "3 3"]) -> Float[np.ndarray, "rows 9"]:
     """Constraints that make single Cartesian components of the strain zero."""
     return np.eye(9)[np.ravel(kept)]
-
-
-def held_lengths_and_angles(
-    cell: Float[np.ndarray, "3 3"], lengths: Bool[np.ndarray, "3"], angles: Bool[np.ndarray, "3"]
-) -> Float[np.ndarray, "rows 9"]:
-    """Constraints that keep lengths of cell vectors and angles between them, to first order.
-
-    Args:
-        cell: Row vectors, Å.
-        lengths: Of a, b, c.
-        angles: Alpha (of b and c), beta (of a and c), gamma (of a and b).
-    """
-    units = cell / np.linalg.norm(cell, axis=1, keepdims=True)
-    rows = [np.outer(units[k], units[k]).ravel() for k in np.flatnonzero(lengths)]
-    for k in np.flatnonzero(angles):
-        i, j = (axis for axis in range(3) if axis != k)
-        turn = np.outer(units[i], units[j]) + np.outer(units[j], units[i])
-        stretch = np.outer(units[i], units[i]) + np.outer(units[j], units[j])
-        rows.append((turn - units[i] @ units[j] * stretch).ravel())
-    return np.array(rows).reshape(-1, 9)
 
 
 def strain_freedom(

@@ -130,6 +130,7 @@ def read_structure(
         is_sheet,
         functional,
         bool((held.vectors & kept).any()),
+        held.exact,
     )
 
 

@@ -14,9 +14,10 @@ _OF_A_GEOMETRY = frozenset(
         "force", "forces", "fmax", "magforce", "magforces",
         "stress", "stresses", "virial", "virials", "pressure",
         "momentum", "momenta", "velocity", "velocities", "vel",
-        "dipole", "hessian",
+        "dipole", "hessian", "grad", "gradient", "gradients",
     }
 )  # fmt: skip
+_ENERGY_OF_VASP = "e0"
 _OF_A_SETTING = frozenset(
     {
         "cutoff", "cut", "ecut", "field", "correction", "id", "ids", "index", "rank", "target",
@@ -42,6 +43,8 @@ def _is_stale(name: str, value: Any) -> bool:
     if isinstance(value, np.ndarray) and value.dtype.kind in "bSU":
         return False
     words = {word.lower() for word in _WORDS.findall(name)}
+    if name.lower() == _ENERGY_OF_VASP:
+        return True
     return bool(words & _OF_A_GEOMETRY) and not words & _OF_A_SETTING
 
 

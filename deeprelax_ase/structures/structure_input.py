@@ -15,6 +15,7 @@ from scipy.linalg import polar
 from deeprelax_ase.structures.adapter import Adapter
 from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
 from deeprelax_ase.structures.elements import reduced_formula
+from deeprelax_ase.structures.exact_holds import Exact, corrected
 from deeprelax_ase.structures.held import strain_freedom
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.space_group import SpaceGroup
@@ -45,6 +46,7 @@ class StructureInput:
             along the third, or with so much vacuum there that no layered crystal has it.
         functional: To relax to; None leaves that to the relaxer.
         keeps_across: Whether cell vectors across vacuum must stay, as somebody held them.
+        exact: What is held exactly of the cell, see `exact_holds`.
     """
 
     source: Any
@@ -59,6 +61,7 @@ class StructureInput:
     is_sheet: bool
     functional: str | None = None
     keeps_across: bool = False
+    exact: tuple[Exact, ...] = ()
 
     @property
     def formula(self) -> str:
@@ -202,7 +205,8 @@ class StructureInput:
         if not len(self.crystal.strain_constraints) and self.crystal.pbc.all():
             return deformation
         free = self.crystal.strain_freedom() @ log_symmetric(deformation).ravel()
-        return exp_symmetric(free.reshape(3, 3))
+        held = exp_symmetric(free.reshape(3, 3))
+        return corrected(self.crystal, self.exact, held) if self.exact else held
 
     def hold_still(
         self, displacements: Float[np.ndarray, "atoms 3"]

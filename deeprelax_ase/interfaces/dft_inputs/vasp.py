@@ -73,7 +73,7 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
         msg = f"{path} is no folder: name a run folder, or a CIF to make one of"
         raise StructureError(msg)
     if not poscar.is_file():
-        msg = f"{path} holds no POSCAR: name a run folder with one"
+        msg = f"{path} holds no POSCAR (packed ones are not read): name a run folder with one"
         raise StructureError(msg)
     if not force:
         _check_not_running(path / "OUTCAR")

@@ -1,0 +1,75 @@
+"""What a control.in of FHI-aims beside a geometry.in says of the relaxation that it asks for.
+
+Meanings are those of its manual, sections 3.3 and 3.10; without `relax_unit_cell` the cell stays.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from deeprelax_ase.files.calculation import Calculation, refused
+from deeprelax_ase.files.file_text import decode, fortran_float, read_bytes
+from deeprelax_ase.structures.exact_holds import held_parameters
+from deeprelax_ase.structures.held import Held
+
+_FUNCTIONALS = {"pbe": "PBE", "pbesol": "PBEsol"}
+_NEAREST = {"rpbe": "PBE", "revpbe": "PBE", "scan": "r2SCAN"}
+_DISPERSION = ("vdw_correction_hirshfeld", "many_body_dispersion", "d3")
+
+
+def control_beside(path: Path) -> Path:
+    """Where the control.in of a geometry lies."""
+    return path.absolute().with_name("control.in")
+
+
+def read_aims_calculation(path: Path, cell: Float[np.ndarray, "3 3"]) -> Calculation:
+    """Read what the control.in beside a geometry asks for; nothing, if there is none.
+
+    Args:
+        path: Of the geometry.
+        cell: Row vectors, Å.
+    """
+    control = control_beside(path)
+    if not control.is_file():
+        return Calculation()
+    keywords = _keywords(decode(read_bytes(control)))
+    if "relax_geometry" not in keywords or "md_run" in keywords:
+        what = "molecular dynamics" if "md_run" in keywords else "no relaxation: no relax_geometry"
+        return refused(f"{control} asks for {what}")
+    pressure = keywords.get("external_pressure", "0").split()[0]
+    given = keywords.get("relax_unit_cell", "none")
+    if given != "none" and fortran_float(pressure):
+        return refused(f"{control} asks for an external pressure: external_pressure {pressure}")
+    functional, nearest = _functional(keywords)
+    held = Held()
+    if given == "none":
+        held = Held.of("cell")
+    elif given == "fixed_angles":
+        held = held_parameters(cell, np.eye(6)[3:])
+    reason = f"relax_unit_cell {given}" if held else ""
+    return Calculation(held, reason, functional, nearest=nearest)
+
+
+def _functional(keywords: dict[str, str]) -> tuple[str | None, str]:
+    """Functional that is named, and the nearest where that is none that weights know."""
+    named = keywords.get("xc", "").split()
+    if not named:
+        return None, "unknown"
+    last = named[-1]
+    plain = _FUNCTIONALS.get(last, "unknown")
+    if any(name in keywords for name in _DISPERSION):
+        return "unknown", "PBE-D3" if plain == "PBE" else "unknown"
+    return plain, _NEAREST.get(last, "unknown")
+
+
+def _keywords(text: str) -> dict[str, str]:
+    """The general keywords with their values; those of species come after them."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        words = line.split("#")[0].lower().split()
+        if words and words[0] == "species":
+            break
+        if words:
+            found[words[0]] = " ".join(words[1:]) or "true"
+    return found

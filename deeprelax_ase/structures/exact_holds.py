@@ -1,0 +1,118 @@
+"""What is held exactly where it is not linear in the strain: components, lengths and angles.
+
+The network and the solve know such constraints to first order, as rows; the last move is corrected.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
+from deeprelax_ase.structures.held import Held, strain_freedom
+
+Exact = Callable[[Float[np.ndarray, "3 3"]], Float[np.ndarray, " rows"]]
+"""How far a deformation is from what is held, for some rows; to first order, `rows @ strain`."""
+_STEPS = 50
+_ENOUGH = 1e-13
+
+
+@dataclass(frozen=True, eq=False)
+class HeldComponents:
+    """Components of the deformation itself, less the identity, are zero: `rows @ (F - 1) == 0`."""
+
+    rows: Float[np.ndarray, "rows 9"]
+
+    def __call__(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " rows"]:
+        """How far off it is."""
+        off: np.ndarray = self.rows @ (deformation - np.eye(3)).ravel()
+        return off
+
+
+@dataclass(frozen=True, eq=False)
+class HeldStrains:
+    """Components of the strain are zero: `rows @ log(F) == 0`."""
+
+    rows: Float[np.ndarray, "rows 9"]
+
+    def __call__(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " rows"]:
+        """How far off it is."""
+        off: np.ndarray = self.rows @ log_symmetric(deformation).ravel()
+        return off
+
+
+@dataclass(frozen=True, eq=False)
+class HeldParameters:
+    """Combinations of the lengths of cell vectors, over what they were, and of their cosines stay.
+
+    Attributes:
+        cell: Row vectors, Å.
+        combinations: Of the lengths of a, b, c and the cosines of alpha, beta, gamma.
+    """
+
+    cell: Float[np.ndarray, "3 3"]
+    combinations: Float[np.ndarray, "rows 6"]
+
+    def __call__(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " rows"]:
+        """How far off it is."""
+        lengths = np.linalg.norm(self.cell, axis=1)
+        new = _lengths_and_cosines(self.cell @ deformation, lengths)
+        off: np.ndarray = self.combinations @ (new - _lengths_and_cosines(self.cell, lengths))
+        return off
+
+
+def held_parameters(
+    cell: Float[np.ndarray, "3 3"], combinations: Float[np.ndarray, "rows 6"]
+) -> Held:
+    """Keep combinations of lengths, over what they were, and cosines of a cell.
+
+    Args:
+        cell: Row vectors, Å.
+        combinations: Of the lengths of a, b, c and the cosines of alpha, beta, gamma.
+    """
+    if not len(combinations):
+        return Held()
+    units = cell / np.linalg.norm(cell, axis=1, keepdims=True)
+    rows = [np.outer(unit, unit).ravel() for unit in units]
+    for i, j in ((1, 2), (0, 2), (0, 1)):
+        turn = np.outer(units[i], units[j]) + np.outer(units[j], units[i])
+        stretch = np.outer(units[i], units[i]) + np.outer(units[j], units[j])
+        rows.append((turn - units[i] @ units[j] * stretch).ravel())
+    exact = HeldParameters(cell, combinations)
+    return Held(rows=combinations @ np.array(rows), exact=(exact,))
+
+
+def _lengths_and_cosines(
+    cell: Float[np.ndarray, "3 3"], before: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "6"]:
+    lengths = np.linalg.norm(cell, axis=1)
+    cosines = (cell @ cell.T / np.outer(lengths, lengths))[(1, 0, 0), (2, 2, 1)]
+    return np.concatenate([lengths / before, cosines])
+
+
+def corrected(
+    crystal: Crystal, exact: Sequence[Exact], deformation: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "3 3"]:
+    """The nearest deformation that obeys constraints exactly.
+
+    Newton's method with the rows of the crystal for derivatives.
+
+    Args:
+        crystal: The unrelaxed one, with all constraints on its strain as rows.
+        exact: Of the first of them; all others are on the strain.
+        deformation: Symmetric; obeys them to first order.
+    """
+    rows = crystal.strain_constraints
+    everything = strain_freedom(np.zeros((0, 9)), crystal.cell, crystal.pbc)
+    back = np.linalg.pinv(rows @ everything)
+    strain = log_symmetric(deformation)
+    for _ in range(_STEPS):
+        off = [one(exp_symmetric(strain)) for one in exact]
+        count = sum(map(len, off))
+        off.append(rows[count:] @ strain.ravel())
+        errors = np.concatenate(off)
+        if np.abs(errors).max(initial=0.0) < _ENOUGH:
+            break
+        strain = strain - (everything @ (back @ errors)).reshape(3, 3)
+    return exp_symmetric(strain)
