@@ -100,7 +100,7 @@ INLINE void see_pairs(const Network* net, Group* g, const double* vectors, const
     }
 }
 
-/* Half edges in the order of the atoms they lead to. */
+/* Edges in the order of the atoms they lead to: each pair from both of its ends. */
 INLINE void sort_edges(Group* g) {
     memset(g->start, 0, ((size_t)g->atoms + 2) * sizeof(int));
     for (int pair = 0; pair < g->pairs; pair++) {
@@ -109,15 +109,39 @@ INLINE void sort_edges(Group* g) {
     }
     for (int atom = 2; atom < g->atoms + 2; atom++) g->start[atom] += g->start[atom - 1];
     for (int pair = 0; pair < g->pairs; pair++) {
-        g->half[g->start[g->first[pair] + 1]++] = 2 * pair;
-        g->half[g->start[g->second[pair] + 1]++] = 2 * pair + 1;
+        const float* d = g->directions + 3 * (size_t)pair;
+        float e = g->envelope[pair];
+        Edge out = {pair, (int)g->second[pair], e, {d[0], d[1], d[2]}};
+        Edge back = {pair, (int)g->first[pair], e, {-d[0], -d[1], -d[2]}};
+        g->edges[g->start[g->first[pair] + 1]++] = out;
+        g->edges[g->start[g->second[pair] + 1]++] = back;
     }
 }
+
+/* The functions of send.h, for 16 channels at once where the compiler knows vectors, and for one.
+ */
+#define LANES float
+#define NAME(function) function##_one
+#include "send.h"
+#undef LANES
+#undef NAME
+#if defined(__GNUC__)
+#define AT_ONCE 16
+typedef float Lanes __attribute__((vector_size(4 * AT_ONCE)));
+#define LANES Lanes
+#define NAME(function) function##_many
+#include "send.h"
+#else
+#define AT_ONCE 1
+#define send_vectors_many send_vectors_one
+#define send_tensors_many send_tensors_one
+#endif
 
 /* What the neighbours send (Eq. 4, 5), with the residuals. */
 INLINE void message(const Network* net, const Layer* layer, int number, Group* g) {
     int n = g->atoms, F = net->features, T = net->tensors, width = 3 * F + 2 * T;
-    int stride = net->filter.out, is_first = number == 0;
+    int stride = net->filter.out;
+    size_t offset = (size_t)number * width;
     float* swap;
     for (int i = 0; i < n; i++) {
         const float* x = g->scalars + (size_t)i * F;
@@ -133,62 +157,12 @@ INLINE void message(const Network* net, const Layer* layer, int number, Group* g
     }
     gated(&layer->source, g->normal, g->hidden, g->source, n);
     for (int i = 0; i < n; i++) {
-        float* RESTRICT s = g->scalars + (size_t)i * F;
-        float *RESTRICT v0 = g->new_vectors + (size_t)i * F, *RESTRICT v1 = v0 + (size_t)n * F;
-        float* RESTRICT v2 = v1 + (size_t)n * F;
-        float* RESTRICT t = g->new_tensors + (size_t)i * T;
-        if (is_first) {
-            for (int a = 0; a < 3; a++)
-                memset(v0 + (size_t)a * n * F, 0, (size_t)F * sizeof(float));
-            for (int b = 0; b < 5; b++) memset(t + (size_t)b * n * T, 0, (size_t)T * sizeof(float));
-        } else {
-            for (int a = 0; a < 3; a++)
-                memcpy(v0 + (size_t)a * n * F, g->vectors + ((size_t)a * n + i) * F,
-                       (size_t)F * sizeof(float));
-            for (int b = 0; b < 5; b++)
-                memcpy(t + (size_t)b * n * T, g->tensors + ((size_t)b * n + i) * T,
-                       (size_t)T * sizeof(float));
-        }
-        for (int h = g->start[i]; h < g->start[i + 1]; h++) {
-            int pair = g->half[h] >> 1, is_back = g->half[h] & 1;
-            int j = (int)(is_back ? g->first[pair] : g->second[pair]);
-            float e = g->envelope[pair], sign = is_back ? -1.0f : 1.0f;
-            const float* RESTRICT f = g->filters + (size_t)pair * stride + (size_t)number * width;
-            const float* RESTRICT x = g->source + (size_t)j * width;
-            const float *q = g->lying + 5 * pair, *d = g->directions + 3 * pair;
-            float d0 = sign * d[0], d1 = sign * d[1], d2 = sign * d[2];
-            if (is_first) {
-                for (int c = 0; c < F; c++) {
-                    float outward = x[F + c] * f[F + c] * e;
-                    s[c] += x[2 * F + c] * f[2 * F + c] * e;
-                    v0[c] += outward * d0;
-                    v1[c] += outward * d1;
-                    v2[c] += outward * d2;
-                }
-                for (int c = 0; c < T; c++) {
-                    float stretch = x[3 * F + T + c] * f[3 * F + T + c] * e;
-                    for (int b = 0; b < 5; b++) t[(size_t)b * n * T + c] += stretch * q[b];
-                }
-                continue;
-            }
-            const float* RESTRICT w0 = g->vectors + (size_t)j * F;
-            const float *RESTRICT w1 = w0 + (size_t)n * F, *RESTRICT w2 = w1 + (size_t)n * F;
-            const float* RESTRICT u = g->tensors + (size_t)j * T;
-            for (int c = 0; c < F; c++) {
-                float along = x[c] * f[c] * e, outward = x[F + c] * f[F + c] * e;
-                s[c] += x[2 * F + c] * f[2 * F + c] * e;
-                v0[c] += w0[c] * along + outward * d0;
-                v1[c] += w1[c] * along + outward * d1;
-                v2[c] += w2[c] * along + outward * d2;
-            }
-            for (int c = 0; c < T; c++) {
-                float same = x[3 * F + c] * f[3 * F + c] * e;
-                float stretch = x[3 * F + T + c] * f[3 * F + T + c] * e;
-                for (int b = 0; b < 5; b++)
-                    t[(size_t)b * n * T + c] += u[(size_t)b * n * T + c] * same + stretch * q[b];
-            }
-        }
-        for (int c = 0; c < F; c++) s[c] *= HALF;
+        int c = 0;
+        for (; c + AT_ONCE <= F; c += AT_ONCE) send_vectors_many(g, i, c, F, width, stride, offset);
+        for (; c < F; c++) send_vectors_one(g, i, c, F, width, stride, offset);
+        for (c = 0; c + AT_ONCE <= T; c += AT_ONCE)
+            send_tensors_many(g, i, c, F, T, stride, offset);
+        for (; c < T; c++) send_tensors_one(g, i, c, F, T, stride, offset);
     }
     swap = g->vectors, g->vectors = g->new_vectors, g->new_vectors = swap;
     swap = g->tensors, g->tensors = g->new_tensors, g->new_tensors = swap;
@@ -346,6 +320,8 @@ FOR_EACH_PROCESSOR
 void deeprelax_run_network(const Network* net, Group* g, const float* scalars,
                            const double* vectors, const double* lengths, const float* touching) {
     memcpy(g->scalars, scalars, (size_t)g->atoms * net->features * sizeof(float));
+    memset(g->vectors, 0, (size_t)g->atoms * 3 * net->features * sizeof(float));
+    memset(g->tensors, 0, (size_t)g->atoms * 5 * net->tensors * sizeof(float));
     see_pairs(net, g, vectors, lengths, touching);
     sort_edges(g);
     dense(&net->filter, g->codes, g->filters, g->pairs);

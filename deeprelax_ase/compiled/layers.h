@@ -52,11 +52,18 @@ typedef struct {
     const float* strain_tensors;
 } Network;
 
+/* One direction of a pair: where it comes from. */
+typedef struct {
+    int pair, source;
+    float envelope, direction[3];
+} Edge;
+
 /* Some crystals that go through the network together, and their work space. */
 typedef struct {
     int atoms, pairs;
     const int64_t *first, *second;
-    int *start, *half; /* half edges by the atom they lead to: 2 * pair + (1 from the other end) */
+    int* start; /* of the edges that lead to each atom */
+    Edge* edges;
     float *directions, *lying, *envelope, *codes, *filters;
     float *scalars, *vectors, *tensors, *new_vectors, *new_tensors;
     float *source, *mixed, *both, *signs, *hidden, *gates, *turned, *dyads, *normal;

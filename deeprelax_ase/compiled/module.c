@@ -95,7 +95,8 @@ static int run(const Network* net, const Limits* limits, Batch* batch, int most)
     Group g;
     float* block;
     double* work;
-    int* ints;
+    int* starts;
+    Edge* edges;
     int64_t* ends;
     for (Py_ssize_t begin = 0; begin < batch->crystals;) {
         begin = group_end(batch, begin, most, &n, &p);
@@ -108,10 +109,11 @@ static int run(const Network* net, const Limits* limits, Batch* batch, int most)
     }
     block = malloc(deeprelax_lay_out(net, &g, most_atoms, most_pairs, NULL) * sizeof(float));
     work = malloc((room + largest + longest) * sizeof(double));
-    ints = malloc((most_atoms + 2 + 2 * most_pairs) * sizeof(int));
+    starts = malloc((most_atoms + 2) * sizeof(int));
+    edges = malloc((2 * most_pairs + 1) * sizeof(Edge));
     ends = malloc((2 * most_pairs + 1) * sizeof(int64_t));
-    if (!block || !work || !ints || !ends) {
-        free(block), free(work), free(ints), free(ends);
+    if (!block || !work || !starts || !edges || !ends) {
+        free(block), free(work), free(starts), free(edges), free(ends);
         return 0;
     }
     for (Py_ssize_t begin = 0, end; begin < batch->crystals; begin = end) {
@@ -119,7 +121,7 @@ static int run(const Network* net, const Limits* limits, Batch* batch, int most)
         end = group_end(batch, begin, most, &n, &p);
         deeprelax_lay_out(net, &g, n, p, block);
         g.atoms = (int)n, g.pairs = (int)p;
-        g.start = ints, g.half = ints + n + 2;
+        g.start = starts, g.edges = edges;
         g.first = ends, g.second = ends + p;
         for (size_t k = 0; k < p; k++) {
             ends[k] = batch->first[(size_t)pair + k] - atom;
@@ -154,7 +156,7 @@ static int run(const Network* net, const Limits* limits, Batch* batch, int most)
         }
         atom += (Py_ssize_t)n, pair += (Py_ssize_t)p;
     }
-    free(block), free(work), free(ints), free(ends);
+    free(block), free(work), free(starts), free(edges), free(ends);
     return 1;
 }
 
@@ -375,6 +377,31 @@ end:
     return result;
 }
 
+static PyObject* average(PyObject* self, PyObject* arguments) {
+    Py_buffer rotations, vectors, images, scaled, mean;
+    PyObject* result = NULL;
+    Py_ssize_t count, atoms;
+    (void)self;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*y*w*", &rotations, &vectors, &images, &scaled, &mean))
+        return NULL;
+    count = vectors.len / 24, atoms = scaled.len / 24;
+    int is_consistent = vectors.len == 24 * count && scaled.len == 24 * atoms &&
+                        rotations.len == 72 * count && images.len == 8 * count * atoms &&
+                        mean.len == scaled.len;
+    for (Py_ssize_t k = 0; k < count * atoms && is_consistent; k++)
+        is_consistent = ((int64_t*)images.buf)[k] >= 0 && ((int64_t*)images.buf)[k] < atoms;
+    if (is_consistent) {
+        deeprelax_average(rotations.buf, vectors.buf, images.buf, (int)count, scaled.buf,
+                          (int)atoms, mean.buf);
+        result = Py_NewRef(Py_None);
+    } else {
+        PyErr_SetString(PyExc_ValueError, "arrays of sizes that do not belong together");
+    }
+    PyBuffer_Release(&rotations), PyBuffer_Release(&vectors), PyBuffer_Release(&images);
+    PyBuffer_Release(&scaled), PyBuffer_Release(&mean);
+    return result;
+}
+
 PyDoc_STRVAR(
     PREDICT_DOC,
     "What network and one step of the solve make of crystals.\n\n"
@@ -429,10 +456,22 @@ PyDoc_STRVAR(FIND_OPERATIONS_DOC,
              "Raises:\n"
              "    ValueError: Sizes do not belong together.");
 
+PyDoc_STRVAR(AVERAGE_DOC,
+             "Mean over operations of the images of all atoms, each taken to its own atom.\n\n"
+             "Args:\n"
+             "    rotations: (operations, 3, 3); float64, as all but the images.\n"
+             "    translations: (operations, 3).\n"
+             "    images: Atom that each operation takes each atom to (operations, atoms; int64).\n"
+             "    scaled: Fractional coordinates (atoms, 3).\n"
+             "    mean: The result (atoms, 3).\n\n"
+             "Raises:\n"
+             "    ValueError: Sizes do not belong together, or there is no such atom.");
+
 static PyMethodDef METHODS[] = {
     {"predict", predict, METH_VARARGS, PREDICT_DOC},
     {"step", one_step, METH_VARARGS, STEP_DOC},
     {"find_operations", find_operations, METH_VARARGS, FIND_OPERATIONS_DOC},
+    {"average", average, METH_VARARGS, AVERAGE_DOC},
     {NULL, NULL, 0, NULL},
 };
 

@@ -278,3 +278,19 @@ int deeprelax_find_operations(const double* basis, const double* scaled, const i
     free(reals), free(images), free(number), free(is_kept);
     return is_done;
 }
+
+void deeprelax_average(const double* rotations, const double* vectors, const int64_t* images,
+                       int count, const double* scaled, int atoms, double* mean) {
+    memset(mean, 0, 3 * (size_t)atoms * sizeof(double));
+    for (int k = 0; k < count; k++)
+        for (int i = 0; i < atoms; i++) {
+            int64_t own = images[(size_t)k * atoms + i];
+            double moved[3];
+            turn(rotations + 9 * (size_t)k, scaled + 3 * (size_t)i, moved);
+            for (int a = 0; a < 3; a++) {
+                double place = moved[a] + vectors[3 * (size_t)k + a];
+                place -= rint(place - scaled[3 * own + a]);
+                mean[3 * own + a] += place / count;
+            }
+        }
+}

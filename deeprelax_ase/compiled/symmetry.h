@@ -21,4 +21,8 @@ typedef struct {
 int deeprelax_find_operations(const double* basis, const double* scaled, const int64_t* numbers,
                               int atoms, double symprec, Operations* found);
 
+/* Mean over operations of the images of all atoms, each taken to its own atom, into `mean`. */
+void deeprelax_average(const double* rotations, const double* vectors, const int64_t* images,
+                       int count, const double* scaled, int atoms, double* mean);
+
 #endif

@@ -117,12 +117,18 @@ def _average(
 ) -> Float[np.ndarray, "atoms 3"]:
     """Mean over operations of the images of all atoms, each taken to its own atom."""
     images = group.images[operations]
+    if IS_COMPILED:
+        from deeprelax_ase.compiled import core
+
+        rotations, translations = group.rotations[operations], group.translations[operations]
+        mean: np.ndarray = np.empty_like(scaled)
+        core.average(rotations, translations, images, scaled, mean)
+        return mean
     moved = scaled @ group.rotations[operations].transpose(0, 2, 1)
     moved += group.translations[operations][:, None, :]
     moved -= np.rint(moved - scaled[images])
     came_from = images.argsort(axis=1)
-    mean: np.ndarray = np.take_along_axis(moved, came_from[:, :, None], axis=1).mean(axis=0)
-    return mean
+    return np.asarray(np.take_along_axis(moved, came_from[:, :, None], axis=1).mean(axis=0))
 
 
 def ask_spglib(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
