@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import crystals
 
+from deeprelax_ase.compiled import IS_COMPILED
 from deeprelax_ase.structures.crystal import Crystal, complete_cell
 from deeprelax_ase.structures.symmetry import SYMPREC, find_space_group, symmetrise
 
@@ -180,6 +181,37 @@ def test_the_order_of_the_atoms_decides_nothing(name, noise, rng):
         assert (group is None) == (first is None)
         if group is not None:
             assert (group.order, len(group.rotations)) == (first.order, len(first.rotations))
+
+
+@pytest.mark.skipif(not IS_COMPILED, reason="nothing compiled it")
+def test_the_average_in_c_is_that_in_numpy(monkeypatch, rng):
+    crystal = crystal_of(CRYSTALS["rocksalt supercell"])
+    group = find_space_group(crystal)
+    moves = rng.normal(scale=0.1, size=crystal.positions.shape), np.eye(3) + 0.01
+    compiled = symmetrise(crystal, group, *moves)
+    monkeypatch.setattr("deeprelax_ase.structures.symmetry.IS_COMPILED", False)
+    for one, other in zip(compiled, symmetrise(crystal, group, *moves), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.skipif(not IS_COMPILED, reason="nothing compiled it")
+def test_arrays_that_do_not_belong_together_are_refused():
+    from deeprelax_ase.compiled import core
+
+    one, two = np.zeros((1, 3)), np.zeros((2, 3))
+    rotation, images = np.eye(3)[None], np.zeros((1, 1), dtype=np.int64)
+    core.average(rotation, one, images, one, one.copy())
+    for arguments in (
+        (rotation, two, images, one, one.copy()),
+        (rotation, one, images, two, two.copy()),
+        (rotation, one, images + 1, one, one.copy()),
+        (rotation, one, images - 1, one, one.copy()),
+        (rotation, one, images, one, two.copy()),
+    ):
+        with pytest.raises(ValueError, match="belong together"):
+            core.average(*arguments)
+    with pytest.raises(ValueError, match="belong together"):
+        core.find_operations(np.eye(3), two, np.zeros(3, dtype=np.int64), 1e-3)
 
 
 def test_translations_of_a_noisy_supercell_are_a_group():

@@ -22,7 +22,7 @@ from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetr
 
 ON_PROCESSOR = ("auto", "cpu")
 """Devices with which a single small crystal stays on the processor, which is fastest for it."""
-WORTH_THREADS = 200
+WORTH_THREADS = 500
 """Crystals of fewer atoms are small: no faster with several threads, and many times slower where
 other processes are at work."""
 
