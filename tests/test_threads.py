@@ -70,7 +70,7 @@ def test_there_is_one_thread_while_somebody_is_within():
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize(("repeat", "is_limited"), [(1, True), (5, False)])
+@pytest.mark.parametrize(("repeat", "is_limited"), [(1, True), (7, False)])
 def test_small_crystals_are_relaxed_by_one_thread(monkeypatch, repeat, is_limited):
     relaxer, seen = Relaxer(), []
     predict = type(relaxer._general).predict
