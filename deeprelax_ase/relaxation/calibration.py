@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.optimize import minimize
 from scipy.special import expit
 
 COVERAGES = (0.5, 0.8, 0.9)
@@ -176,6 +175,8 @@ def fit_gain(
         sets: `gain_sign` of each crystal, and whether its move ended nearer to the target than it
             began.
     """
+    from scipy.optimize import minimize
+
     filled = [(signs, gained) for signs, gained in sets if len(signs)]
     if not filled:
         return Calibration.gain
