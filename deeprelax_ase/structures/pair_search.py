@@ -53,25 +53,28 @@ def find_pairs(
         pbc=pbc.astype(np.int64),
         lattice=np.ascontiguousarray(searched),
     )
-    offsets = np.rint(offsets).astype(np.int64) @ in_own
     # Of a pair and the same from its other end, one; of an atom and its images, half.
-    x, y, z = offsets.T
-    is_ahead = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
-    kept = (first < second) | ((first == second) & is_ahead)
+    kept = first < second
+    own = np.flatnonzero(first == second)
+    x, y, z = offsets[own].T
+    kept[own[(x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))]] = True
     first, second = (ends[kept].astype(np.int64) for ends in (first, second))
-    offsets, lengths = offsets[kept], lengths[kept]
+    lengths, offsets = lengths[kept], np.rint(offsets[kept]).astype(np.int64)
+    if in_own is not None:
+        offsets = offsets @ in_own
     vectors = atoms[second] - atoms[first] + offsets @ cell
     return Pairs(first, second, offsets, vectors, lengths)
 
 
 def _compact(
     cell: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"]
-) -> tuple[Float[np.ndarray, "3 3"], Int[np.ndarray, "3 3"]]:
+) -> tuple[Float[np.ndarray, "3 3"], Int[np.ndarray, "3 3"] | None]:
     """Vectors of the same lattice between whose planes there is room, and these in the given ones.
 
     A search goes through all cells that a sphere reaches into, and of a skewed one these are many.
+    None for the given ones themselves.
     """
     lengths = np.linalg.norm(cell, axis=1)
     if abs(np.linalg.det(cell)) > _SKEWED * lengths.prod():
-        return cell, np.eye(3, dtype=int)
+        return cell, None
     return minkowski_reduce(cell, pbc)
