@@ -57,7 +57,8 @@ class RelaxOptions:
         always_move: Move whatever the probability of a gain.
         ensemble: Predict the mean of all replicates of the weights; their disagreement adds to
             the uncertainty (Eq. 21-24).
-        method: How predicted distances become a structure, see `solver.solve`.
+        method: How predicted distances become a structure, see `solver.solve`. `bed`, the paper's,
+            ends some hundredths of an Å elsewhere for another origin or order of the atoms.
         edges_per_batch: How much is computed at once, in directed edges.
 
     Raises:
