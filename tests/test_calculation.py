@@ -590,7 +590,7 @@ def test_aims_holds(tmp_path, control, free, functional):
 @pytest.mark.parametrize(
     ("control", "why"),
     [
-        ("xc pbe\n", "no relax_geometry"),
+        ("xc pbe\n", "no relaxation (relax_geometry none)"),
         ("relax_geometry trm 1e-2\nMD_run 1 NVE\n", "molecular dynamics"),
         ("relax_geometry trm 1e-2\nrelax_unit_cell full\nexternal_pressure 0.1\n", "pressure"),
     ],
@@ -619,6 +619,37 @@ def test_what_is_held_of_a_skewed_cell_stays_exactly(random_weights, numbers):
     ratios = after[:3] / before[:3]
     if kinds[:3] == [1, 1, 1]:
         np.testing.assert_allclose(ratios, ratios[0], rtol=1e-10)
+
+
+def test_lengths_and_volume_of_a_right_angled_cell_leave_no_strain(random_weights, rng):
+    """To first order they leave the angles, and no other cell of this volume has these lengths."""
+    atoms = bulk("MgO", "rocksalt", a=4.4, cubic=True)
+    atoms.rattle(0.1, rng=rng)
+    block = "%BLOCK CELL_CONSTRAINTS\n0 0 0\n1 2 3\n%ENDBLOCK CELL_CONSTRAINTS\nFIX_VOL : true\n"
+    held = read_castep_calculation(CASTEP + block, np.array(atoms.cell)).held
+    result = Relaxer(random_weights, always_move=True, keep_symmetry=False).relax(atoms, held=held)
+    np.testing.assert_allclose(result.structure.cell, atoms.cell, atol=1e-9)
+    assert result.largest_displacement > 1e-4
+
+
+@pytest.mark.parametrize("tag", ["EFIELD_PEAD = 3*0", "EFOR = 6*0.0", "EFIELD = 0.0E+01"])
+def test_vasp_fields_of_zero_are_none(tmp_path, tag):
+    (tmp_path / "INCAR").write_text(f"NSW = 9\nIBRION = 2\nISIF = 2\n{tag}\n")
+    assert not read_vasp_calculation(tmp_path).refusal
+
+
+def test_qe_fields_of_zero_are_none():
+    assert not read_pw_calculation(f"{pw()}ATOMIC_FORCES\nMg 0 0 0.0\nO 0 0 0\n", CELL).refusal
+    assert not read_pw_calculation(
+        pw(control="calculation = 'relax', lelfield = .true."), CELL
+    ).refusal
+
+
+def test_aims_reads_geometry_in_alone(tmp_path):
+    (tmp_path / "control.in").write_text("xc pbe\n")
+    assert not read_aims_calculation(tmp_path / "mgo.in", CELL).refusal
+    (tmp_path / "control.in").write_text("relax_geometry none\n")
+    assert read_aims_calculation(tmp_path / "geometry.in", CELL).refusal
 
 
 def test_holds_of_several_kinds_go_together():

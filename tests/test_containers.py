@@ -236,7 +236,7 @@ def test_a_run_in_an_archive_is_not_relaxed_without_its_incar(tmp_path):
         archive.writestr("alone/POSCAR", POSCAR)
     items = {item.id: item for item in ScreenInput([str(path)])}
     assert len(items["runs.zip/alone/POSCAR"].read()) == 1
-    with pytest.raises(StructureError, match="belongs to an INCAR in the archive: unpack it"):
+    with pytest.raises(StructureError, match="belongs to the INCAR in the archive: unpack it"):
         items["runs.zip/run/POSCAR"].read()
 
 
@@ -245,8 +245,20 @@ def test_what_lies_beside_structures_in_an_archive_is_no_entry(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("run/POSCAR.vasp", POSCAR)
         archive.writestr("run/KPOINTS", "k")
+        archive.writestr("INCAR_MgO.vasp", POSCAR)
+        archive.writestr("aims/geometry.in", "lattice_vector 4 0 0\n")
+        archive.writestr("aims/control.in", "xc pbe\n")
         archive.writestr("many.json", json.dumps([{"a": 1}, {"a": 2}]))
     items = {item.id: item for item in ScreenInput([str(path)])}
-    assert set(items) == {"runs.zip/run/POSCAR.vasp", "runs.zip/many.json"}
+    files = (
+        "run/POSCAR.vasp",
+        "INCAR_MgO.vasp",
+        "many.json",
+        "aims/geometry.in",
+        "aims/control.in",
+    )
+    assert set(items) == {f"runs.zip/{name}" for name in files}
+    with pytest.raises(StructureError, match=r"belongs to the control.in in the archive"):
+        items["runs.zip/aims/geometry.in"].read()
     with pytest.raises(StructureError, match="in an archive: unpack it, and give that file"):
         items["runs.zip/many.json"].read()

@@ -117,7 +117,9 @@ def test_what_is_not_finite_is_left_to_the_general_way(predictor):
         assert run(compiled_of(network), [crystal])[0] is None
 
 
-@pytest.mark.parametrize("change", [{"solver_steps": 2}, {"ucoe": True}, {"num_tensors": 0}])
+@pytest.mark.parametrize(
+    "change", [{"solver_steps": 2}, {"ucoe": True}, {"num_tensors": 0}, {"num_layers": 17}]
+)
 def test_networks_that_it_does_not_know_go_the_general_way(change):
     assert CompiledNetwork.can_run(SMALL)
     assert not CompiledNetwork.can_run(SMALL.model_copy(update=change))
@@ -203,6 +205,12 @@ def test_arrays_that_do_not_belong_together_are_refused(compiled):
         core.predict(layout_of(config), LIMITS, 8, ())
     with pytest.raises(ValueError, match="too many layers"):
         core.predict((8, 4, 99, *layout_of(config)[3:]), LIMITS, 8, ())
+    one, two = np.zeros(1), np.zeros((2, 3))
+    ends = np.zeros(1, dtype=np.int64)
+    rest = (two[:1].copy(), one, np.eye(9), np.zeros(2, np.uint8), one, np.ones(2), np.eye(3), one)
+    for first in (ends - 1, ends + 2):
+        with pytest.raises(ValueError, match="of atoms that are not there"):
+            core.step(LIMITS, 1.0, (first, ends, *rest, two, np.eye(3)))
     with pytest.raises(ValueError, match="12 arrays are needed"):
         core.step(LIMITS, 1.0, ())
     with pytest.raises(KeyError):

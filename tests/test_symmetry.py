@@ -212,6 +212,12 @@ def test_arrays_that_do_not_belong_together_are_refused():
             core.average(*arguments)
     with pytest.raises(ValueError, match="belong together"):
         core.find_operations(np.eye(3), two, np.zeros(3, dtype=np.int64), 1e-3)
+    # Whatever is no crystal has no group, not even of one operation.
+    number = np.ones(1, dtype=np.int64)
+    assert core.find_operations(np.eye(3), np.full((1, 3), np.nan), number, 1e-3)[1] is False
+    salt = crystal_of(bulk("MgO", "rocksalt", a=4.2))
+    numbers = salt.numbers.astype(np.int64)
+    assert core.find_operations(salt.cell, salt.positions @ np.linalg.inv(salt.cell), numbers, 9.0)
 
 
 def test_translations_of_a_noisy_supercell_are_a_group():

@@ -2,6 +2,7 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
+from deeprelax_ase.files.left_out_holds import HOLDS
 from deeprelax_ase.files.read_files import read_structures
 from deeprelax_ase.structures.validation import StructureError
 
@@ -100,7 +101,19 @@ V_SIM = "# v\n4 0 4\n0 0 4\n0 0 0 Mg {}\n2 2 2 O\n"
     [
         ("atom.config", PWMAT, "1 1 1", "1 0 1", "the flags 1 0 1 of its atom 1"),
         ("run.abi", ABINIT, "optcell 2", "natfix 1 iatfix 1", "natfix 1"),
-        ("run.abi", ABINIT, "strtarget 0 0 0", "strtarget 1d-4 0 0", "strtarget 1d-4"),
+        ("run.abi", ABINIT, "strtarget 6*0.0", "strtarget 0 0 1d-4", "strtarget 1d-4"),
+        ("run.abi", ABINIT, "natfix2 0", "natfixx 1 iatfixx 1", "natfixx 1"),
+        ("run.abi", ABINIT, "optcell1 2", "optcell1 0", "optcell1 0"),
+        (
+            "dftb_in.hsd",
+            DFTB,
+            "MovedAtoms = 1:-1; MaxSteps = 9",
+            "MovedAtoms = 1",
+            "MovedAtoms = 1",
+        ),
+        ("dftb_in.hsd", DFTB, "MovedAtoms = { 1:2 }", "MovedAtoms = 1:1", "MovedAtoms = 1:1"),
+        ("dftb_in.hsd", DFTB, "Pressure [Pa] = 0.0E0", "Pressure [Pa] = 1E9", "Pressure = 1E9"),
+        ("atom.config", PWMAT, "1 1 1 0.5", "1 0 1 0.5", "the flags 1 0 1 of its atom 1"),
         ("dftb_in.hsd", DFTB, "MovedAtoms = 1:-1", "MovedAtoms = 2:-1", "MovedAtoms = 2:-1"),
         ("dftb_in.hsd", DFTB, "LatticeOpt = Yes", "Isotropic = Yes", "Isotropic = Yes"),
         ("in.ascii", V_SIM, "", "fx", "the flag fx of an atom Mg"),
@@ -131,3 +144,13 @@ def test_locks_of_exciting_hold(tmp_path):
     path.write_text(text.replace(' lockxyz="true true false"', ""))
     (structure,) = read_structures(path).structures
     assert "selective_dynamics" not in structure.site_properties
+
+
+def test_other_blocks_hold_no_atoms(tmp_path):
+    blocks = "%Occupations\n 2 | 2 | 2 | 1 | 0\n%\n%KPointsPath\n 10 | 10 | 15 | 5 | 0\n%\n"
+    assert HOLDS["octopus-in"](blocks) == ""
+    atoms = "%Coordinates\n 'Mg' | 0 | 0 | 0 | no\n%\n"
+    assert HOLDS["octopus-in"](blocks + atoms) == "the flag no of an atom Mg"
+    text = PWMAT.format("1 1 1") + "Weight\n 12 0 0 0 0 0 0\n"
+    (tmp_path / "atom.config").write_text(text)
+    assert len(read_structures(tmp_path / "atom.config").structures[0]) == 2

@@ -334,6 +334,12 @@ static PyObject* one_step(PyObject* self, PyObject* arguments) {
             goto end;
         }
     crystal.first = views[STEP_FIRST].buf, crystal.second = views[STEP_SECOND].buf;
+    for (int k = 0; k < crystal.pairs; k++)
+        if (crystal.first[k] < 0 || crystal.first[k] >= crystal.atoms || crystal.second[k] < 0 ||
+            crystal.second[k] >= crystal.atoms) {
+            PyErr_SetString(PyExc_ValueError, "a pair is of atoms that are not there");
+            goto end;
+        }
     crystal.vectors = views[STEP_VECTORS].buf, crystal.lengths = views[STEP_LENGTHS].buf;
     crystal.freedom = views[STEP_FREEDOM].buf, crystal.fixed = views[STEP_FIXED].buf;
     crystal.weights = views[STEP_WEIGHTS].buf, crystal.distances = views[STEP_DISTANCES].buf;
@@ -360,7 +366,7 @@ static PyObject* find_operations(PyObject* self, PyObject* arguments) {
     int is_done;
     (void)self;
     if (!PyArg_ParseTuple(arguments, "y*y*y*d", &basis, &scaled, &numbers, &symprec)) return NULL;
-    if (basis.len != 72 || numbers.len < 8 || scaled.len != 3 * numbers.len) {
+    if (basis.len != 72 || numbers.len < 8 || numbers.len % 8 || scaled.len != 3 * numbers.len) {
         PyErr_SetString(PyExc_ValueError, "arrays of sizes that do not belong together");
         goto end;
     }

@@ -254,9 +254,10 @@ static int search(const Cell* cell, double symprec, Operations* found, double* r
         if (r > 0) continue;
         found->is_group = close_translations(found, fits, atoms, rare, symprec, number, is_kept);
         found->translations = found->count;
+        found->is_group &= found->count > 0;
         if (!found->is_group) return 1;
     }
-    if (found->count > 0)
+    if (found->is_group)
         found->is_group = is_closed(found->rotations + 9 * (size_t)(found->translations - 1),
                                     found->count - found->translations + 1);
     return 1;

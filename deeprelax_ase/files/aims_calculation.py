@@ -3,13 +3,14 @@
 Meanings are those of its manual, sections 3.3 and 3.10; without `relax_unit_cell` the cell stays.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from deeprelax_ase.files.calculation import Calculation, refused
-from deeprelax_ase.files.file_text import decode, fortran_float, read_bytes
+from deeprelax_ase.files.file_text import decode, inner_name, read_bytes
 from deeprelax_ase.structures.exact_holds import held_parameters
 from deeprelax_ase.structures.held import Held
 
@@ -31,15 +32,18 @@ def read_aims_calculation(path: Path, cell: Float[np.ndarray, "3 3"]) -> Calcula
         cell: Row vectors, Å.
     """
     control = control_beside(path)
-    if not control.is_file():
+    if inner_name(path) != "geometry.in" or not control.is_file():  # all that FHI-aims reads
         return Calculation()
     keywords = _keywords(decode(read_bytes(control)))
-    if "relax_geometry" not in keywords or "md_run" in keywords:
-        what = "molecular dynamics" if "md_run" in keywords else "no relaxation: no relax_geometry"
-        return refused(f"{control} asks for {what}")
-    pressure = keywords.get("external_pressure", "0").split()[0]
+    kind = keywords.get("relax_geometry", "none")
+    if kind == "none" or "md_run" in keywords:
+        what = f"no relaxation (relax_geometry {kind})"
+        return refused(
+            f"{control} asks for {'molecular dynamics' if 'md_run' in keywords else what}"
+        )
+    pressure = keywords.get("external_pressure", "0")
     given = keywords.get("relax_unit_cell", "none")
-    if given != "none" and fortran_float(pressure):
+    if given != "none" and not re.fullmatch(r"[-+]?[0.]+([ed][-+]?\d+)?", pressure):
         return refused(f"{control} asks for an external pressure: external_pressure {pressure}")
     functional, nearest = _functional(keywords)
     held = Held()

@@ -24,13 +24,13 @@ _ENCRYPTED = 1
 _SEVERAL = "holds several structures"
 """What a reader of single structures says of a file of records."""
 _MANY = "is a file of many structures in an archive: unpack it, and give that file"
-_BESIDE_STRUCTURES = (
-    "*.deeprelax.json",
-    "*.unrelaxed",
+_OWN = ("*.deeprelax.json", "*.unrelaxed")
+_OF_RUNS = (
     *("INCAR*", "KPOINTS*", "POTCAR*", "OSZICAR*", "REPORT*", "IBZKPT*", "PCDAT*"),
     *("EIGENVAL*", "DOSCAR*", "PROCAR*", "WAVECAR*", "WAVEDER*", "vasp.out*", "slurm-*.out"),
 )
 """What lies in folders of runs beside structures; by its own name, such a file is read."""
+_OF_STRUCTURES = (".cif", ".mcif", ".vasp", ".poscar", ".xyz", ".extxyz", ".cell", ".json", ".csv")
 
 
 Read = Callable[[Path], Sequence[Any]]
@@ -74,7 +74,10 @@ def _is_structure(info: zipfile.ZipInfo) -> bool:
 
 def lies_beside_structures(name: str) -> bool:
     """Whether a file of this name lies in folders of runs, and is none of a structure."""
-    return any(fnmatch(name, pattern) for pattern in _BESIDE_STRUCTURES)
+    if any(fnmatch(name, pattern) for pattern in _OWN):
+        return True
+    is_named_so = any(fnmatch(name, pattern) for pattern in _OF_RUNS)
+    return is_named_so and split_suffix(Path(name)) not in _OF_STRUCTURES
 
 
 def _problem(info: zipfile.ZipInfo) -> str:
@@ -93,12 +96,16 @@ def _problem(info: zipfile.ZipInfo) -> str:
 
 
 def _of_a_run(member: PurePosixPath, names: Collection[str]) -> str:
-    """Why a POSCAR of a run is not read from an archive: its INCAR says how to relax it."""
-    folders = (member.parent, member.parent.parent)
-    is_poscar = poscar_ending(member.name) is not None
-    if is_poscar and any(str(folder / "INCAR") in names for folder in folders):
-        return "belongs to an INCAR in the archive: unpack it, and give the folder"
-    return ""
+    """Why an input of a run is not read from an archive: what lies beside says how to relax it."""
+    folders, beside = {member.parent, member.parent.parent}, "INCAR"
+    if member.name == "geometry.in":
+        folders, beside = {member.parent}, "control.in"
+    elif poscar_ending(member.name) is None:
+        return ""
+    others = (PurePosixPath(name) for name in names)
+    if not any(other.parent in folders and other.name.startswith(beside) for other in others):
+        return ""
+    return f"belongs to the {beside} in the archive: unpack it, and give the folder"
 
 
 def _read_member(name: str, path: Path, member: str, read: Read) -> list[Named]:

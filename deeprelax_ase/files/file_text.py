@@ -62,6 +62,11 @@ def fortran_float(word: str) -> float:
     return float(re.sub("[dD]", "e", word))
 
 
+def has_value(word: str) -> bool:
+    """Whether a number, perhaps repeated as in `3*0.0`, is not zero."""
+    return bool(re.search(r"[1-9]", re.split(r"[eEdD]", word.rsplit("*", maxsplit=1)[-1])[0]))
+
+
 def _not_unpacked(path: Path, error: Exception) -> StructureError:
     if isinstance(error, PermissionError | FileNotFoundError):
         return StructureError(f"{path} cannot be read: {error.strerror}")

@@ -6,54 +6,82 @@ strtarget), DFTB+ (Driver), v_sim (its ascii format), Octopus (Coordinates), Tur
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
+from itertools import takewhile
+
+from deeprelax_ase.files.file_text import has_value
 
 _IGNORED = re.IGNORECASE | re.MULTILINE
 _NUMBER = r"[-+]?[\d.]+(?:[edED][-+]?\d+)?"
-_ATOM_OF_PWMAT = re.compile(rf"^\s*\d+(?:\s+{_NUMBER}){{3}}((?:\s+[01]){{3}})\s*$")
-_FREE_OF_ABINIT = {"natfix": "0", "natcon": "0", "optcell": "2"}
+_ATOM_OF_PWMAT = re.compile(rf"^\s*\d+(?:\s+{_NUMBER}){{3}}\s+([01])\s+([01])\s+([01])(?=\s|$)")
+_ENTRY_OF_ABINIT = re.compile(r"(natfix[xyz]?|natcon|optcell|strtarget)(\d*[?:+]*)")
+_COUNTS = ("natfix", "natfixx", "natfixy", "natfixz", "natcon")
+_STRESSES = 6
+_ALL_MOVE = re.compile(r"\{?\s*1\s*:\s*(-1|\d+)\s*\}?")
+_COUNT_OF_DFTB = re.compile(r"GenFormat\s*\{\s*(\d+)", re.IGNORECASE)
 _FREE_OF_DFTB = (
-    ("MovedAtoms", r"1\s*:\s*-1"),
-    ("LatticeOpt", "Yes"),
-    ("FixAngles", "No"),
+    ("LatticeOpt", r"Yes"),
+    ("FixAngles", r"No"),
     ("FixLengths", r"No|\{\s*No\s+No\s+No\s*\}"),
-    ("Isotropic", "No"),
-    ("Pressure", r"0*\.?0*"),
+    ("Isotropic", r"No"),
+    ("Pressure", r"[-+]?[0.]+(?:e[-+]?\d+)?"),
 )
 _FLAG_OF_V_SIM = re.compile(rf"^\s*(?:{_NUMBER}\s+){{3}}(\w+)\s+(f[xyz]{{0,2}})\s*$", _IGNORED)
+_ATOMS_OF_OCTOPUS = re.compile(r"^\s*%(?:Reduced)?Coordinates\s*$(.*?)^\s*%", _IGNORED | re.DOTALL)
 _FLAG_OF_OCTOPUS = re.compile(
     r"^\s*[\'\"]?(\w+)[\'\"]?\s*(?:\|[^|\n]+){3}\|\s*(no|false|0)\s*$", _IGNORED
 )
 
 
 def _of_pwmat(text: str) -> str:
-    atoms = text[text.lower().find("position") :].splitlines()[1:]
-    for number, line in enumerate(atoms, start=1):
+    lines = text[text.lower().find("position") :].splitlines()[1:]
+    for number, line in enumerate(lines, start=1):
         found = _ATOM_OF_PWMAT.match(line)
-        if found and "0" in found[1]:
-            return f"the flags {' '.join(found[1].split())} of its atom {number}"
+        if not found:  # the next block
+            return ""
+        if "0" in found.groups():
+            return f"the flags {' '.join(found.groups())} of its atom {number}"
     return ""
 
 
 def _of_abinit(text: str) -> str:
     words = re.sub(r"[#!].*", "", text).lower().split()
-    for name, value in pairwise(words):
-        if name in _FREE_OF_ABINIT and value != _FREE_OF_ABINIT[name]:
-            return f"{name} {value}"
-        if name == "strtarget" and float(re.sub("d", "e", value)):
-            return f"strtarget {value}"
+    for place, word in enumerate(words):
+        found = _ENTRY_OF_ABINIT.fullmatch(word)
+        values = words[place + 1 : place + 1 + _STRESSES]
+        if not found or not values:
+            continue
+        name, value = found[1], values[0]
+        is_free = value == "0" if name in _COUNTS else value == "2"
+        if name == "strtarget":
+            numbers = takewhile(re.compile(rf"(\d+\*)?{_NUMBER}").fullmatch, values)
+            value = next((each for each in numbers if has_value(each)), "")
+            is_free = not value
+        if not is_free:
+            return f"{word} {value}"
     return ""
 
 
 def _of_dftb(text: str) -> str:
     plain = re.sub(r"#.*", "", text)
+    found = _entry_of_dftb("MovedAtoms", plain)
+    if found:
+        span, count = _ALL_MOVE.fullmatch(found[1]), _COUNT_OF_DFTB.search(plain)
+        last = span[1] if span else ""
+        if last != "-1" and not (last and count and last == count[1]):
+            return " = ".join(found)
     for name, free in _FREE_OF_DFTB:
-        found = re.search(
-            rf"\b({name})\s*(?:\[\w+\])?\s*=\s*(\{{[^}}]*\}}|[^\n}}]*)", plain, re.IGNORECASE
-        )
-        if found and not re.fullmatch(free, found[2].strip(), re.IGNORECASE):
-            return f"{found[1]} = {' '.join(found[2].split())}"
-    return "Constraints" if re.search(r"\bConstraints\s*=?\s*\{", plain, re.IGNORECASE) else ""
+        found = _entry_of_dftb(name, plain)
+        if found and not re.fullmatch(free, found[1], re.IGNORECASE):
+            return " = ".join(found)
+    is_constrained = re.search(r"\bConstraints\s*=?\s*\{\s*[^\s}]", plain, re.IGNORECASE)
+    return "Constraints" if is_constrained else ""
+
+
+def _entry_of_dftb(name: str, text: str) -> tuple[str, str] | None:
+    """Name as it stands there and value of an entry."""
+    entry = rf"\b({name})\s*(?:\[\w+\])?\s*=\s*(\{{[^}}]*\}}|[^\n;}}]*)"
+    found = re.search(entry, text, re.IGNORECASE)
+    return None if found is None else (found[1], " ".join(found[2].split()))
 
 
 def _of_v_sim(text: str) -> str:
@@ -61,7 +89,7 @@ def _of_v_sim(text: str) -> str:
 
 
 def _of_octopus(text: str) -> str:
-    return next(_flags(_FLAG_OF_OCTOPUS, text), "")
+    return next(_flags(_FLAG_OF_OCTOPUS, "".join(_ATOMS_OF_OCTOPUS.findall(text))), "")
 
 
 def _flags(pattern: re.Pattern[str], text: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from deeprelax_ase.files.calculation import Calculation, refused
+from deeprelax_ase.files.file_text import has_value
 from deeprelax_ase.files.pw_namelists import namelists_of, number_of
 from deeprelax_ase.files.pw_text import has_card, read_card
 from deeprelax_ase.structures.exact_holds import HeldComponents
@@ -71,7 +72,7 @@ def read_pw_calculation(text: str, cell: Float[np.ndarray, "3 3"]) -> Calculatio
         namelists.get(one, {}) for one in ("control", "system", "cell")
     )
     kind = control.get("calculation", "scf").lower()
-    refusal = _refusal(kind, control, system, text)
+    refusal = _refusal(kind, control, system, namelists.get("electrons", {}), text)
     if refusal:
         return refused(refusal)
     functional, nearest = _functional(system, text)
@@ -85,7 +86,13 @@ def read_pw_calculation(text: str, cell: Float[np.ndarray, "3 3"]) -> Calculatio
     return Calculation(held, reason, functional, nearest=nearest)
 
 
-def _refusal(kind: str, control: Mapping[str, str], system: Mapping[str, str], text: str) -> str:
+def _refusal(
+    kind: str,
+    control: Mapping[str, str],
+    system: Mapping[str, str],
+    electrons: Mapping[str, str],
+    text: str,
+) -> str:
     """Say why the structure of an input is not to be relaxed; nothing, if it is."""
     if kind not in ("relax", "vc-relax"):
         return f"calculation = '{kind}' asks for {_NOT_RELAXED.get(kind, 'no relaxation')}"
@@ -93,13 +100,16 @@ def _refusal(kind: str, control: Mapping[str, str], system: Mapping[str, str], t
         return "nstep = 0 asks for a single point: no atom moves"
     if has_card(text, "CONSTRAINTS"):
         return "the card CONSTRAINTS holds distances or angles, which cannot be honoured"
-    if has_card(text, "ATOMIC_FORCES"):
+    forces = read_card(text, "ATOMIC_FORCES")[1] if has_card(text, "ATOMIC_FORCES") else []
+    if any(has_value(word) for row in forces for word in row[1:]):
         return "the card ATOMIC_FORCES asks for forces from outside"
     is_on = {name for name, value in control.items() if value.lower().strip(".").startswith("t")}
     # With eamp = 0 it only corrects for a dipole.
     if "tefield" in is_on and _number(system, "eamp", 0.001):
         return f"tefield asks for an electric field: eamp = {system.get('eamp', '0.001')}"
-    return "lelfield asks for an electric field" if "lelfield" in is_on else ""
+    fields = [value for name, value in electrons.items() if name.startswith("efield")]
+    has_field = "lelfield" in is_on and any(has_value(value) for value in fields)
+    return "lelfield asks for an electric field" if has_field else ""
 
 
 def _held(freedom: str, cell: Float[np.ndarray, "3 3"]) -> Held:

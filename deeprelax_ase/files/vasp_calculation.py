@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from deeprelax_ase.files.calculation import Calculation, refused
+from deeprelax_ase.files.file_text import has_value
 from deeprelax_ase.files.incar_text import (
     DECISIVE,
     integer_of_tag,
@@ -160,7 +161,7 @@ def _refusal(incar: Path, tags: Mapping[str, str], isif: int) -> str:
     if integer_of_tag(incar, tags, "ICHAIN", 0):
         return f"{incar} asks for a search for a saddle point: ICHAIN = {tags['ICHAIN']}"
     for name in _FIELDS:
-        if any(re.fullmatch(r".*[1-9].*", word) for word in tags.get(name, "").split()):
+        if any(has_value(word) for word in tags.get(name, "").split()):
             return f"{incar} asks for a field or forces from outside: {name} = {tags[name]}"
     if isif not in HELD_BY_ISIF:
         return f"{incar} has ISIF = {isif}, which is none of 0 to 8"

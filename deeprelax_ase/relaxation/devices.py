@@ -1,4 +1,4 @@
-"""Whether there may be a GPU, which torch takes a second to say."""
+"""What is known of devices without torch, which takes a second to import."""
 
 import ctypes
 import os
@@ -17,3 +17,11 @@ def may_have_gpu() -> bool:
     except OSError:
         return False
     return True
+
+
+def limit_torch() -> None:
+    """Let torch use one thread, whether it is there already or comes later."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch = sys.modules.get("torch")
+    if torch:
+        torch.set_num_threads(1)

@@ -13,7 +13,13 @@ from jaxtyping import Bool, Float, Int
 from deeprelax_ase.compiled import IS_COMPILED
 from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.neighbors import PairList, chosen_pairs
-from deeprelax_ase.relaxation.compiled_weights import LIMITS, Arrays, layout_of, weights_block
+from deeprelax_ase.relaxation.compiled_weights import (
+    LIMITS,
+    MOST_LAYERS,
+    Arrays,
+    layout_of,
+    weights_block,
+)
 from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import Crystal
@@ -44,8 +50,8 @@ class SmallCrystals(NamedTuple):
         """Those that `build_graph` would make a graph of."""
         pairs, vectors, _, keep = chosen_pairs(crystals, config)
         pairs = pairs.of(keep)
-        num_atoms = np.array([len(crystal) for crystal in crystals])
-        num_pairs = np.bincount(pairs.crystals, minlength=len(crystals))
+        num_atoms = np.array([len(crystal) for crystal in crystals], dtype=np.int64)
+        num_pairs = np.bincount(pairs.crystals, minlength=len(crystals)).astype(np.int64)
         return cls(crystals, num_atoms, num_pairs, pairs, vectors[keep])
 
 
@@ -72,8 +78,8 @@ class CompiledNetwork:
     @staticmethod
     def can_run(config: NetworkConfig) -> bool:
         """Whether it knows such a network, and is there at all."""
-        is_known = config.num_tensors > 0 and not config.ucoe and config.solver_steps == 1
-        return IS_COMPILED and is_known
+        is_known = config.num_tensors > 0 and config.num_layers <= MOST_LAYERS and not config.ucoe
+        return IS_COMPILED and is_known and config.solver_steps == 1
 
     def __call__(
         self, known: SmallCrystals, functionals: Sequence[str]

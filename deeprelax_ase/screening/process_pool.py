@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from deeprelax_ase.relaxation.devices import may_have_gpu
+from deeprelax_ase.relaxation.devices import limit_torch, may_have_gpu
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.screening.chunk import Chunk, failed_chunk, relax_chunk
 
@@ -163,7 +163,7 @@ def _begin(options: RelaxOptions, counter: Any, parent: int) -> None:
     """Make a process ready: one thread, weights loaded, gone when its parent is gone."""
     global _relaxer  # noqa: PLW0603 - what an initializer leaves for the calls has to stand there
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = "1"  # of torch, should it be loaded
+    limit_torch()
     from deeprelax_ase.relaxation.relaxer import Relaxer
 
     with counter.get_lock():

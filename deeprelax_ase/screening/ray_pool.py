@@ -4,7 +4,6 @@ The driver reads the input and writes the output, so the machines need no file s
 unless the input is a folder of files. What a lost machine was at is done again by another one.
 """
 
-import os
 import pickle
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from deeprelax_ase.relaxation.devices import limit_torch
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.screening.chunk import Chunk, relax_chunk
 
@@ -98,7 +98,7 @@ class _Actor:
     def __init__(self, options: RelaxOptions) -> None:
         from deeprelax_ase.relaxation.relaxer import Relaxer
 
-        os.environ["OMP_NUM_THREADS"] = "1"  # of torch, should it be loaded
+        limit_torch()
         self._relaxer = Relaxer(options=options)
 
     def __call__(self, batch: pa.Table) -> dict[str, list[Any]]:

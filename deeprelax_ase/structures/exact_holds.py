@@ -16,6 +16,7 @@ Exact = Callable[[Float[np.ndarray, "3 3"]], Float[np.ndarray, " rows"]]
 """How far a deformation is from what is held, for some rows; to first order, `rows @ strain`."""
 _STEPS = 50
 _ENOUGH = 1e-13
+_HALVINGS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +95,11 @@ def _lengths_and_cosines(
 def corrected(
     crystal: Crystal, exact: Sequence[Exact], deformation: Float[np.ndarray, "3 3"]
 ) -> Float[np.ndarray, "3 3"]:
-    """The nearest deformation that obeys constraints exactly.
+    """A deformation nearby that obeys constraints exactly.
 
-    Newton's method with the rows of the crystal for derivatives.
+    Newton's method with the rows of the crystal for derivatives; from half of the strain, and half
+    of that, where it finds nothing: lengths and the volume of a right-angled cell leave no strain
+    at all, although to first order they leave three.
 
     Args:
         crystal: The unrelaxed one, with all constraints on its strain as rows.
@@ -105,14 +108,31 @@ def corrected(
     """
     rows = crystal.strain_constraints
     everything = strain_freedom(np.zeros((0, 9)), crystal.cell, crystal.pbc)
-    back = np.linalg.pinv(rows @ everything)
-    strain = log_symmetric(deformation)
+    back = everything @ np.linalg.pinv(rows @ everything)
+    start = log_symmetric(deformation)
+    for _ in range(_HALVINGS):
+        strain = _newton(exact, rows, back, start)
+        if strain is not None:
+            return exp_symmetric(strain)
+        start = start / 2
+    return np.eye(3)
+
+
+def _newton(
+    exact: Sequence[Exact],
+    rows: Float[np.ndarray, "rows 9"],
+    back: Float[np.ndarray, "9 rows"],
+    strain: Float[np.ndarray, "3 3"],
+) -> Float[np.ndarray, "3 3"] | None:
+    """The strain at the end, or None where it is not found, or is much larger than the first."""
+    most = 2 * np.linalg.norm(strain) + _ENOUGH
     for _ in range(_STEPS):
         off = [one(exp_symmetric(strain)) for one in exact]
-        count = sum(map(len, off))
-        off.append(rows[count:] @ strain.ravel())
+        off.append(rows[sum(map(len, off)) :] @ strain.ravel())
         errors = np.concatenate(off)
         if np.abs(errors).max(initial=0.0) < _ENOUGH:
-            break
-        strain = strain - (everything @ (back @ errors)).reshape(3, 3)
-    return exp_symmetric(strain)
+            return strain
+        strain = strain - (back @ errors).reshape(3, 3)
+        if not np.linalg.norm(strain) <= most:
+            return None
+    return None

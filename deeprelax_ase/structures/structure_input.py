@@ -4,8 +4,7 @@ It puts relaxed positions and cell into a copy of the input: labels, site proper
 charge, tags, info and calculator stay.
 """
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +61,9 @@ class StructureInput:
     functional: str | None = None
     keeps_across: bool = False
     exact: tuple[Exact, ...] = ()
+    _known: list[tuple[Crystal, SpaceGroup | None]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     @property
     def formula(self) -> str:
@@ -166,8 +168,17 @@ class StructureInput:
             return displacements, deformation
         return symmetrise(crystal, group, displacements, deformation)
 
-    @cached_property
+    @property
     def _symmetry(self) -> tuple[Crystal, SpaceGroup | None]:
+        """The crystal as it repeats, and its space group; searched for once.
+
+        Not as a `cached_property`, which has one lock for all inputs up to Python 3.11.
+        """
+        if not self._known:
+            self._known.append(self._find_symmetry())
+        return self._known[0]
+
+    def _find_symmetry(self) -> tuple[Crystal, SpaceGroup | None]:
         """The crystal as it repeats, and its space group.
 
         Beside vacuum that is the group of the sheet, wire or molecule by itself, or that of the

@@ -7,6 +7,7 @@ in C where it is compiled, because spglib takes 20 ms for any face-centred cryst
 median of five), many times the rest of a relaxation. The tests compare both.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
@@ -29,7 +30,17 @@ _VACUUM = 20.0
 _MOST_ATOMS = 1000
 _SMALL = 200
 _HALVINGS = 4
-_SPGLIB = Lock()
+_spglib_lock = Lock()
+
+
+def _forget_lock() -> None:
+    """A forked process has none of the threads that may have held it."""
+    global _spglib_lock  # noqa: PLW0603 - a lock is there once
+    _spglib_lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)
 
 
 def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup | None:
@@ -137,7 +148,7 @@ def ask_spglib(ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     Its old way to tell of that warns whenever it is called, found or not; which way, is one for all
     threads.
     """
-    with _SPGLIB:
+    with _spglib_lock:
         before = getattr(spglib.error, "OLD_ERROR_HANDLING", False)
         spglib.error.OLD_ERROR_HANDLING = False
         try:
@@ -172,6 +183,9 @@ def _ask_spglib(crystal: Crystal, symprec: float) -> SpaceGroup | None:
     images = tree.query(_into_cell(moved).reshape(-1, 3))[1].reshape(len(kept), -1)
     if (np.sort(images, axis=1) != np.arange(len(crystal))).any():
         return None
+    # Those of spglib fit one atom; these fit all.
+    apart = scaled[images] - (moved - translations[:, None, :])
+    translations = (apart - np.rint(apart - translations[:, None, :])).mean(axis=1)
     inverse = np.linalg.inv(crystal.cell)
     return SpaceGroup(crystal.cell, inverse, rotations, translations, images, len(pure))
 
