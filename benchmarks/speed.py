@@ -87,7 +87,10 @@ def _ask(rival: Rival, atoms: Atoms, running: dict[str, Rival]) -> dict[str, Any
     """Answer of a rival; None where it failed. One whose process ended runs no more."""
     with going_on():
         answer = rival.relax(atoms)
-        return None if "error" in answer else answer
+        if "error" in answer:
+            print(f"{rival.name}: {answer['error']}", file=sys.stderr)
+            return None
+        return answer
     del running[rival.name]
     return None
 
