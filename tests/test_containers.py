@@ -230,10 +230,9 @@ def test_a_database_of_ase_in_json_stays_one(tmp_path):
 
 def test_a_run_in_an_archive_is_not_relaxed_without_its_incar(tmp_path):
     path = tmp_path / "runs.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("run/POSCAR", POSCAR)
-        archive.writestr("run/INCAR", "NSW = 9\nIBRION = 2\nISIF = 2\n")
-        archive.writestr("alone/POSCAR", POSCAR)
+    incar = "NSW = 9\nIBRION = 2\nISIF = 2\n"
+    members = {"run/POSCAR": POSCAR, "run/INCAR": incar, "alone/POSCAR": POSCAR}
+    path.write_bytes(zipped(**members))
     items = {item.id: item for item in ScreenInput([str(path)])}
     assert len(items["runs.zip/alone/POSCAR"].read()) == 1
     with pytest.raises(StructureError, match="belongs to the INCAR in the archive: unpack it"):
@@ -241,23 +240,18 @@ def test_a_run_in_an_archive_is_not_relaxed_without_its_incar(tmp_path):
 
 
 def test_what_lies_beside_structures_in_an_archive_is_no_entry(tmp_path):
+    members = {
+        "run/POSCAR.vasp": POSCAR,
+        "run/KPOINTS": "k",
+        "INCAR_MgO.vasp": POSCAR,
+        "aims/geometry.in": "lattice_vector 4 0 0\n",
+        "aims/control.in": "xc pbe\n",
+        "many.json": json.dumps([{"a": 1}, {"a": 2}]),
+    }
     path = tmp_path / "runs.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("run/POSCAR.vasp", POSCAR)
-        archive.writestr("run/KPOINTS", "k")
-        archive.writestr("INCAR_MgO.vasp", POSCAR)
-        archive.writestr("aims/geometry.in", "lattice_vector 4 0 0\n")
-        archive.writestr("aims/control.in", "xc pbe\n")
-        archive.writestr("many.json", json.dumps([{"a": 1}, {"a": 2}]))
+    path.write_bytes(zipped(**members))
     items = {item.id: item for item in ScreenInput([str(path)])}
-    files = (
-        "run/POSCAR.vasp",
-        "INCAR_MgO.vasp",
-        "many.json",
-        "aims/geometry.in",
-        "aims/control.in",
-    )
-    assert set(items) == {f"runs.zip/{name}" for name in files}
+    assert set(items) == {f"runs.zip/{name}" for name in members if name != "run/KPOINTS"}
     with pytest.raises(StructureError, match=r"belongs to the control.in in the archive"):
         items["runs.zip/aims/geometry.in"].read()
     with pytest.raises(StructureError, match="in an archive: unpack it, and give that file"):

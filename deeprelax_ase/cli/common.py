@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from deeprelax_ase.network.config import FUNCTIONALS
+from deeprelax_ase.relaxation.devices import limit_torch
 from deeprelax_ase.relaxation.options import RelaxOptions
 
 Model = Annotated[str, typer.Option(help="Name of shipped weights, or a path to a weights file.")]
@@ -72,11 +73,7 @@ def available_cores() -> int:
 
 def limit_threads() -> None:
     """Let torch use no more threads than this process was given, also where it comes later."""
-    cores = available_cores()
-    os.environ["OMP_NUM_THREADS"] = str(cores)
-    torch = sys.modules.get("torch")
-    if torch:
-        torch.set_num_threads(min(torch.get_num_threads(), cores))
+    limit_torch(available_cores())
 
 
 def words_of(error: Exception, place: Any) -> str:

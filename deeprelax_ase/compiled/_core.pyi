@@ -1,5 +1,7 @@
 from typing import Any
 
+MOST_LAYERS: int
+
 def predict(
     layout: tuple[Any, ...], limits: tuple[float, ...], most_pairs: int, arrays: tuple[Any, ...]
 ) -> None: ...

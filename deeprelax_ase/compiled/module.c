@@ -260,7 +260,8 @@ static PyObject* predict(PyObject* self, PyObject* arguments) {
         goto end;
     }
     deeprelax_read_weights(&net, views[WEIGHTS].buf);
-    Py_BEGIN_ALLOW_THREADS Batch batch = {
+    Py_BEGIN_ALLOW_THREADS
+    Batch batch = {
         .crystals = views[NUM_ATOMS].len / 8,
         .num_atoms = views[NUM_ATOMS].buf,
         .num_pairs = views[NUM_PAIRS].buf,
@@ -281,8 +282,11 @@ static PyObject* predict(PyObject* self, PyObject* arguments) {
         .solved = views[SOLVED].buf,
     };
     is_done = run(&net, &limits, &batch, most);
-    Py_END_ALLOW_THREADS if (is_done) result = Py_NewRef(Py_None);
-    else PyErr_NoMemory();
+    Py_END_ALLOW_THREADS
+    if (is_done)
+        result = Py_NewRef(Py_None);
+    else
+        PyErr_NoMemory();
 end:
     while (taken > 0) PyBuffer_Release(views + --taken);
     return result;
@@ -370,13 +374,17 @@ static PyObject* find_operations(PyObject* self, PyObject* arguments) {
         PyErr_SetString(PyExc_ValueError, "arrays of sizes that do not belong together");
         goto end;
     }
-    Py_BEGIN_ALLOW_THREADS is_done = deeprelax_find_operations(
-        basis.buf, scaled.buf, numbers.buf, (int)(numbers.len / 8), symprec, &found);
-    Py_END_ALLOW_THREADS if (is_done) result =
-        Py_BuildValue("iOy#y#y#", found.translations, found.is_group ? Py_True : Py_False,
-                      (char*)found.rotations, (Py_ssize_t)72 * found.count, (char*)found.vectors,
-                      (Py_ssize_t)24 * found.count, (char*)found.images, found.count * numbers.len);
-    else PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS
+    is_done = deeprelax_find_operations(basis.buf, scaled.buf, numbers.buf, (int)(numbers.len / 8),
+                                        symprec, &found);
+    Py_END_ALLOW_THREADS
+    if (is_done)
+        result = Py_BuildValue("iOy#y#y#", found.translations, found.is_group ? Py_True : Py_False,
+                               (char*)found.rotations, (Py_ssize_t)72 * found.count,
+                               (char*)found.vectors, (Py_ssize_t)24 * found.count,
+                               (char*)found.images, found.count * numbers.len);
+    else
+        PyErr_NoMemory();
     free(found.rotations), free(found.vectors), free(found.images);
 end:
     PyBuffer_Release(&basis), PyBuffer_Release(&scaled), PyBuffer_Release(&numbers);
@@ -484,7 +492,7 @@ static PyMethodDef METHODS[] = {
 static struct PyModuleDef MODULE = {
     PyModuleDef_HEAD_INIT,
     "_core",
-    "PaEGNN and one step of the joint solve.",
+    "PaEGNN, one step of the joint solve, and space groups.",
     -1,
     METHODS,
     NULL,
@@ -499,5 +507,7 @@ PyMODINIT_FUNC PyInit__core(void) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ImportError, "scipy has no BLAS for C");
         return NULL;
     }
-    return PyModule_Create(&MODULE);
+    PyObject* module = PyModule_Create(&MODULE);
+    if (module && PyModule_AddIntConstant(module, "MOST_LAYERS", MOST_LAYERS)) Py_CLEAR(module);
+    return module;
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from deeprelax_ase.files.calculation import Calculation, refused
+from deeprelax_ase.files.calculation import Calculation, refused, with_dispersion
 from deeprelax_ase.files.file_text import decode, inner_name, read_bytes
 from deeprelax_ase.structures.exact_holds import held_parameters
 from deeprelax_ase.structures.held import Held
@@ -36,11 +36,10 @@ def read_aims_calculation(path: Path, cell: Float[np.ndarray, "3 3"]) -> Calcula
         return Calculation()
     keywords = _keywords(decode(read_bytes(control)))
     kind = keywords.get("relax_geometry", "none")
-    if kind == "none" or "md_run" in keywords:
-        what = f"no relaxation (relax_geometry {kind})"
-        return refused(
-            f"{control} asks for {'molecular dynamics' if 'md_run' in keywords else what}"
-        )
+    if "md_run" in keywords:
+        return refused(f"{control} asks for molecular dynamics")
+    if kind == "none":
+        return refused(f"{control} asks for no relaxation (relax_geometry {kind})")
     pressure = keywords.get("external_pressure", "0")
     given = keywords.get("relax_unit_cell", "none")
     if given != "none" and not re.fullmatch(r"[-+]?[0.]+([ed][-+]?\d+)?", pressure):
@@ -63,7 +62,7 @@ def _functional(keywords: dict[str, str]) -> tuple[str | None, str]:
     last = named[-1]
     plain = _FUNCTIONALS.get(last, "unknown")
     if any(name in keywords for name in _DISPERSION):
-        return "unknown", "PBE-D3" if plain == "PBE" else "unknown"
+        return with_dispersion(plain, is_d3=False)
     return plain, _NEAREST.get(last, "unknown")
 
 

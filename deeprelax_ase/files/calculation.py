@@ -35,6 +35,13 @@ class Calculation:
     nearest: str = "unknown"
 
 
+def with_dispersion(plain: str | None, *, is_d3: bool) -> tuple[str, str]:
+    """Functional with a correction for dispersion, and the nearest where that is unknown."""
+    if plain != "PBE":
+        return "unknown", "unknown"
+    return "PBE-D3" if is_d3 else "unknown", "PBE-D3"
+
+
 def refused(refusal: str) -> Calculation:
     """A calculation whose structure is not to be relaxed."""
     return Calculation(refusal=refusal)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from deeprelax_ase.files.calculation import Calculation, refused
+from deeprelax_ase.files.calculation import Calculation, refused, with_dispersion
 from deeprelax_ase.files.file_text import decode, fortran_float, read_bytes, split_name
 from deeprelax_ase.structures.exact_holds import held_parameters
 from deeprelax_ase.structures.held import Held
@@ -68,9 +68,7 @@ def _functional(given: Mapping[str, str]) -> tuple[str, str]:
     plain = _FUNCTIONALS.get(named, "unknown")
     if not _is_true(given.get("SEDC_APPLY", "false")):
         return plain, _NEAREST.get(named, "unknown")
-    if plain != "PBE":
-        return "unknown", "unknown"
-    return "PBE-D3" if given.get("SEDC_SCHEME", "").upper() in _D3 else "unknown", "PBE-D3"
+    return with_dispersion(plain, is_d3=given.get("SEDC_SCHEME", "").upper() in _D3)
 
 
 def read_param_beside(path: Path) -> str | None:

@@ -21,7 +21,6 @@ from deeprelax_ase.structures.validation import StructureError
 
 _NUMBER = re.compile(r"[-+]?(?:nan|inf|(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?)")
 _HEAD = 5  # comment, scale, three lattice vectors
-
 _AXES = 3
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float
 
-from deeprelax_ase.files.calculation import Calculation, refused
+from deeprelax_ase.files.calculation import Calculation, refused, with_dispersion
 from deeprelax_ase.files.file_text import has_value
 from deeprelax_ase.files.pw_namelists import namelists_of, number_of
 from deeprelax_ase.files.pw_text import has_card, read_card
@@ -159,9 +159,7 @@ def _functional(system: Mapping[str, str], text: str) -> tuple[str | None, str]:
     plain, nearest = _plain_functional(system, text)
     if dispersion in ("", "none"):
         return plain, nearest
-    if plain != "PBE":
-        return "unknown", "unknown"
-    return "PBE-D3" if dispersion in _D3 else "unknown", "PBE-D3"
+    return with_dispersion(plain, is_d3=dispersion in _D3)
 
 
 def _plain_functional(system: Mapping[str, str], text: str) -> tuple[str | None, str]:

@@ -209,14 +209,13 @@ def _named(tags: Mapping[str, Any]) -> tuple[str, str]:
 def _plain_functional(tags: Mapping[str, Any]) -> str:
     """The functional without a pairwise correction for dispersion."""
     meta, gga = _named(tags)
-    is_meta = bool(meta)
     if tags.get("LHFCALC"):
         return "unknown"
     if tags.get("XC"):
         return _FUNCTIONALS.get(str(tags["XC"]).strip().upper(), "unknown")
     if _is_set(tags, "LUSE_VDW"):  # a nonlocal functional of van der Waals forces
-        return "optB88-vdW" if gga == "BO" and not is_meta else "unknown"
-    if is_meta:
+        return "optB88-vdW" if gga == "BO" and not meta else "unknown"
+    if meta:
         return "r2SCAN" if meta == "R2SCAN" else "unknown"
     return _FUNCTIONALS.get(gga, "unknown")
 

@@ -12,7 +12,7 @@ from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.graph import CrystalGraph, build_graph
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.network.prediction import Prediction
-from deeprelax_ase.relaxation.prediction import CrystalPrediction
+from deeprelax_ase.relaxation.prediction import CrystalPrediction, split
 from deeprelax_ase.structures.crystal import Crystal
 
 if hasattr(os, "register_at_fork"):
@@ -106,27 +106,17 @@ def _split(
 ) -> Iterator[CrystalPrediction]:
     """Parts of a batch in order; `build_graph` lists the pairs of a crystal together."""
     num_atoms = graph.num_atoms.numpy()
-    num_pairs = np.bincount(graph.edge_batch.numpy(), minlength=len(num_atoms))
-    last_atoms, last_pairs = np.cumsum(num_atoms), np.cumsum(num_pairs)
-    displacements, deformations = solution.displacements.numpy(), solution.deformations.numpy()
-    statuses = solution.status.tolist()
-    displacement_scales = prediction.displacement_log_scales.exp().numpy()
-    strain_scales = prediction.strain_log_scales.exp().tolist()
-    edge_index, offsets = graph.edge_index.numpy(), graph.offsets.numpy()
-    lengths, distances = graph.edge_lengths.numpy(), prediction.distances.numpy()
-    distance_scales = prediction.distance_log_scales.exp().numpy()
-    for crystal, (last_atom, last_pair) in enumerate(zip(last_atoms, last_pairs, strict=True)):
-        atoms = slice(last_atom - num_atoms[crystal], last_atom)
-        pairs = slice(last_pair - num_pairs[crystal], last_pair)
-        yield CrystalPrediction(
-            displacements=displacements[atoms],
-            deformation=deformations[crystal],
-            status=solver.SolveStatus(statuses[crystal]),
-            displacement_scales=displacement_scales[atoms],
-            strain_scale=strain_scales[crystal],
-            edge_index=edge_index[:, pairs] - atoms.start,
-            offsets=offsets[pairs],
-            lengths=lengths[pairs],
-            distances=distances[pairs],
-            distance_scales=distance_scales[pairs],
-        )
+    return split(
+        num_atoms,
+        np.bincount(graph.edge_batch.numpy(), minlength=len(num_atoms)),
+        solution.status.tolist(),
+        displacements=solution.displacements.numpy(),
+        deformations=solution.deformations.numpy(),
+        displacement_scales=prediction.displacement_log_scales.exp().numpy(),
+        strain_scales=prediction.strain_log_scales.exp().tolist(),
+        edge_index=graph.edge_index.numpy(),
+        offsets=graph.offsets.numpy(),
+        lengths=graph.edge_lengths.numpy(),
+        distances=prediction.distances.numpy(),
+        distance_scales=prediction.distance_log_scales.exp().numpy(),
+    )

@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from deeprelax_ase.relaxation.calibration import Calibration, system_uncertainty
+from deeprelax_ase.relaxation.calibration import (
+    Calibration,
+    root_mean_square,
+    system_uncertainty,
+)
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.passes import Move, Relaxation
@@ -48,7 +52,7 @@ def build_result(
             lengths = relaxed_lengths(entry.crystal, *pairs, *move)
     change = np.abs(lengths - prediction.lengths) if len(lengths) else np.full(1, np.nan)
     calibration = predictor.calibration
-    gain = calibration.gain_probability(float(np.sqrt(np.mean(change**2))), expected_error)
+    gain = calibration.gain_probability(root_mean_square(change), expected_error)
     least_gain = least_gain_of(options, calibration)
     doubt = None
     if gain < least_gain:

@@ -163,6 +163,11 @@ def _mean(values: Float[np.ndarray, " values"]) -> float:
     return float(np.add.reduce(values)) / len(values)
 
 
+def root_mean_square(changes: Float[np.ndarray, " bonds"]) -> float:
+    """Of changes of bonds, Å: what a gain is judged by."""
+    return float(np.sqrt(np.mean(changes**2)))
+
+
 def gain_sign(
     change: float | Float[np.ndarray, " crystals"],
     expected_error: float | Float[np.ndarray, " crystals"],

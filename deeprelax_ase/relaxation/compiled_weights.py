@@ -28,8 +28,6 @@ from deeprelax_ase.structures.crystal import LEAST_DISTANCE
 
 Arrays = Mapping[str, np.ndarray]
 """Weights by their names in `PaEGNN.state_dict`."""
-MOST_LAYERS = 16
-"""That the compiled network has room for."""
 LIMITS = (MIN_LOG_SCALE, MAX_LOG_SCALE, LEAST_WEIGHT, LEAST_STRETCH, LEAST_DISTANCE, TINY)
 _ROOT = math.sqrt(0.5)
 

@@ -19,9 +19,9 @@ def may_have_gpu() -> bool:
     return True
 
 
-def limit_torch() -> None:
-    """Let torch use one thread, whether it is there already or comes later."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+def limit_torch(threads: int) -> None:
+    """Let torch use no more threads, whether it is there already or comes later."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     torch = sys.modules.get("torch")
     if torch:
-        torch.set_num_threads(1)
+        torch.set_num_threads(min(torch.get_num_threads(), threads))

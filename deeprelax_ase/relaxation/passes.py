@@ -15,7 +15,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import polar
 
-from deeprelax_ase.relaxation.calibration import Calibration, crystal_signs
+from deeprelax_ase.relaxation.calibration import (
+    Calibration,
+    crystal_signs,
+    root_mean_square,
+)
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.relaxation.sanity_checks import reason_to_refuse
@@ -90,7 +94,9 @@ def run_passes(
     calibration = predictor.calibration
     results: list[Relaxation | None] = [None] * len(inputs)
     active = list(range(len(inputs)))
-    for _ in range(passes):
+    for number in range(passes):
+        if number == 1:
+            active = [k for k in active if _is_begun(results[k], calibration, least_gain)]
         if not active:
             break
         crystals = [
@@ -105,8 +111,7 @@ def run_passes(
             if before is not None and _is_no_gain(before, after, calibration, least_gain):
                 continue
             results[k] = after
-            if before is not None or _is_begun(after, calibration, least_gain):
-                going_on.append(k)
+            going_on.append(k)
         active = going_on
     return [result for result in results if result is not None]
 
@@ -155,11 +160,11 @@ def _composed(before: Relaxation | None, prediction: CrystalPrediction) -> Move:
     return Move(displacements, (deformation + deformation.T) / 2)
 
 
-def _is_begun(first: Relaxation, calibration: Calibration, least_gain: float) -> bool:
+def _is_begun(first: Relaxation | None, calibration: Calibration, least_gain: float) -> bool:
     """Whether the first pass made a move that others can go on from."""
-    if first.refusal is not None or not len(first.lengths):
+    if first is None or first.refusal is not None or not len(first.lengths):
         return False
-    change = _root_mean_square(first.lengths - first.prediction.lengths)
+    change = root_mean_square(first.lengths - first.prediction.lengths)
     return calibration.gain_probability(change, first.expected_error) >= least_gain
 
 
@@ -171,13 +176,9 @@ def _is_no_gain(
         return True
     if after.last_expected_error > _WORSE * before.last_expected_error:
         return True
-    change = _root_mean_square(after.lengths - before.lengths)
+    change = root_mean_square(after.lengths - before.lengths)
     gain = calibration.gain_probability(change, after.last_expected_error)
     return change < _NOTHING or gain < min(_EVEN, least_gain)
-
-
-def _root_mean_square(changes: Float[np.ndarray, " bonds"]) -> float:
-    return float(np.sqrt(np.mean(changes**2)))
 
 
 def _signs(

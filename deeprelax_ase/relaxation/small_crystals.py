@@ -15,12 +15,11 @@ from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.neighbors import PairList, chosen_pairs
 from deeprelax_ase.relaxation.compiled_weights import (
     LIMITS,
-    MOST_LAYERS,
     Arrays,
     layout_of,
     weights_block,
 )
-from deeprelax_ase.relaxation.prediction import CrystalPrediction
+from deeprelax_ase.relaxation.prediction import CrystalPrediction, split
 from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import Crystal
 
@@ -78,8 +77,11 @@ class CompiledNetwork:
     @staticmethod
     def can_run(config: NetworkConfig) -> bool:
         """Whether it knows such a network, and is there at all."""
-        is_known = config.num_tensors > 0 and config.num_layers <= MOST_LAYERS and not config.ucoe
-        return IS_COMPILED and is_known and config.solver_steps == 1
+        if not IS_COMPILED or config.num_tensors == 0 or config.ucoe or config.solver_steps != 1:
+            return False
+        from deeprelax_ase.compiled import core
+
+        return config.num_layers <= core.MOST_LAYERS
 
     def __call__(
         self, known: SmallCrystals, functionals: Sequence[str]
@@ -117,25 +119,21 @@ class CompiledNetwork:
                 *(moves, deformations, scales, strain_scales, distances, distance_scales, solved),
             ),
         )
-        found: list[CrystalPrediction | None] = []
-        atom_ends, pair_ends = known.num_atoms.cumsum(), known.num_pairs.cumsum()
-        for k, is_solved in enumerate(solved.tolist()):
-            atoms = slice(atom_ends[k] - known.num_atoms[k], atom_ends[k])
-            own = slice(pair_ends[k] - known.num_pairs[k], pair_ends[k])
-            prediction = CrystalPrediction(
-                displacements=moves[atoms],
-                deformation=deformations[k],
-                status=SolveStatus.SOLVED,
-                displacement_scales=scales[atoms],
-                strain_scale=float(strain_scales[k]),
-                edge_index=np.stack([pairs.first[own], pairs.second[own]]) - atoms.start,
-                offsets=pairs.offsets[own],
-                lengths=pairs.lengths[own],
-                distances=distances[own],
-                distance_scales=distance_scales[own],
-            )
-            found.append(prediction if is_solved else None)
-        return found
+        found = split(
+            known.num_atoms,
+            known.num_pairs,
+            [SolveStatus.SOLVED] * num_crystals,
+            displacements=moves,
+            deformations=deformations,
+            displacement_scales=scales,
+            strain_scales=strain_scales.tolist(),
+            edge_index=np.stack([pairs.first, pairs.second]),
+            offsets=pairs.offsets,
+            lengths=pairs.lengths,
+            distances=distances,
+            distance_scales=distance_scales,
+        )
+        return [one if ok else None for one, ok in zip(found, solved.tolist(), strict=True)]
 
     def _scalars(
         self,

@@ -163,7 +163,7 @@ def _begin(options: RelaxOptions, counter: Any, parent: int) -> None:
     """Make a process ready: one thread, weights loaded, gone when its parent is gone."""
     global _relaxer  # noqa: PLW0603 - what an initializer leaves for the calls has to stand there
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    limit_torch()
+    limit_torch(1)
     from deeprelax_ase.relaxation.relaxer import Relaxer
 
     with counter.get_lock():

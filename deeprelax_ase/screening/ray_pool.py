@@ -98,7 +98,7 @@ class _Actor:
     def __init__(self, options: RelaxOptions) -> None:
         from deeprelax_ase.relaxation.relaxer import Relaxer
 
-        limit_torch()
+        limit_torch(1)
         self._relaxer = Relaxer(options=options)
 
     def __call__(self, batch: pa.Table) -> dict[str, list[Any]]:
