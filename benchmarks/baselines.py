@@ -29,7 +29,7 @@ from deeprelax_ase.network.message_passing import Edges, Message, Update
 from deeprelax_ase.network.radial_basis import RadialBasis
 from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER
 from deeprelax_ase.training.config import LossConfig, TrainConfig
-from deeprelax_ase.training.mixture import Mixture
+from deeprelax_ase.training.mixture import Mixture, load_batches
 from deeprelax_ase.training.schedule import Schedule
 from deeprelax_ase.training.validation import score
 
@@ -190,11 +190,8 @@ def train(kind: type[_Network], config: TrainConfig) -> dict[str, dict[str, floa
     schedule = Schedule(config, optimizer)
     mixture = Mixture(config, "train")
     started = time.monotonic()
-    for step in tqdm(range(config.steps), mininterval=30):
-        epoch, number = divmod(step, len(mixture))
-        if number == 0:
-            mixture.set_epoch(epoch)
-        batch = mixture[number]
+    batches = load_batches(mixture, (0, 0), config)
+    for step, batch in zip(tqdm(range(config.steps), mininterval=30), batches, strict=False):
         graph, targets = batch.graph.to(torch.float32), batch.targets.to(torch.float32)
         schedule.apply(step)
         optimizer.zero_grad(set_to_none=True)

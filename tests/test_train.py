@@ -33,7 +33,7 @@ from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import LossConfig, TrainConfig, read_config
 from deeprelax_ase.training.loss import compute_loss
-from deeprelax_ase.training.mixture import Mixture
+from deeprelax_ase.training.mixture import Mixture, load_batches
 from deeprelax_ase.training.run_folder import RunFolder
 from deeprelax_ase.training.schedule import Schedule
 from deeprelax_ase.training.trainer import Trainer
@@ -473,6 +473,28 @@ def test_weights_of_another_network_are_refused(config, tmp_path):
         Trainer(other, tmp_path / "second")
 
 
+def test_the_next_epoch_follows_in_the_same_stream(config):
+    mixture = Mixture(config, "train")
+    last = len(mixture) - 1
+    stream = iter(load_batches(mixture, (0, last), config))
+    places = [next(stream).place for _ in range(3)]
+    assert places == [(0, last), (1, 0), (1, 1)]
+    assert next(iter(load_batches(mixture, (1, 0), config))).place == (1, 0)
+
+
+def test_a_pool_is_cut_into_batches_of_like_size(config):
+    mixture = Mixture(config, "train")
+    mixture.config = config.model_copy(update={"edges_per_batch": 1_000_000})
+    mixture.set_epoch(0)
+    pool = sorted(mixture._batches[0], key=mixture._num_atoms)
+    atoms = sum(map(mixture._num_atoms, pool))
+    edges = (config.network.max_neighbors + 2) * (atoms / 2 + max(map(mixture._num_atoms, pool)))
+    mixture.config = config.model_copy(update={"edges_per_batch": math.ceil(edges)})
+    sizes = [sum(map(mixture._num_atoms, batch)) for batch in mixture._pack(pool)]
+    assert len(sizes) == 2
+    assert abs(sizes[0] - sizes[1]) <= 2 * max(map(mixture._num_atoms, pool))
+
+
 def test_command_line_trains_replicates_from_weights(config, tmp_path):
     Trainer(config, tmp_path / "first").run()
     start = tmp_path / "first" / "last.safetensors"
@@ -511,7 +533,7 @@ def test_what_is_left_to_its_defaults_goes_on_from_the_shipped_weights():
 def test_a_step_never_waits_for_its_device(config, held):
     """Tensors without values stand for those of a device: asking for a value is an error."""
     mixture = Mixture(config, "train")
-    batch = mixture[0]
+    batch = mixture[0, 0]
     if held:
         told = torch.ones_like(batch.graph.told_holds)
         free = torch.zeros_like(batch.graph.free)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import polar
 
 from deeprelax_ase.datasets.config import NoiseConfig
 from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
@@ -46,8 +45,10 @@ def move_input(
         deformation: Symmetric; what the input is deformed by after that.
     """
     moved = replace(pair, displacements=displacements, deformation=deformation).relaxed
-    # Back by the inverse, then on to the target.
-    _, symmetric = polar(np.linalg.solve(deformation, pair.deformation), side="left")
+    # Back by the inverse, then on to the target: its symmetric factor.
+    onward = np.linalg.solve(deformation, pair.deformation)
+    squares, axes = np.linalg.eigh(onward @ onward.T)
+    symmetric = (axes * np.sqrt(squares)) @ axes.T
     moves = (pair.displacements - displacements) @ deformation
     return replace(pair, crystal=moved, displacements=moves, deformation=symmetric)
 

@@ -12,7 +12,7 @@ from typing import Any
 from deeprelax_ase.files.file_text import MAX_UNPACKED, split_suffix
 from deeprelax_ase.files.poscar_text import poscar_ending
 from deeprelax_ase.files.records import Item, Named, cannot_be_read
-from deeprelax_ase.structures.validation import StructureError
+from deeprelax_ase.structures.validation import SeveralStructuresError, StructureError
 
 MAX_MEMBER = 1 << 26
 """Bytes that one file of an archive may unpack to: 64 MiB."""
@@ -21,8 +21,6 @@ MAX_RATIO = 200
 _SMALL = 1 << 20
 """Bytes (1 MiB) up to which the ratio does not matter."""
 _ENCRYPTED = 1
-_SEVERAL = "holds several structures"
-"""What a reader of single structures says of a file of records."""
 _MANY = "is a file of many structures in an archive: unpack it, and give that file"
 _OWN = ("*.deeprelax.json", "*.unrelaxed")
 _OF_RUNS = (
@@ -124,11 +122,11 @@ def _read_member(name: str, path: Path, member: str, read: Read) -> list[Named]:
         copy.write_bytes(data)
         try:
             structures = read(copy)
+        except SeveralStructuresError as error:
+            msg = f"{path}/{member} {_MANY}"
+            raise StructureError(msg) from error
         except StructureError as error:
-            text = str(error)
-            if _SEVERAL in text:
-                text = f"{copy} {_MANY}"
-            raise StructureError(text.replace(str(copy), f"{path}/{member}")) from error
+            raise StructureError(str(error).replace(str(copy), f"{path}/{member}")) from error
     if len(structures) == 1:
         return [(name, structures[0])]
     return [(f"{name}[{number}]", one) for number, one in enumerate(structures)]

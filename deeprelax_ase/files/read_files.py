@@ -21,7 +21,7 @@ from deeprelax_ase.files.file_text import (
 from deeprelax_ase.files.parse_file import StructureFile, parse_file
 from deeprelax_ase.files.records import Item, reason_of
 from deeprelax_ase.files.tables import items_of_csv, items_of_parquet
-from deeprelax_ase.structures.validation import StructureError
+from deeprelax_ase.structures.validation import SeveralStructuresError, StructureError
 
 __all__ = ["COMPRESSED", "StructureFile", "items_of_table", "read_structures", "split_suffix"]
 
@@ -100,7 +100,7 @@ def _read_record(path: Path) -> StructureFile:
             f"{path} holds several structures: relax them with deeprelax screen {path} "
             "-o relaxed.parquet"
         )
-        raise StructureError(msg)
+        raise SeveralStructuresError(msg)
     try:
         structures = [structure for item in items for _, structure in item.read()]
     except Exception as error:  # the parsers raise whatever their code runs into

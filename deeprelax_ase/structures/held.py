@@ -154,23 +154,29 @@ def strain_freedom(
         cell: Row vectors, Å.
         pbc: Which of them repeat.
     """
-    if pbc.all() and not len(rows):
-        return np.eye(9)
-    periodic = _span(cell[pbc]).reshape(3, 3)
-    inside = COMPONENTS @ np.kron(periodic, periodic) @ COMPONENTS.T
+    if pbc.all():
+        if not len(rows):
+            return np.eye(9)
+        basis = np.eye(6)
+    else:
+        periodic = _span(cell[pbc]).reshape(3, 3)
+        both = (periodic[:, None, :, None] * periodic[:, None, :]).reshape(9, 9)
+        inside = COMPONENTS @ both @ COMPONENTS.T
+        if not len(rows):
+            return COMPONENTS.T @ inside @ COMPONENTS
+        values, axes = np.linalg.eigh(inside)
+        basis = axes[:, values > 1 / 2]
     # Of the strains within the periodic axes, those on which every constraint is zero.
-    values, axes = np.linalg.eigh(inside)
-    basis = axes[:, values > 1 / 2]
-    if len(rows):
-        constraints = rows @ COMPONENTS.T @ basis
-        _, singular, right = np.linalg.svd(constraints)
-        basis = basis @ right[(singular > _RANK).sum() :].T
+    constraints = rows @ COMPONENTS.T @ basis
+    _, singular, right = np.linalg.svd(constraints)
+    basis = basis @ right[(singular > _RANK).sum() :].T
     return COMPONENTS.T @ basis @ basis.T @ COMPONENTS
 
 
 def _span(vectors: Float[np.ndarray, "some 3"]) -> Float[np.ndarray, "9"]:
     """Projector onto what vectors span, flat."""
-    return (np.linalg.pinv(vectors) @ vectors).ravel() if len(vectors) else np.zeros(9)
+    axes = np.linalg.qr(vectors.T)[0]
+    return (axes @ axes.T).ravel()
 
 
 def _all_but(direction: Float[np.ndarray, "9"]) -> Float[np.ndarray, "9 9"]:

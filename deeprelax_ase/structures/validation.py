@@ -32,6 +32,10 @@ class StructureError(ValueError):
     """The input cannot be read as a crystal; the message says why and what to do."""
 
 
+class SeveralStructuresError(StructureError):
+    """A file of records holds several structures where one was asked for."""
+
+
 def disordered(site: Any) -> StructureError:
     """The error for a site that more or less than one atom of one species is on."""
     msg = (

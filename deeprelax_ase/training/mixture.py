@@ -1,5 +1,6 @@
 """Several files of pairs as one stream of batches to train on."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -13,10 +14,10 @@ from deeprelax_ase.datasets.config import SourceConfig
 from deeprelax_ase.datasets.pair_file import PairFile, Targets, collate
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.training.config import TrainConfig
-from deeprelax_ase.training.own_outputs import FURTHER, nearest
+from deeprelax_ase.training.own_outputs import FURTHER
 from deeprelax_ase.training.process import leave_interrupts_to_the_parent
 
-_POOL = 2048
+_POOL = 4096
 _OWN = 7  # tells the random numbers of own outputs from those of the pairs
 
 Reference = tuple[int, int]
@@ -32,17 +33,17 @@ class Batch:
         targets: What they relax to.
         num_crystals: Of the step, on all processes together.
         is_filler: The step has fewer crystals than processes, and this is a copy of one.
+        place: Epoch, and number within it.
         own_passes: So many passes of the network are made first, and what comes of them is
-            trained on too.
-        wide: For these, the crystals with further pairs, and what they relax to.
+            trained on too. Then the graph has further pairs.
     """
 
     graph: CrystalGraph
     targets: Targets
     num_crystals: int
+    place: tuple[int, int]
     is_filler: bool = False
     own_passes: int = 0
-    wide: tuple[CrystalGraph, Targets] | None = None
 
     def to(self, device: str) -> "Batch":
         """The batch in single precision on a device, whose memory is not waited for."""
@@ -54,8 +55,7 @@ class Batch:
 
     def _changed(self, change: Callable[[Any], Any]) -> "Batch":
         """The batch with its graphs and targets changed."""
-        wide = self.wide and (change(self.wide[0]), change(self.wide[1]))
-        return replace(self, graph=change(self.graph), targets=change(self.targets), wide=wide)
+        return replace(self, graph=change(self.graph), targets=change(self.targets))
 
     @property
     def share(self) -> float:
@@ -68,8 +68,8 @@ class Mixture(torch.utils.data.Dataset[Batch]):
 
     What batch `b` of epoch `e` holds, disturbance included, depends on the seed, `e` and `b`
     alone, so that a run can be resumed exactly. Processes that train together share every batch
-    between them. As a torch dataset it has the batches of one epoch, that of the last
-    `set_epoch`.
+    between them. As a torch dataset it has the batches of all epochs, by epoch and number; its
+    length is that of the epoch drawn last.
 
     Args:
         config: The run.
@@ -110,64 +110,79 @@ class Mixture(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
+        epoch, number = place
+        if epoch != self.epoch:
+            self.set_epoch(epoch)
         references = self._batches[number]
         own = range(self.rank, len(references), self.processes)
-        pairs = [self._pair(number, place) for place in own or (0,)]
+        pairs = [self._pair(number, part) for part in own or (0,)]
         config = self.config
         rng = np.random.default_rng((config.seed, self.epoch, number, _OWN))
         passes = int(rng.integers(1, config.own_passes + 1))
         passes = passes if rng.random() < config.own_outputs else 0
-        wide = collate(pairs, config.network, FURTHER) if passes else None
-        graph, targets = nearest(*wide, config.network) if wide else collate(pairs, config.network)
-        batch = Batch(graph, targets, len(references), not own, passes, wide)
+        graph, targets = collate(pairs, config.network, FURTHER if passes else 0.0)
+        batch = Batch(graph, targets, len(references), place, not own, passes)
         return batch.to("cpu")
 
-    def _pair(self, number: int, place: int) -> Pair:
+    def _pair(self, number: int, part: int) -> Pair:
         """One pair of a batch, disturbed the same way on whatever process it is."""
-        file_number, row = self._batches[number][place]
+        file_number, row = self._batches[number][part]
         file = self.files[file_number]
         noise = self.config.augmentation if file.is_pairs else self.config.denoising
-        rng = np.random.default_rng((self.config.seed, self.epoch, number, place))
+        rng = np.random.default_rng((self.config.seed, self.epoch, number, part))
         pair = file[row] if noise is None else disturb(file[row], noise, rng)
         if rng.random() < self.config.unknown_functional:
             pair = replace(pair, functional="unknown")
         return pair
 
     def _pack(self, pool: list[Reference]) -> list[list[Reference]]:
-        """Cut a sorted pool into batches of about as many edges as allowed."""
-        largest = self.config.edges_per_batch / (self.config.network.max_neighbors + 2)
+        """Cut a sorted pool into batches of as many edges each, and at most what is allowed."""
+        allowed = self.config.edges_per_batch / (self.config.network.max_neighbors + 2)
+        in_all = sum(map(self._num_atoms, pool))
+        equal = in_all / math.ceil(in_all / allowed)
         batches: list[list[Reference]] = []
-        atoms = np.inf
+        done = own = 0
         for reference in pool:
-            atoms += self._num_atoms(reference)
-            if atoms > largest:
+            size = self._num_atoms(reference)
+            if done >= equal * len(batches) or own + size > allowed:
                 batches.append([])
-                atoms = self._num_atoms(reference)
+                own = 0
             batches[-1].append(reference)
+            done, own = done + size, own + size
         return batches
 
     def _num_atoms(self, reference: Reference) -> int:
         return int(self.files[reference[0]].num_atoms[reference[1]])
 
 
-def load_batches(mixture: Mixture, first: int, config: TrainConfig) -> DataLoader[Batch]:
-    """Batches of the rest of an epoch, collated by worker processes if the run has some.
+def load_batches(
+    mixture: Mixture, place: tuple[int, int], config: TrainConfig
+) -> DataLoader[Batch]:
+    """Endless batches, epoch after epoch, collated by worker processes if the run has some.
 
     Args:
         mixture: The files.
-        first: Number of the first batch.
+        place: Epoch and number of the first batch; past the end of an epoch, the next begins.
         config: The run.
     """
     return DataLoader(
         mixture,
         batch_size=None,
-        sampler=range(first, len(mixture)),
+        sampler=_places(mixture, *place),
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
         pin_memory=config.device == "cuda",
         worker_init_fn=leave_interrupts_to_the_parent,
     )
+
+
+def _places(mixture: Mixture, epoch: int, number: int) -> Iterator[tuple[int, int]]:
+    """Epochs and numbers of all batches from one on."""
+    while True:
+        mixture.set_epoch(epoch)
+        yield from ((epoch, following) for following in range(number, len(mixture)))
+        epoch, number = epoch + 1, 0
 
 
 def _pinned(holder: Any) -> Any:

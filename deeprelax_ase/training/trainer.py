@@ -22,7 +22,7 @@ from deeprelax_ase.training.config import TrainConfig
 from deeprelax_ase.training.distributed import ProcessGroup
 from deeprelax_ase.training.loss import Loss, compute_loss
 from deeprelax_ase.training.mixture import Batch, Mixture, load_batches
-from deeprelax_ase.training.own_outputs import relaxed_inputs
+from deeprelax_ase.training.own_outputs import nearest, relaxed_inputs
 from deeprelax_ase.training.process import (
     keep_freed_memory,
     patient_interrupt,
@@ -205,26 +205,27 @@ class Trainer:
             setattr(self, name, value)
 
     def _batches(self, mixture: Mixture) -> Iterator[Batch]:
-        while not self._is_over:
-            mixture.set_epoch(self.epoch)
-            loader = load_batches(mixture, self.batch, self.config)
-            for batch in loader:
-                yield batch
-                if self._is_over:
-                    return
-            self.epoch, self.batch = self.epoch + 1, 0
+        if self._is_over:
+            return
+        for batch in load_batches(mixture, (self.epoch, self.batch), self.config):
+            yield batch
+            if self._is_over:
+                return
 
     def _learn_from(self, batch: Batch) -> None:
         """One step on a batch, and for a share of them another on what the network makes of it."""
         config = self.config
         batch = batch.to(config.device)
         weight = batch.share * self.processes.size
-        if batch.wide is not None:
+        graph, targets = batch.graph, batch.targets
+        if batch.own_passes:
             network = self.average.module.eval()
-            own = relaxed_inputs(network, *batch.wide, config.network, batch.own_passes)
+            own = relaxed_inputs(network, graph, targets, config.network, batch.own_passes)
             self._update(*own, weight)
-        loss = self._update(batch.graph, batch.targets, weight)
-        self.step, self.batch = self.step + 1, self.batch + 1
+            graph, targets = nearest(graph, targets, config.network)
+        loss = self._update(graph, targets, weight)
+        self.epoch, number = batch.place
+        self.step, self.batch = self.step + 1, number + 1
         self.crystals += batch.num_crystals
         if self.step % config.log_every == 0:
             self._give_up_if_lost()
