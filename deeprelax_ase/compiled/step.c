@@ -85,6 +85,22 @@ static void free_strains(const double* freedom, double turned[9][6]) {
     }
 }
 
+/* Length of a pair once its atoms have moved and space is deformed; its vector before and after the
+   latter. */
+static double moved_pair(const Crystal* crystal, int pair, const double* moves,
+                         const double* deformation, double* x, double* y) {
+    int i = (int)(crystal->first[pair] - crystal->base);
+    int j = (int)(crystal->second[pair] - crystal->base);
+    const double* vector = crystal->vectors + 3 * (size_t)pair;
+    double square = 0.0;
+    for (int a = 0; a < 3; a++) x[a] = vector[a] + moves[3 * j + a] - moves[3 * i + a];
+    for (int a = 0; a < 3; a++) {
+        y[a] = x[0] * deformation[a] + x[1] * deformation[3 + a] + x[2] * deformation[6 + a];
+        square += y[a] * y[a];
+    }
+    return sqrt(square);
+}
+
 size_t deeprelax_step_room(size_t atoms, size_t pairs) {
     size_t size = 3 * atoms + 6;
     return size * (size + 2) + pairs;
@@ -106,16 +122,9 @@ int deeprelax_step(Crystal* crystal, const Limits* limits, double* work) {
     for (int pair = 0; pair < crystal->pairs; pair++) {
         int i = (int)(crystal->first[pair] - crystal->base);
         int j = (int)(crystal->second[pair] - crystal->base);
-        const double* vector = crystal->vectors + 3 * (size_t)pair;
-        double weight = crystal->weights[pair], length = 0.0, residual;
         double x[3], y[3], by_move[3], by_strain[6] = {0};
-        for (int a = 0; a < 3; a++) x[a] = vector[a] + moves[3 * j + a] - moves[3 * i + a];
-        for (int a = 0; a < 3; a++) {
-            y[a] = x[0] * deformation[a] + x[1] * deformation[3 + a] + x[2] * deformation[6 + a];
-            length += y[a] * y[a];
-        }
-        old[pair] = length = sqrt(length);
-        residual = crystal->distances[pair] - length;
+        double length = old[pair] = moved_pair(crystal, pair, moves, deformation, x, y);
+        double weight = crystal->weights[pair], residual = crystal->distances[pair] - length;
         before += weight * residual * residual;
         for (int a = 0; a < 3; a++) y[a] /= length;
         for (int a = 0; a < 3; a++)
@@ -164,20 +173,10 @@ int deeprelax_step(Crystal* crystal, const Limits* limits, double* work) {
     for (int k = 0; k < 3 * n; k++)
         after += crystal->move_weights[k / 3] * (moved[k] - moves[k]) * (moved[k] - moves[k]);
     for (int pair = 0; pair < crystal->pairs; pair++) {
-        int i = (int)(crystal->first[pair] - crystal->base);
-        int j = (int)(crystal->second[pair] - crystal->base);
-        const double* vector = crystal->vectors + 3 * (size_t)pair;
-        double x[3], length = 0.0, near, residual;
-        for (int a = 0; a < 3; a++) x[a] = vector[a] + moved[3 * j + a] - moved[3 * i + a];
-        for (int a = 0; a < 3; a++) {
-            double y = x[0] * new_deformation[a] + x[1] * new_deformation[3 + a] +
-                       x[2] * new_deformation[6 + a];
-            length += y * y;
-        }
-        length = sqrt(length);
-        residual = crystal->distances[pair] - length;
+        double x[3], y[3], length = moved_pair(crystal, pair, moved, new_deformation, x, y);
+        double residual = crystal->distances[pair] - length;
+        double near = length < old[pair] ? length : old[pair];
         after += crystal->weights[pair] * residual * residual;
-        near = length < old[pair] ? length : old[pair];
         is_sound &= !(near < limits->least_distance && near < crystal->lengths[pair]);
     }
     /* A comparison with what is not finite is false. */
