@@ -27,6 +27,7 @@ from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.passes import run_passes
 from deeprelax_ase.structures.ase_adapter import atoms_of
 from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER, relaxed_lengths
+from deeprelax_ase.structures.exact_holds import HeldStrains
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.read_structure import HeldStructure, read_structure
 
@@ -112,7 +113,9 @@ def measure(
         batch = pairs[start : start + _BATCH]
         inputs = [
             read_structure(
-                HeldStructure(atoms_of(pair.crystal), Held(rows=pair.crystal.held_strain)),
+                HeldStructure(
+                    atoms_of(pair.crystal), Held(parts=(HeldStrains(pair.crystal.held_strain),))
+                ),
                 search=first.config.reach,
             )
             for pair in batch

@@ -29,7 +29,8 @@ from deeprelax_ase.files.fingerprint import sha256_of
 from deeprelax_ase.network.checkpoint import load_weights
 from deeprelax_ase.network.config import FrozenModel
 from deeprelax_ase.network.weights_registry import weights_path
-from deeprelax_ase.training.config import read_config
+from deeprelax_ase.training.config import checked_config, read_config
+from deeprelax_ase.training.process import check_device
 from deeprelax_ase.training.trainer import Trainer
 from recipes.average import average
 from recipes.distill import compositions_held_back, label, swaps_of
@@ -37,6 +38,8 @@ from recipes.scales import fit
 
 _HERE = Path(__file__).parent
 _TAUGHT = _HERE / "data"
+_FILES = "[!.]*.parquet"
+"""Not what a run that was killed has left of one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(cook(recipe, options.data, options.work, **where))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        print("stopped: what is done is kept, the same command goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 class Distilled(FrozenModel):
@@ -126,7 +132,9 @@ def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
         ValueError: A file is missing or cannot be used.
     """
     torch.set_num_threads(1)
+    _check_stages(recipe, where)
     pairs = _gather(data, work)
+    _check_is_of(recipe, work)
     _distill(recipe.distill, pairs)
     name = str(recipe.train.get("name", "weights"))
     out = work / f"{name}.safetensors"
@@ -145,8 +153,25 @@ def cook(recipe: Recipe, data: Path, work: Path, **where: Any) -> Path:
         fit(beside, beside, _named(pairs, recipe.scales.files), **_rest(recipe.scales))
         calibrate(beside, _named(pairs, recipe.calibrate.files), **_rest(recipe.calibrate))
         beside.replace(out)
-    _write_hashes(work, sorted(pairs.glob("*.parquet")), out)
+    _write_hashes(work, sorted(pairs.glob(_FILES)), out)
     return out
+
+
+def _check_stages(recipe: Recipe, where: dict[str, Any]) -> None:
+    """Refuse, before anything is made, what no training would begin with."""
+    for number, stage in enumerate(recipe.stages, start=1):
+        entries = {**recipe.train, **stage.train, **where}
+        config = checked_config(entries, f"stage {number} of the recipe")
+        check_device(config.device)
+
+
+def _check_is_of(recipe: Recipe, work: Path) -> None:
+    """Refuse a folder in which another recipe was begun; note which one this is."""
+    noted, text = work / "recipe.json", recipe.model_dump_json(indent=1) + "\n"
+    if noted.exists() and noted.read_text() != text:
+        msg = f"{work} is of another recipe ({noted}): name another --work, or take it away"
+        raise ValueError(msg)
+    replace_text(noted, text)
 
 
 def _mean(work: Path, ends: Mapping[int, Path], parts: Sequence[int | Sequence[int]]) -> Path:
@@ -178,7 +203,7 @@ def _train(entries: dict[str, Any], pairs: Path, folder: Path, where: dict[str, 
     replace_text(written, yaml.safe_dump(entries, sort_keys=False))
     config = read_config(written, pairs, **where)
     trainer = Trainer(config, folder)
-    if trainer.step < config.steps:
+    if not trainer.is_finished:
         trainer.run()
     return folder / "last.safetensors"
 
@@ -193,16 +218,19 @@ def _rest(entry: Scales | Calibrated) -> dict[str, Any]:
 
 def _gather(data: Path, work: Path) -> Path:
     """All files of pairs in one folder."""
-    if not any(data.glob("*.parquet")):
+    if not any(data.glob(_FILES)):
         msg = f"{data} holds no parquet file: --data is the folder of the files of pairs"
         raise ValueError(msg)
     pairs = work / "pairs"
     pairs.mkdir(parents=True, exist_ok=True)
-    for path in [*sorted(data.glob("*.parquet")), *sorted(_TAUGHT.glob("*.parquet"))]:
+    for path in [*sorted(data.glob(_FILES)), *sorted(_TAUGHT.glob(_FILES))]:
         target = pairs / path.name
         if not target.exists():
             with written_beside(target) as beside:
                 shutil.copy(path, beside)
+        elif sha256_of(path) != sha256_of(target):
+            msg = f"{path} has changed since {target} was made of it: name another --work"
+            raise ValueError(msg)
     return pairs
 
 
@@ -212,7 +240,7 @@ def _distill(entries: Mapping[str, Distilled], pairs: Path) -> None:
     missing = {out: entry for out, entry in files.items() if not out.exists()}
     if not missing:
         return
-    held_back = compositions_held_back(sorted(pairs.glob("*.parquet")))
+    held_back = compositions_held_back(sorted(pairs.glob(_FILES)))
     for out, entry in missing.items():
         rng = np.random.default_rng(entry.seed)
         file = PairFile(pairs / f"{entry.inputs}.parquet", "train")

@@ -20,7 +20,7 @@ from deeprelax_ase.files.pw_calculation import read_pw_calculation
 from deeprelax_ase.files.pw_text import notes_of_dropped, read_pw_text
 from deeprelax_ase.files.vasp_calculation import read_vasp_calculation
 from deeprelax_ase.relaxation.relaxer import Relaxer
-from deeprelax_ase.structures.exact_holds import HeldComponents
+from deeprelax_ase.structures.exact_holds import HeldComponents, HeldStrains
 from deeprelax_ase.structures.held import COMPONENTS, Held, held_strain, strain_freedom
 from deeprelax_ase.structures.validation import StructureError
 
@@ -654,7 +654,7 @@ def test_aims_reads_geometry_in_alone(tmp_path):
 
 def test_holds_of_several_kinds_go_together():
     rows = held_strain(np.eye(3, dtype=bool))
-    both = Held(rows=rows[:1]) | Held(rows=rows[1:], exact=(HeldComponents(rows[1:]),))
+    both = Held(parts=(HeldStrains(rows[:1]),)) | Held(parts=(HeldComponents(rows[1:]),))
     deformation = np.diag([1.1, 1.2, 1.3])
     found = np.concatenate([one(deformation) for one in both.exact])
     np.testing.assert_allclose(found, [np.log(1.1), 0.2, 0.3])

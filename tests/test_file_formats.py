@@ -3,21 +3,23 @@
 import bz2
 import gzip
 import lzma
+import warnings
 
 import numpy as np
 import pytest
 import spglib
-from ase.build import bulk, molecule
-from ase.constraints import FixAtoms
+from ase.build import bulk, fcc100, molecule
+from ase.constraints import FixAtoms, FixCartesian, FixScaled
 from ase.io import read as ase_read
 from ase.io import write as ase_write
 from pymatgen.core import Lattice, Structure
 from sources import vasprun
 
+from deeprelax_ase.files.convert import as_atoms, as_structure, warn_of_lost
 from deeprelax_ase.files.file_formats import format_of, named_format
 from deeprelax_ase.files.read_files import read_structures
 from deeprelax_ase.files.unnamed_species import number_of_mass, parse_species
-from deeprelax_ase.files.write_files import as_atoms, output_path, write_structures
+from deeprelax_ase.files.write_files import output_path, write_structures
 from deeprelax_ase.structures.read_structure import plain_crystal, read_structure
 from deeprelax_ase.structures.validation import StructureError
 
@@ -293,3 +295,33 @@ def test_more_or_less_than_one_atom(site):
     structure = Structure(Lattice.cubic(4.2), [site, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     with pytest.raises(StructureError, match="disordered or partially occupied"):
         read_structure(structure)
+
+
+def held_slab():
+    atoms = fcc100("Al", (2, 1, 3), a=4.2, vacuum=6)
+    atoms.pbc = True
+    constraints = [FixAtoms([0]), FixScaled([1], (1, 1, 0)), FixCartesian([2], (0, 0, 1))]
+    atoms.set_constraint(constraints)
+    return atoms
+
+
+def test_constraints_become_selective_dynamics_or_are_told_of():
+    atoms = held_slab()
+    flags = as_structure(atoms).site_properties["selective_dynamics"]
+    assert flags[:4] == [[False] * 3, [False, False, True], [True, True, False], [True] * 3]
+    atoms.set_cell(atoms.cell.array + np.eye(3)[[1, 0, 2]] * (0.1, 0.1, 0), scale_atoms=True)
+    with pytest.warns(UserWarning, match="cannot hold are left out: FixCartesian"):
+        flags = as_structure(atoms).site_properties["selective_dynamics"]
+    assert flags[2] == [True] * 3
+    assert "selective_dynamics" not in as_structure(bulk("Cu")).site_properties
+
+
+@pytest.mark.parametrize(
+    ("file_format", "lost"),
+    [("extxyz", "FixScaled"), ("cif", "FixAtoms, FixCartesian, FixScaled"), ("traj", "")],
+)
+def test_constraints_that_a_format_cannot_hold_are_told_of(file_format, lost):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_lost([held_slab()], file_format)
+    assert [lost in str(one.message) for one in caught] == ([True] if lost else [])

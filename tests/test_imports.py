@@ -33,6 +33,7 @@ LIBRARIES = {
     "files/read_files": {"ase"},
     "files/parse_file": {"ase", "pymatgen"},
     "files/tables": {"ase"},
+    "files/convert": {"ase", "pymatgen"},
     "files/write_files": {"ase", "pymatgen"},
     "evaluation/structure_match": {"pymatgen"},
     "interfaces/ase_filters": {"ase"},

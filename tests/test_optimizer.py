@@ -17,7 +17,7 @@ from ase.filters import (
     StrainFilter,
     UnitCellFilter,
 )
-from ase.io import read
+from ase.io import read, write
 from ase.io.trajectory import Trajectory
 from ase.mep import NEB
 from ase.optimize import BFGS
@@ -394,3 +394,34 @@ def test_bonds_that_cannot_all_be_kept_are_no_error():
     assert optimizer.result.status == "refused"
     assert "constraints cannot be obeyed" in optimizer.result.message
     assert (atoms.positions == before).all()
+
+
+def test_a_calculator_forgets_what_it_knew_of_the_old_atoms(tmp_path):
+    atoms = bulk("Cu", cubic=True, a=3.8)
+    atoms.rattle(0.1, seed=1)
+    atoms.calc = EMT()
+    energy = atoms.get_potential_energy()
+    result = Relaxer(functional="PBE").relax(atoms)
+    assert result.status == "relaxed"
+    assert result.structure.calc is None
+    assert atoms.calc.results["energy"] == energy
+    DeepRelaxOptimizer(atoms, logfile=None, functional="PBE").run()
+    assert not atoms.calc.results
+    write(tmp_path / "relaxed.xyz", atoms)
+    assert read(tmp_path / "relaxed.xyz").calc is None
+    assert atoms.get_potential_energy() < energy
+
+
+def test_a_strain_filter_goes_a_long_way_with_a_symmetry():
+    atoms = bulk("MgO", "rocksalt", a=3.4)
+    atoms.set_constraint(FixSymmetry(atoms))
+    first = atoms.cell.array.copy()
+    target = StrainFilter(atoms)
+    for _ in range(2):
+        DeepRelaxOptimizer(target, logfile=None, functional="PBE").run()
+        assert np.abs(target.strain[:3]).max() > 0.2
+        positions = target.get_positions()
+        before = atoms.cell.array.copy()
+        target.set_positions(positions)  # to where it is
+        np.testing.assert_allclose(atoms.cell.array, before, atol=1e-9)
+    assert np.linalg.det(atoms.cell.array) > 1.5 * np.linalg.det(first)

@@ -215,3 +215,74 @@ def test_compositions_held_back_are_of_all_but_training(tmp_path):
         for row in range(len(PairFile(path, split)))
     }
     assert distill.compositions_held_back([path]) == expected
+
+
+def begun(data, tmp_path, entries):
+    """Arguments of a recipe of these entries."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(entries))
+    return ["--data", str(data), "--work", str(tmp_path / "work"), "--recipe", str(recipe)]
+
+
+def nothing_but_distilling(monkeypatch):
+    def stop(*_, **__):
+        msg = "enough"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(command, "Trainer", stop)
+
+
+def test_what_a_killed_run_left_of_a_file_is_no_hindrance(
+    data, tmp_path, random_weights, monkeypatch
+):
+    nothing_but_distilling(monkeypatch)
+    left = tmp_path / "work/pairs/.123.partial.distilled.parquet"
+    left.parent.mkdir(parents=True)
+    left.write_text("P")
+    with pytest.raises(SystemExit, match="enough"):
+        command.main(begun(data, tmp_path, small_recipe(random_weights)))
+
+
+def test_a_folder_of_another_recipe_or_other_files_is_refused(
+    data, tmp_path, random_weights, monkeypatch
+):
+    nothing_but_distilling(monkeypatch)
+    entries = small_recipe(random_weights)
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="enough"):
+            command.main(begun(data, tmp_path, entries))
+    changed = entries | {"scales": entries["scales"] | {"steps": 4}}
+    with pytest.raises(SystemExit, match="is of another recipe"):
+        command.main(begun(data, tmp_path, changed))
+    write_pairs(data / "pairs.parquet", seed=5)
+    with pytest.raises(SystemExit, match=r"pairs.parquet has changed since"):
+        command.main(begun(data, tmp_path, entries))
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "words"),
+    [
+        ({}, ["--workers", "-1"], "stage 1 of the recipe: workers is -1"),
+        ({}, ["--device", "cuda"], "torch sees no CUDA device"),
+        ({"stages": [{}, {"train": {"steps": 0}}]}, [], "stage 2 of the recipe: steps is 0"),
+    ],
+)
+def test_what_no_training_would_begin_with_is_told_first(
+    data, tmp_path, random_weights, monkeypatch, change, arguments, words
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    entries = small_recipe(random_weights) | change
+    with pytest.raises(SystemExit, match=words):
+        command.main([*begun(data, tmp_path, entries), *arguments])
+    assert not (tmp_path / "work").exists()
+
+
+def test_control_c_is_answered_in_a_line(data, tmp_path, random_weights, monkeypatch, capsys):
+    def pressed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "Trainer", pressed)
+    with pytest.raises(SystemExit) as stopped:
+        command.main(begun(data, tmp_path, small_recipe(random_weights)))
+    assert stopped.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err

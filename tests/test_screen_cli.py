@@ -1,5 +1,6 @@
 import json
 import re
+import sqlite3
 import sys
 from contextlib import nullcontext
 from importlib import import_module
@@ -215,3 +216,53 @@ def test_report_is_one_page_of_its_own(run, tmp_path):
     assert "report.html exists: pass --overwrite" in result.stderr
     assert not Path("out.db").exists()
     assert not Path("new.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_COUNT is not set"),
+        ({"SLURM_ARRAY_TASK_ID": "x", "SLURM_ARRAY_TASK_COUNT": "5"}, "is 'x', which is no number"),
+        ({"SLURM_STEP_NUM_TASKS": "5"}, "SLURM_PROCID is not set"),
+    ],
+)
+def test_variables_of_slurm_that_are_not_whole_are_named(run, environment, words):
+    result = run(
+        "screen", "in.extxyz", "-o", "x.parquet", "--shard", "slurm", environment=environment
+    )
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_no_shares_are_none(run):
+    result = run("screen", "in.extxyz", "-o", "x.parquet", "--shard", "1/0")
+    assert result.exit_code == 2
+    assert "give I/N" in result.stderr
+
+
+def test_a_finished_run_with_its_report_is_complete(run, tmp_path):
+    arguments = ("screen", "in.extxyz", "-o", "out.parquet", "--report", "page.html")
+    assert run(*arguments).exit_code == 0
+    before = (tmp_path / "page.html").stat().st_mtime_ns
+    again = run(*arguments)
+    assert again.exit_code == 0, again.output
+    assert "complete already" in again.output
+    assert (tmp_path / "page.html").stat().st_mtime_ns == before
+    (tmp_path / "page.html").unlink()
+    assert run(*arguments).exit_code == 0
+    assert (tmp_path / "page.html").exists()
+    other = run("screen", "in.extxyz", "-o", "other.parquet", "--report", "page.html")
+    assert "page.html exists" in other.stderr
+    assert not (tmp_path / "other.parquet").exists()
+
+
+def test_a_database_on_a_full_disk_is_answered_as_any_output(run, monkeypatch):
+    def full(*_, **__):
+        msg = "database or disk is full"
+        raise sqlite3.OperationalError(msg)
+
+    monkeypatch.setattr("ase.db.connect", full)
+    result = run("screen", "in.extxyz", "-o", "out.db")
+    assert result.exit_code == 2
+    assert "disk is full" in result.stderr
+    assert "what is done is kept" in result.stderr

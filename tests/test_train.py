@@ -23,6 +23,7 @@ from test_cli import run
 from deeprelax_ase.datasets.config import SourceConfig
 from deeprelax_ase.datasets.pair_file import PairFile, collate
 from deeprelax_ase.evaluation.metrics import compute_errors, concatenate, improvement
+from deeprelax_ase.files.lock import locked
 from deeprelax_ase.network.checkpoint import (
     load_tensors,
     load_weights,
@@ -579,7 +580,7 @@ def test_potentials_that_made_the_targets_are_named_with_the_weights(config, tmp
 
 def test_one_training_a_folder(config, tmp_path):
     folder = RunFolder(tmp_path / "run", config)
-    with folder.at_work(0), pytest.raises(ValueError, match="is in use: another training"):
+    with folder.at_work(0, 0), pytest.raises(ValueError, match="is in use: another training"):
         Trainer(config, tmp_path / "run").run()
     assert not (tmp_path / "run" / "log.csv").exists()
     Trainer(config.model_copy(update={"steps": 2}), tmp_path / "other").run()
@@ -605,3 +606,121 @@ def test_json_that_is_no_yaml(tmp_path):
     text = json.dumps(entries, indent="\t").replace("10", "1e1")
     (tmp_path / "run.json").write_text(text)
     assert read_config(tmp_path / "run.json").steps == 10
+
+
+def test_a_second_control_c_within_a_step_saves_no_half_of_it(config, tmp_path):
+    trainer = Trainer(config, tmp_path / "run")
+    log = trainer._log_loss
+
+    def pressed(terms):
+        if trainer.step == 7:
+            trainer._is_half = True  # as between the two updates of a step
+            raise KeyboardInterrupt
+        log(terms)
+
+    trainer.config = config.model_copy(update={"log_every": 1})
+    trainer._log_loss = pressed
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    saved = config.validate_every * (7 // config.validate_every)
+    assert Trainer(config, tmp_path / "run").step == saved
+
+
+def test_a_step_is_half_made_from_its_first_update_to_its_end(config, tmp_path):
+    trainer = Trainer(config.model_copy(update={"own_outputs": 1.0}), tmp_path / "run")
+    seen = []
+    update = trainer._update
+
+    def watched(*given):
+        seen.append(trainer._is_half)
+        return update(*given)
+
+    trainer._update = watched
+    trainer.run()
+    assert seen[:4] == [False, True, False, True]
+    assert not trainer._is_half
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_validation_that_was_cut_short_is_made_up_for(config, tmp_path, monkeypatch, place):
+    config = config.model_copy(update={"validate_every": 5, "steps": 10})
+    Trainer(config, tmp_path / "whole").run()
+    trainer, left = Trainer(config, tmp_path / "parts"), [place]
+    validation = trainer._score_and_save
+
+    def full():
+        left[0] -= 1
+        if not left[0]:
+            msg = "the disk is full"
+            raise OSError(msg)
+        return validation()
+
+    monkeypatch.setattr(trainer, "_score_and_save", full)
+    with pytest.raises(OSError, match="full"):
+        trainer.run()
+    resumed = Trainer(config, tmp_path / "parts")
+    assert not resumed.is_finished
+    resumed.run()
+    assert resumed.is_finished
+    for name in ("best", "last"):
+        here, there = (
+            load_weights(tmp_path / run / f"{name}.safetensors") for run in ("whole", "parts")
+        )
+        assert here.provenance["steps"] == there.provenance["steps"]
+        before, after = here.network.state_dict(), there.network.state_dict()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+    (here, progress), (there, other) = (final_state(tmp_path / n) for n in ("whole", "parts"))
+    assert progress == other
+    assert all(torch.equal(here[key], there[key]) for key in here)
+
+
+def test_a_run_that_is_killed_after_its_first_validation_goes_on(config, tmp_path, monkeypatch):
+    config = config.model_copy(update={"validate_every": 5})
+    trainer = Trainer(config, tmp_path / "run")
+    validate = trainer.validate
+
+    def killed():
+        validate()
+        monkeypatch.setattr(trainer, "save", lambda: None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert Trainer(config, tmp_path / "run").step == 5
+
+
+@pytest.mark.parametrize("damage", ["\n", "1", "x,y\n", "1,2"])
+def test_a_damaged_row_of_a_log_is_dropped(config, tmp_path, damage):
+    config = config.model_copy(update={"log_every": 1})
+    Trainer(config, tmp_path / "run").save()
+    log = tmp_path / "run/log.csv"
+    log.write_text(f"step,total\n{damage}")
+    Trainer(config, tmp_path / "run").run()
+    rows = log.read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [str(k + 1) for k in range(config.steps)]
+
+
+def test_the_configuration_of_a_linked_folder_leads_to_its_files(config, tmp_path):
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far/away")
+    Trainer(config, tmp_path / "link").save()
+    again = read_config(tmp_path / "link/config.json")
+    assert again.sources[0].path.resolve() == config.sources[0].path.resolve()
+    assert again.sources[0].path.exists()
+
+
+def test_a_forked_process_holds_no_lock(tmp_path):
+    ready, told = os.pipe()
+    with locked(tmp_path, "in use"):
+        child = os.fork()
+        if not child:
+            os.write(told, b"!")
+            signal.pause()
+        os.read(ready, 1)
+    try:
+        with locked(tmp_path, "in use"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

@@ -23,7 +23,7 @@ def check(numbers=(12, 8), positions=PLACES, cell=CUBE, pbc=(True, True, True)):
         ({"positions": [[0.0, 0, 0], [0, -1.5e5, 0]]}, "^atom 1 is at .*-150000.*coordinates in Å"),
         ({"cell": [[3, 0, 0], [0, np.nan, 0], [0, 0, 3]]}, "values that are not finite"),
         ({"cell": [[3, 0, 0], [0, 1001, 0], [0, 0, 3]]}, "1001 Å long, .*is the cell in Å"),
-        ({"cell": [[3, 0, 0], [0, 3, 0], [0, 0, 0.4]]}, "singular along its periodic axes"),
+        ({"cell": [[3, 0, 0], [0, 3, 0], [0, 0, 0.4]]}, r"0.4 Å long, less than the 0.5 Å"),
         ({"cell": [[3, 0, 0], [3, 1e-4, 0], [0, 0, 3]]}, "singular along its periodic axes"),
         ({"cell": [[3, 0, 0], [0, 3, 0], [0.3, 0.3, 0]], "pbc": [True, True, False]}, "in a plane"),
         ({"cell": [[3, 0, 0], [3, 0, 0], [0, 0, 0]], "pbc": [False] * 3}, "in a plane"),

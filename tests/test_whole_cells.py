@@ -4,6 +4,7 @@ from ase.io import write
 
 from deeprelax_ase.files.left_out_holds import HOLDS
 from deeprelax_ase.files.read_files import read_structures
+from deeprelax_ase.files.whole_cells import PARTLY_READ
 from deeprelax_ase.structures.validation import StructureError
 
 RES = (
@@ -154,3 +155,29 @@ def test_other_blocks_hold_no_atoms(tmp_path):
     text = PWMAT.format("1 1 1") + "Weight\n 12 0 0 0 0 0 0\n"
     (tmp_path / "atom.config").write_text(text)
     assert len(read_structures(tmp_path / "atom.config").structures[0]) == 2
+
+
+ONETEP = "%block species_constraints\nMg {}\nO NONE ! free\n%endblock species_constraints\n"
+CP2K = "&MOTION\n &CONSTRAINT\n{} &END CONSTRAINT\n &CELL_OPT\n{} &END CELL_OPT\n&END MOTION\n"
+
+
+@pytest.mark.parametrize(
+    ("file_format", "text", "words"),
+    [
+        ("onetep-in", ONETEP.format("NONE"), ""),
+        ("onetep-in", ONETEP.format("FIXED"), "the constraint FIXED of Mg"),
+        ("onetep-in", ONETEP.format("plane 0 0 1"), "the constraint PLANE of Mg"),
+        ("onetep-in", "", ""),
+        ("cp2k-restart", CP2K.format("", ""), ""),
+        ("cp2k-restart", CP2K.format("&FIXED_ATOMS\nLIST 1..8\n&END\n", ""), "&FIXED_ATOMS"),
+        ("cp2k-restart", CP2K.format("", "KEEP_ANGLES F\n CONSTRAINT NONE\n"), ""),
+        ("cp2k-restart", CP2K.format("", "KEEP_ANGLES T\n"), "the entry KEEP_ANGLES T"),
+        ("cp2k-restart", CP2K.format("", "CONSTRAINT XY\n"), "the entry CONSTRAINT XY"),
+        ("xsd", '<Atom3d ID="1" Name="Mg"/>', ""),
+        ("xsd", '<Atom3d RestrictedProperties="FractionalXYZ"/>', "the restriction of Frac"),
+    ],
+)
+def test_holds_of_other_codes_are_found(file_format, text, words):
+    found = PARTLY_READ[file_format](text)
+    assert found.startswith(words) if words.startswith("the") else words in found
+    assert bool(found) == bool(words)

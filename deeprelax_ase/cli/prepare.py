@@ -254,10 +254,10 @@ def _facts(result: Any, functional: str) -> dict[str, Any]:
 def _from_cif(path: Path, way: _Way) -> str:
     """Make a run folder of a structure file, beside it, with the prediction in it."""
     from deeprelax_ase.files.calculation import Calculation
+    from deeprelax_ase.files.convert import as_structure
     from deeprelax_ase.files.poscar_text import poscar_ending
     from deeprelax_ase.files.read_files import read_structures
     from deeprelax_ase.files.vasp_calculation import tags_of
-    from deeprelax_ase.files.write_files import as_structure
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import record_path
     from deeprelax_ase.interfaces.dft_inputs.vasp import write_vasp_inputs
 

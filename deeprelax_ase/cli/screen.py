@@ -100,7 +100,7 @@ def screen(
         stop("Ray is not installed: pip install 'deeprelax-ase[ray]', or leave --ray out")
     if resume and overwrite:
         stop("--resume goes on with what is done, and --overwrite throws it away: leave one out")
-    _check_report(report, output, overwrite)
+    _check_report(report, output)
     started = time.monotonic()
     outputs = [output_of_share(output, number, count) for number in range(1, count + 1)]
     others = [*outputs, *map(work_path, outputs), *([] if report is None else [report])]
@@ -125,8 +125,10 @@ def screen(
         )
         if run.is_finished:
             print(f"{run.output} is complete already: nothing to do")
-            _write_report(report, run.output)
+            if report is None or not report.exists():
+                _write_report(report, run.output)
             return
+        _check_is_free(report, overwrite)
         if resume and not has_work(run.output):
             stop(f"there is no work to resume for {run.output}: leave --resume out")
         summary = run.relax(lambda: _pool(options, workers, ray))
@@ -158,7 +160,8 @@ def merge(
     from deeprelax_ase.screening.merge_shards import merge
     from deeprelax_ase.screening.output_formats import run_of
 
-    _check_report(report, output, overwrite, shares)
+    _check_report(report, output, shares)
+    _check_is_free(report, overwrite)
     started = time.monotonic()
     try:
         summary = merge(
@@ -215,9 +218,7 @@ def _pool(options: Any, workers: int | None, ray: str | None) -> Any:
     return ProcessPool(options, workers or available_cores())
 
 
-def _check_report(
-    report: Path | None, output: Path, overwrite: bool, inputs: Sequence[Path] = ()
-) -> None:
+def _check_report(report: Path | None, output: Path, inputs: Sequence[Path] = ()) -> None:
     """Refuse a report that could not be written in the end, before anything is done."""
     if report is None:
         return
@@ -229,7 +230,11 @@ def _check_report(
         stop(f"{report} is the output as well: name another report")
     if any(os.path.realpath(report) == os.path.realpath(path) for path in inputs):
         stop(f"{report} is an input as well: name another report")
-    if report.exists() and not overwrite:
+
+
+def _check_is_free(report: Path | None, overwrite: bool) -> None:
+    """Refuse a report that is there."""
+    if report is not None and report.exists() and not overwrite:
         stop(f"{report} exists: pass --overwrite to replace it, or name another report")
 
 

@@ -16,15 +16,16 @@ def share_of(shard: str | None, environment: Mapping[str, str]) -> tuple[int, in
     """
     counted = re.fullmatch(r"slurm/(\d+)", shard or "")
     if counted and "SLURM_ARRAY_TASK_ID" in environment:
-        return int(environment["SLURM_ARRAY_TASK_ID"]), int(counted[1])
+        return _number("SLURM_ARRAY_TASK_ID", environment), int(counted[1])
     if shard == "slurm" or counted:
         if "SLURM_ARRAY_TASK_ID" in environment:
-            first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
-            step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
-            place = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // step
-            return place + 1, int(environment["SLURM_ARRAY_TASK_COUNT"])
+            first = _number("SLURM_ARRAY_TASK_MIN", environment, 0)
+            step = _number("SLURM_ARRAY_TASK_STEP", environment, 1)
+            place = (_number("SLURM_ARRAY_TASK_ID", environment) - first) // max(step, 1)
+            return place + 1, _number("SLURM_ARRAY_TASK_COUNT", environment)
         if "SLURM_STEP_NUM_TASKS" in environment:
-            return int(environment["SLURM_PROCID"]) + 1, int(environment["SLURM_STEP_NUM_TASKS"])
+            place = _number("SLURM_PROCID", environment)
+            return place + 1, _number("SLURM_STEP_NUM_TASKS", environment)
         stop("--shard slurm: this is no task of a SLURM array or of srun; give I/N")
     if shard is None:
         tasks = environment.get("SLURM_ARRAY_TASK_COUNT", "1")
@@ -36,9 +37,18 @@ def share_of(shard: str | None, environment: Mapping[str, str]) -> tuple[int, in
             )
         return 1, 1
     found = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if not found:
+    if not found or not int(found[2]):
         stop(f"--shard {shard}: give I/N, such as 1/4 for the first of four shares, or slurm")
     return int(found[1]), int(found[2])
+
+
+def _number(name: str, environment: Mapping[str, str], default: int | None = None) -> int:
+    """Value of a variable of SLURM, or the default where it is not set; without one, the end."""
+    value = environment.get(name, "" if default is None else str(default))
+    if not value.isdecimal():
+        said = f"is {value!r}, which is no number" if value else "is not set"
+        stop(f"--shard slurm: {name} {said}; give I/N")
+    return int(value)
 
 
 def output_of_share(output: Path, index: int, count: int) -> Path:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from deeprelax_ase.files.calculation import Calculation, refused, with_dispersion
 from deeprelax_ase.files.file_text import decode, inner_name, read_bytes
-from deeprelax_ase.structures.exact_holds import held_parameters
+from deeprelax_ase.structures.exact_holds import HeldParameters
 from deeprelax_ase.structures.held import Held
 
 _FUNCTIONALS = {"pbe": "PBE", "pbesol": "PBEsol"}
@@ -49,7 +49,7 @@ def read_aims_calculation(path: Path, cell: Float[np.ndarray, "3 3"]) -> Calcula
     if given == "none":
         held = Held.of("cell")
     elif given == "fixed_angles":
-        held = held_parameters(cell, np.eye(6)[3:])
+        held = Held(parts=(HeldParameters(cell, np.eye(6)[3:]),))
     reason = f"relax_unit_cell {given}" if held else ""
     return Calculation(held, reason, functional, nearest=nearest)
 

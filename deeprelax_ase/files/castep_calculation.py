@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from deeprelax_ase.files.calculation import Calculation, refused, with_dispersion
 from deeprelax_ase.files.file_text import decode, fortran_float, read_bytes, split_name
-from deeprelax_ase.structures.exact_holds import held_parameters
+from deeprelax_ase.structures.exact_holds import HeldParameters
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.validation import StructureError
 
@@ -50,7 +50,8 @@ def read_castep_calculation(
     held = Held(frozenset(names))
     reasons = [flag for flag in _FLAGS if _is_true(keywords.get(flag, "false"))]
     if "CELL_CONSTRAINTS" in blocks and "cell" not in names:
-        held |= held_parameters(cell, _cell_constraints(blocks["CELL_CONSTRAINTS"]))
+        combinations = _cell_constraints(blocks["CELL_CONSTRAINTS"])
+        held |= Held(parts=(HeldParameters(cell, combinations),))
         if len(held.rows):
             reasons.append("CELL_CONSTRAINTS")
     if any(pressure) and "cell" not in names:

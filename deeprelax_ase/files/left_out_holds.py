@@ -1,7 +1,8 @@
 """What inputs of other codes hold, and the readers of ASE and pymatgen leave out.
 
 Meanings are those of the manuals: of PWmat (atom.config), ABINIT (natfix, natcon, optcell,
-strtarget), DFTB+ (Driver), v_sim (its ascii format), Octopus (Coordinates), Turbomole ($periodic).
+strtarget), DFTB+ (Driver), v_sim (its ascii format), Octopus (Coordinates), Turbomole ($periodic),
+CP2K (MOTION/CONSTRAINT, CELL_OPT), ONETEP (species_constraints), Materials Studio (.xsd).
 """
 
 import re
@@ -11,6 +12,7 @@ from itertools import takewhile
 from deeprelax_ase.files.file_text import has_value
 
 _IGNORED = re.IGNORECASE | re.MULTILINE
+_WHOLE = re.IGNORECASE | re.DOTALL
 _NUMBER = r"[-+]?[\d.]+(?:[edED][-+]?\d+)?"
 _ATOM_OF_PWMAT = re.compile(rf"^\s*\d+(?:\s+{_NUMBER}){{3}}\s+([01])\s+([01])\s+([01])(?=\s|$)")
 _ENTRY_OF_ABINIT = re.compile(r"(natfix[xyz]?|natcon|optcell|strtarget)(\d*[?:+]*)")
@@ -101,6 +103,39 @@ def _of_turbomole(text: str) -> str:
     return found[1] if found else ""
 
 
+def restricted_in_xsd(text: str) -> str:
+    """What of an .xsd holds atoms; nothing, where none does."""
+    found = re.search(r"\bRestrictedProperties=\"([^\"]+)\"", text)
+    return f"the restriction of {found[1]}" if found else ""
+
+
+def _of_cp2k(text: str) -> str:
+    """Of a restart, whose sections of constraints and of CELL_OPT are written out."""
+    plain = re.sub(r"[!#].*", "", text)
+    for section in re.findall(r"&CONSTRAINT\b(.*?)&END\s+CONSTRAINT\b", plain, _WHOLE):
+        found = re.search(r"&(?!END\b)\w+", section)
+        if found:
+            return f"the section {found[0].upper()}"
+    for section in re.findall(r"&CELL_OPT\b(.*?)&END\s+CELL_OPT\b", plain, _WHOLE):
+        held = r"^\s*(KEEP_(?:ANGLES|SYMMETRY|VOLUME)(?:\s+(?!F\b|\.F|FALSE|NO|OFF)\S+)?)\s*$"
+        fixed = r"^\s*(CONSTRAINT\s+(?!NONE\b)\w+)"
+        found = re.search(held, section, _IGNORED) or re.search(fixed, section, _IGNORED)
+        if found:
+            return f"the entry {' '.join(found[1].split()).upper()}"
+    return ""
+
+
+def _of_onetep(text: str) -> str:
+    block = re.search(
+        r"^\s*%block\s+species_constraints\s*$(.*?)^\s*%endblock", text, _IGNORED | re.DOTALL
+    )
+    for line in block[1].splitlines() if block else ():
+        words = re.sub(r"[!#].*", "", line).split()
+        if len(words) > 1 and words[1].upper() != "NONE":
+            return f"the constraint {words[1].upper()} of {words[0]}"
+    return ""
+
+
 HOLDS: Mapping[str, Callable[[str], str]] = {
     "pwmat": _of_pwmat,
     "abinit-in": _of_abinit,
@@ -108,5 +143,7 @@ HOLDS: Mapping[str, Callable[[str], str]] = {
     "v-sim": _of_v_sim,
     "octopus-in": _of_octopus,
     "turbomole": _of_turbomole,
+    "cp2k-restart": _of_cp2k,
+    "onetep-in": _of_onetep,
 }
 """Formats, and what of a text in each its reader leaves out; nothing, where it reads all."""

@@ -1,9 +1,22 @@
 """Keeping other processes out of a folder."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+_held: set[IO[str]] = set()
+
+
+def _let_go() -> None:
+    """A process that was forked holds no lock: it would keep it when its parent is killed."""
+    for stream in _held:
+        stream.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
@@ -24,4 +37,8 @@ def locked(folder: Path, told: str) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(told) from None
-        yield
+        _held.add(stream)
+        try:
+            yield
+        finally:
+            _held.discard(stream)

@@ -13,8 +13,8 @@ from deeprelax_ase.files.calculation import Calculation, refused, with_dispersio
 from deeprelax_ase.files.file_text import has_value
 from deeprelax_ase.files.pw_namelists import namelists_of, number_of
 from deeprelax_ase.files.pw_text import has_card, read_card
-from deeprelax_ase.structures.exact_holds import HeldComponents
-from deeprelax_ase.structures.held import Held, held_entries
+from deeprelax_ase.structures.exact_holds import HeldEntries
+from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.validation import StructureError
 
 _NOT_RELAXED = {
@@ -134,8 +134,7 @@ def _held(freedom: str, cell: Float[np.ndarray, "3 3"]) -> Held:
             known = ", ".join(("all", "ibrav", "volume", "shape", "2Dxy", "2Dshape", *_DIRECTIONS))
             msg = f"cell_dofree = '{freedom}' is unknown: pw.x takes {known}, {', '.join(_FREE)}"
             raise StructureError(msg)
-    rows = held_entries(cell, kept)
-    return Held(frozenset(names), rows, (HeldComponents(rows),))
+    return Held(frozenset(names), (HeldEntries(cell, kept),))
 
 
 def _all_but_plane() -> Bool[np.ndarray, "3 3"]:

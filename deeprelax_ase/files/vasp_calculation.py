@@ -22,6 +22,7 @@ from deeprelax_ase.files.incar_text import (
     read_tags,
     text_of,
 )
+from deeprelax_ase.structures.exact_holds import HeldStrains
 from deeprelax_ase.structures.held import Held, held_strain
 from deeprelax_ase.structures.validation import StructureError
 
@@ -121,7 +122,7 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
     if "cell" not in held.names:
         kept = ~np.array(_constraints(incar, tags))
         if kept.any():
-            held |= Held(rows=held_strain(kept[:, None] | kept))
+            held |= Held(parts=(HeldStrains(held_strain(kept[:, None] | kept)),))
             reasons.append(f"LATTICE_CONSTRAINTS = {tags['LATTICE_CONSTRAINTS']}")
     named = {**tags, "LHFCALC": hybrid}
     functional = functional_of(named) if set(_NAMING) & {*tags} else None

@@ -9,7 +9,7 @@ atoms or the cell is left out in `left_out_holds.py`.
 import re
 from collections.abc import Callable, Mapping
 
-from deeprelax_ase.files.left_out_holds import HOLDS
+from deeprelax_ase.files.left_out_holds import HOLDS, restricted_in_xsd
 from deeprelax_ase.structures.validation import FULL, StructureError
 
 _P1 = {"", "1", "P1", "1P1", "GroupName"}
@@ -62,7 +62,7 @@ def _of_cssr(text: str) -> str:
 
 def _of_xsd(text: str) -> str:
     found = next((group for group in _GROUP_OF_XSD.findall(text) if group not in _P1), "")
-    return f"the space group {found}" if found else ""
+    return f"the space group {found}" if found else restricted_in_xsd(text)
 
 
 def _of_crystal(text: str) -> str:
@@ -108,7 +108,7 @@ def check_whole_cell(file_format: str, text: str) -> None:
     way = "list all atoms of the cell in P 1, or give a CIF"
     if file_format == "aims":
         way = "take it out (--hold holds cell vectors), or give a CIF"
-    elif file_format in HOLDS:
+    elif file_format in HOLDS or lost == restricted_in_xsd(text):
         way = "take it out (--hold holds the cell), or give a POSCAR with selective dynamics"
     if lost:
         msg = f"has {lost}, which the reader of the format {file_format!r} leaves out: {way}"

@@ -6,27 +6,26 @@ is not written, unless the user names it.
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ase import Atoms
 from ase.io import write as ase_write
 from ase.io.formats import ioformats
 from monty.io import zopen
-from pymatgen.core import Composition, IStructure, Structure
+from pymatgen.core import IStructure, Structure
 from pymatgen.io.cif import CifWriter
 
 from deeprelax_ase.files import ase_database
 from deeprelax_ase.files import file_formats as formats
 from deeprelax_ase.files.atomic_write import written_beside
+from deeprelax_ase.files.convert import as_atoms, as_structure, warn_of_lost, without_constraints
 from deeprelax_ase.files.file_text import split_name
 from deeprelax_ase.files.handedness import right_handed, right_handed_atoms
 from deeprelax_ase.files.parse_file import StructureFile
 from deeprelax_ase.files.poscar_text import new_poscar_text, poscar_ending
 from deeprelax_ase.files.records import reason_of
-from deeprelax_ase.structures.boxes import cell_with_box
-from deeprelax_ase.structures.read_structure import plain_crystal
 from deeprelax_ase.structures.validation import StructureError
 
 _BY_PYMATGEN = (formats.POSCAR, formats.CIF, formats.MCIF, formats.JSON, "yaml")
@@ -70,6 +69,8 @@ _KEEP_VECTORS = {"extxyz", "xyz", "traj", "json", "db", "xsf", "gen", "aims", "v
 """Formats that hold the vectors of a cell; lengths and angles cannot say that it is left-handed."""
 _NO_CELL = ("mol", "sdf", "turbomole", "xyz")
 """Formats of molecules, into which ASE writes no cell."""
+_NO_CASTEP = r"Generating CASTEP keywords|Could not determine the version of your CASTEP"
+"""What ASE says before it writes a .cell where there is no CASTEP."""
 _NEEDS = {
     formats.PW: "pseudopotentials: write a CIF, or let deeprelax qe change an input that has them",
 }
@@ -220,6 +221,8 @@ def _write(
             stream.write(text.encode("utf-8", "surrogateescape"))
         return
     if wanted in _BY_PYMATGEN:
+        if wanted in (formats.CIF, formats.MCIF):
+            structures = [without_constraints(structure, wanted) for structure in structures]
         text = _text(source, [as_structure(structure) for structure in structures], wanted, path)
         with zopen(beside, mode="wt", encoding="utf-8") as stream:
             stream.write(text)
@@ -238,7 +241,10 @@ def _write(
         return
     if source.format in ase_database.KINDS:
         frames = ase_database.without_rows(frames)
-    ase_write(str(beside), frames, format=wanted)
+    warn_of_lost(frames, wanted)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _NO_CASTEP)
+        ase_write(str(beside), frames, format=wanted)
 
 
 def _text(source: StructureFile, structures: list[Structure], wanted: str, path: Path) -> str:
@@ -267,30 +273,3 @@ def _cif_block(structure: Structure, *, is_magnetic: bool) -> str:
     structure.relabel_sites(ignore_uniq=True)
     has_moments = is_magnetic and "magmom" in structure.site_properties
     return str(CifWriter(structure, write_magmoms=has_moments))
-
-
-def as_structure(structure: Any) -> Structure:
-    """Turn ASE Atoms into a pymatgen Structure; leave a Structure as it is."""
-    if isinstance(structure, Atoms):
-        from pymatgen.io.ase import AseAtomsAdaptor
-
-        if not structure.pbc.all():  # pymatgen has no crystal without a cell
-            structure = structure.copy()
-            box = cell_with_box(plain_crystal(structure))
-            structure.set_cell(box, apply_constraint=False)
-        return AseAtomsAdaptor.get_structure(structure)
-    return structure
-
-
-def as_atoms(structure: Any) -> Atoms:
-    """Turn a pymatgen Structure into ASE Atoms; leave Atoms as they are.
-
-    Species of one element that share a site are one atom, which ASE cannot say in another way.
-    """
-    if isinstance(structure, Atoms):
-        return structure
-    if not structure.is_ordered:
-        structure = structure.copy()
-        for site in structure:
-            site.species = Composition({next(iter(site.species)): 1})
-    return structure.to_ase_atoms()

@@ -13,7 +13,7 @@ from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.relaxation.result import RelaxResult
 from deeprelax_ase.structures.ase_adapter import copied, move_atoms
 from deeprelax_ase.structures.crystal import exp_symmetric
-from deeprelax_ase.structures.exact_holds import HeldComponents
+from deeprelax_ase.structures.exact_holds import HeldComponents, HeldStrains
 from deeprelax_ase.structures.held import Held, held_strain
 
 Relaxable: TypeAlias = Atoms | Filter
@@ -49,12 +49,12 @@ def relax_target(target: Relaxable, relaxer: Relaxer, held: Held) -> RelaxResult
     if result.status != "relaxed":
         return result
     deformation = exp_symmetric(result.strain)
-    if isinstance(target, StrainFilter):
-        components = deformation - np.eye(3)
-        shear = 2 * components[(1, 0, 0), (2, 2, 1)]
-        target.set_positions(np.concatenate([components.diagonal(), shear]).reshape(2, 3))
     moved = result.structure
     move_atoms(atoms, moved.positions.copy(), np.array(moved.cell), deformation)
+    if isinstance(target, StrainFilter):
+        strain = np.linalg.solve(target.origcell, np.array(atoms.cell)) - np.eye(3)
+        target.strain[:3] = strain.diagonal()
+        target.strain[3:] = (strain + strain.T)[(1, 0, 0), (2, 2, 1)]
     return result
 
 
@@ -80,10 +80,9 @@ def _held_by(target: Filter) -> Held:
         )
         if is_held
     ]
-    rows = held_strain(~mask)
     # The masks of these two are on the deformation, those of the others on its logarithm.
-    is_linear = type(target) in (UnitCellFilter, StrainFilter) and len(rows)
-    return Held(frozenset(names), rows, (HeldComponents(rows),) if is_linear else ())
+    kind = HeldComponents if type(target) in (UnitCellFilter, StrainFilter) else HeldStrains
+    return Held(frozenset(names), (kind(held_strain(~mask)),))
 
 
 def has_cell(target: Relaxable) -> bool:

@@ -140,12 +140,17 @@ def _moved(entry: StructureInput, move: Move) -> dict[str, Any]:
     except ValueError as error:  # some constraints are solved for
         text = f"input kept: its constraints cannot be obeyed ({error})"
         return _kept(entry, "refused", Note("constraints_contradict", text))
-    broken = entry.broken_constraint(structure)
+    broken, is_constrained = (
+        entry.broken_constraint(structure),
+        bool(getattr(structure, "constraints", ())),
+    )
+    if is_constrained:
+        displacement, strain = entry.measure(structure)
+        broken = broken or entry.broken_hold(strain)
     if broken is not None:
         text = f"input kept: its constraints contradict each other ({broken})"
         return _kept(entry, "refused", Note("constraints_contradict", text))
-    if getattr(structure, "constraints", ()):
-        displacement, strain = entry.measure(structure)
+    if is_constrained:
         made = displacement, exp_symmetric(strain)
         reason = reason_to_refuse(entry.crystal, *made, SolveStatus.SOLVED)
         if reason is not None:

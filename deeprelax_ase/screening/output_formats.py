@@ -1,7 +1,9 @@
 """Outputs of a screening: parquet, extxyz or an ASE database, streamed and never half written."""
 
+import errno
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -93,6 +95,8 @@ def write_output(
         writers[path.suffix](beside, tables, run)
         ready(beside)
         beside.replace(path)
+    except sqlite3.Error as error:  # of a disk that is full, say
+        raise OSError(errno.EIO, str(error), str(path)) from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)

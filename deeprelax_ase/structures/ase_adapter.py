@@ -1,5 +1,7 @@
 """What has to be known of ASE's `Atoms`: how to read, copy and move them, losing nothing."""
 
+from typing import Any
+
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -40,7 +42,7 @@ def read(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
             if len(site) > 1 or any(abs(value - 1) > FULL for value in site.values()):
                 raise disordered(site)
     try:
-        free = _free_coordinates(atoms)
+        free = free_coordinates(atoms)
     except IndexError as error:
         msg = f"a constraint names an atom that is none of the {len(atoms)}: {error}"
         raise StructureError(msg) from error
@@ -53,16 +55,20 @@ def read(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     return crystal, free
 
 
-def _free_coordinates(atoms: Atoms) -> Bool[np.ndarray, "atoms 3"]:
+def holds_coordinates(constraint: Any) -> bool:
+    """Whether a constraint fixes fractional coordinates, and nothing else."""
+    is_of_all = isinstance(constraint, FixCartesian) and bool(constraint.mask.all())
+    return is_of_all or isinstance(constraint, FixAtoms | FixScaled)
+
+
+def free_coordinates(atoms: Atoms) -> Bool[np.ndarray, "atoms 3"]:
     """Fractional coordinates that no constraint fixes."""
     free = np.ones((len(atoms), 3), dtype=bool)
     for constraint in atoms.constraints:
         _ = free[getattr(constraint, "index", [])]  # an IndexError where it names no atom
-        if isinstance(constraint, FixAtoms):
-            free[constraint.index] = False
-        elif isinstance(constraint, FixScaled):
+        if isinstance(constraint, FixScaled):
             free[np.ix_(constraint.index, constraint.mask)] = False
-        elif isinstance(constraint, FixCartesian) and constraint.mask.all():
+        elif holds_coordinates(constraint):
             free[constraint.index] = False
     return free
 
@@ -158,8 +164,13 @@ def relaxed(
     cell: Float[np.ndarray, "3 3"],
     deformation: Float[np.ndarray, "3 3"],
 ) -> Atoms:
-    """A copy elsewhere, see `move_atoms`; cell vectors that are zero stay zero."""
+    """A copy elsewhere, see `move_atoms`; cell vectors that are zero stay zero.
+
+    A calculator that knows results of the atoms stays with them, and the copy has none.
+    """
     moved = copied(atoms)
+    if getattr(atoms.calc, "results", None):
+        moved.calc = None
     cell = np.where(np.any(np.array(atoms.cell) != 0, axis=1)[:, None], cell, 0.0)
     move_atoms(moved, positions, cell, deformation)
     return moved
@@ -173,9 +184,9 @@ def move_atoms(
 ) -> None:
     """Give atoms a new cell and new positions in place, as far as their constraints allow.
 
-    A SinglePointCalculator is taken off, and energies, forces and the like are dropped from `info`
-    and `arrays`: they are those of the old geometry, and ASE's writers would store them with the
-    new one.
+    A SinglePointCalculator is taken off, any other forgets its results, and energies, forces and
+    the like are dropped from `info` and `arrays`: they are those of the old geometry, and ASE's
+    writers would store them with the new one.
 
     Args:
         atoms: What is moved.
@@ -188,6 +199,8 @@ def move_atoms(
     """
     if isinstance(atoms.calc, SinglePointCalculator):
         atoms.calc = None
+    elif getattr(atoms.calc, "results", None) and callable(getattr(atoms.calc, "reset", None)):
+        atoms.calc.reset()
     atoms.info = without_stale(atoms.info)
     for name in stale_names(atoms.arrays):
         del atoms.arrays[name]

@@ -4,9 +4,9 @@ What is held of the cell is written as linear constraints on the strain, so that
 and the solve can obey it exactly. Conventions are those of `network/graph.py`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -32,8 +32,23 @@ for _row, (_i, _j) in enumerate(zip(*_UPPER, strict=True), start=3):
     COMPONENTS[_row, [3 * _i + _j, 3 * _j + _i]] = 1 / _ROOT
 
 
-def _no_rows() -> Float[np.ndarray, "rows 9"]:
-    return np.zeros((0, 9))
+@runtime_checkable
+class Part(Protocol):
+    """Some constraints on the strain: `HeldStrains`, `HeldEntries` and others of `exact_holds`."""
+
+    @property
+    def rows(self) -> Float[np.ndarray, "rows 9"]:
+        """What they are to first order, flat and Cartesian: `rows @ strain.ravel() == 0`."""
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether they are nothing else."""
+
+    def __call__(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " rows"]:
+        """How far off a deformation is."""
+
+    def without(self, vectors: Bool[np.ndarray, "3"]) -> "Part":
+        """Those that say nothing of some cell vectors, which stay whatever is strained."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +57,11 @@ class Held:
 
     Attributes:
         names: Of `HOLDS`.
-        rows: Further constraints on the strain, flat and Cartesian: `rows @ strain.ravel() == 0`.
-        exact: Of `exact_holds`, for all rows in their order, where they are so to first order only;
-            nothing, where none is.
+        parts: Further constraints.
     """
 
     names: frozenset[str] = frozenset()
-    rows: Float[np.ndarray, "rows 9"] = field(default_factory=_no_rows)
-    exact: tuple[Any, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     @classmethod
     def of(cls, hold: str | None) -> "Held":
@@ -66,19 +78,25 @@ class Held:
         return cls(frozenset(names))
 
     def __or__(self, other: "Held") -> "Held":
-        from deeprelax_ase.structures.exact_holds import HeldStrains
-
-        exact: tuple[Any, ...] = ()
-        if self.exact or other.exact:
-            parts = (
-                self.exact or (HeldStrains(self.rows),),
-                other.exact or (HeldStrains(other.rows),),
-            )
-            exact = parts[0] + parts[1]
-        return Held(self.names | other.names, np.concatenate([self.rows, other.rows]), exact)
+        return Held(self.names | other.names, self.parts + other.parts)
 
     def __bool__(self) -> bool:
         return bool(self.names or len(self.rows))
+
+    @property
+    def rows(self) -> Float[np.ndarray, "rows 9"]:
+        """Those of all parts."""
+        return np.concatenate([np.zeros((0, 9)), *(part.rows for part in self.parts)])
+
+    @property
+    def exact(self) -> tuple[Part, ...]:
+        """All parts, where one of them is more than its rows."""
+        is_more = any(not part.is_linear and len(part.rows) for part in self.parts)
+        return self.parts if is_more else ()
+
+    def without(self, vectors: Bool[np.ndarray, "3"]) -> "Held":
+        """Without what its parts say of some cell vectors, which stay whatever is strained."""
+        return Held(self.names, tuple(part.without(vectors) for part in self.parts))
 
     @property
     def positions(self) -> bool:
@@ -104,8 +122,6 @@ class Held:
             repeating: Vectors along which it repeats, Å; the shape is that of what they span.
             kept: Vectors that stay whatever is strained.
         """
-        if not self.names:
-            return self.rows
         rows = [self.rows]
         for name in sorted(self.names):
             if name == "cell":

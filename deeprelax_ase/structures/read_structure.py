@@ -3,11 +3,12 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from deeprelax_ase.structures.adapter import KINDS, adapter_of
 from deeprelax_ase.structures.ase_adapter import atoms_of
 from deeprelax_ase.structures.crystal import Crystal, complete_cell
+from deeprelax_ase.structures.exact_holds import HeldStrains
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.structure_input import StructureInput
@@ -22,6 +23,7 @@ from deeprelax_ase.structures.validation import check_distances, check_input
 
 _AXES_OF_A_SHEET = 2
 _NOTHING = Held()
+_LEVEL = 1e-6
 
 
 class HeldStructure(NamedTuple):
@@ -88,8 +90,13 @@ def read_structure(
     )
     periodic = pbc & ~axes.is_vacuum
     is_given = bool((axes.basis == np.eye(3)).all())
-    # Vectors across vacuum stay, unless atoms are held at their fractional coordinates.
-    kept = ~periodic & is_given & free.all()
+    held_still = (~free).any(axis=1)
+    keeps_places = len(adapter.fixed_directions(structure)[0]) > 0 or not _are_level(
+        (positions @ np.linalg.inv(axes.basis @ cell) + axes.shifts)[held_still][:, ~periodic]
+    )
+    # Vectors across vacuum stay, unless that moves what is held against each other.
+    kept = ~periodic & (is_given and not keeps_places)
+    held = held.without(kept)
     # The shape of a sheet is that of its plane, as its volume is its area.
     rows = held.strain_rows(cell, (axes.basis @ cell)[periodic], kept)
     across = [np.zeros((0, 9)), *(np.kron(np.eye(3), normal) for normal in axes.normals)]
@@ -126,12 +133,18 @@ def read_structure(
         pbc,
         axes.rotations,
         free,
+        keeps_places,
         tuple(notes),
         is_sheet,
         functional,
         bool((held.vectors & kept).any()),
         held.exact,
     )
+
+
+def _are_level(scaled: Float[np.ndarray, "held across"]) -> bool:
+    """Whether atoms have the same fractional coordinates along vectors across vacuum."""
+    return bool((np.ptp(scaled, axis=0) < _LEVEL).all()) if len(scaled) else True
 
 
 def _fixed(free: Bool[np.ndarray, "atoms 3"]) -> Bool[np.ndarray, " atoms"] | None:
@@ -151,4 +164,4 @@ def plain_crystal(structure: Any) -> Crystal:
 
 def held_structure(crystal: Crystal) -> HeldStructure:
     """A crystal as a structure for a `Relaxer`, with all that it holds."""
-    return HeldStructure(atoms_of(crystal), Held(rows=crystal.held_strain))
+    return HeldStructure(atoms_of(crystal), Held(parts=(HeldStrains(crystal.held_strain),)))

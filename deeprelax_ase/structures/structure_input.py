@@ -14,8 +14,8 @@ from scipy.linalg import polar
 from deeprelax_ase.structures.adapter import Adapter
 from deeprelax_ase.structures.crystal import Crystal, exp_symmetric, log_symmetric
 from deeprelax_ase.structures.elements import reduced_formula
-from deeprelax_ase.structures.exact_holds import Exact, corrected
-from deeprelax_ase.structures.held import strain_freedom
+from deeprelax_ase.structures.exact_holds import corrected, held_errors
+from deeprelax_ase.structures.held import Part, strain_freedom
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.space_group import SpaceGroup
 from deeprelax_ase.structures.symmetry import find_space_group, symmetrise
@@ -23,6 +23,8 @@ from deeprelax_ase.structures.symmetry import find_space_group, symmetrise
 _SAME_METRIC = 1e-3
 """Products of cell vectors (Å^2) that differ by less are those of an input that is symmetric to so
 many digits."""
+_SAME_STRAIN = 1e-6
+"""Strains of what is held that are smaller are rounding."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class StructureInput:
         repeats: Which cell vectors of the crystal the source repeats along, across vacuum too.
         rotations: What its rotations make of the cell vectors of the source, if it has vacuum.
         free: Which fractional coordinates of each atom may change.
+        keeps_places: Whether atoms are held against each other across vacuum, so that vectors which
+            lean over what is strained have to lean along.
         notes: What the user should know.
         is_sheet: Whether it is one sheet by itself: periodic along two axes, and not periodic
             along the third, or with so much vacuum there that no layered crystal has it.
@@ -56,11 +60,12 @@ class StructureInput:
     repeats: Bool[np.ndarray, "3"]
     rotations: Float[np.ndarray, "rotations 3 3"]
     free: Bool[np.ndarray, "atoms 3"]
+    keeps_places: bool
     notes: tuple[Note, ...]
     is_sheet: bool
     functional: str | None = None
     keeps_across: bool = False
-    exact: tuple[Exact, ...] = ()
+    exact: tuple[Part, ...] = ()
     _known: list[tuple[Crystal, SpaceGroup | None]] = field(
         default_factory=list, init=False, repr=False, compare=False
     )
@@ -113,18 +118,35 @@ class StructureInput:
         moved = self.hold_still(displacements)
         positions = (self.crystal.positions + moved) @ deformation
         cell = self._deformed_cell(deformation)
-        positions = positions - self.shifts @ cell
+        positions = self._put_back(positions, cell) - self.shifts @ cell
         cell = self._back @ cell
         return self.adapter.relaxed(self.source, positions, cell, deformation)
+
+    def _put_back(
+        self, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+    ) -> Float[np.ndarray, "atoms 3"]:
+        """Shift the crystal as a whole to where what is held has its fractional coordinates.
+
+        Vectors across vacuum that lean over what is strained, and stay, are not deformed with it.
+        """
+        held = ~self.free
+        if self.keeps_places or self.crystal.pbc.all() or not held.any():
+            return positions
+        old, new = (
+            p @ np.linalg.inv(self._back @ c)
+            for p, c in ((self.crystal.positions, self.crystal.cell), (positions, cell))
+        )
+        shift = ((old - new) * held).sum(axis=0) / held.sum(axis=0).clip(1)
+        return positions + shift @ (self._back @ cell)
 
     def _deformed_cell(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
         """Cell of the crystal once it is deformed.
 
         Vectors across vacuum stay, unless they lean over what is strained and the symmetry of the
-        crystal wants them to lean along, or fractional coordinates that are held.
+        crystal wants them to lean along, or atoms that are held against each other.
         """
         old, pbc = self.crystal.cell, self.crystal.pbc
-        if not self.free.all():
+        if self.keeps_places:
             strained: np.ndarray = old @ deformation
             return strained
         kept = np.where(pbc[:, None], old @ deformation, old)
@@ -204,12 +226,24 @@ class StructureInput:
         fixed = self.crystal.fixed
         if fixed is None or fixed.all():
             return self
-        group = find_space_group(self.crystal)
-        if group is None or group.num_translations != fixed.sum():
-            return self
-        if not fixed[group.images[: group.num_translations, fixed.argmax()]].all():
-            return self
-        return replace(self, crystal=replace(self.crystal, fixed=None))
+        crystals = [self.crystal]
+        if len(self.rotations):  # images across vacuum are the same, too
+            crystals.append(replace(self.crystal, pbc=self.repeats))
+        for crystal in crystals:
+            group = find_space_group(crystal)
+            if group is None or group.num_translations != fixed.sum():
+                continue
+            if fixed[group.images[: group.num_translations, fixed.argmax()]].all():
+                return replace(self, crystal=replace(self.crystal, fixed=None))
+        return self
+
+    def broken_hold(self, strain: Float[np.ndarray, "3 3"]) -> str | None:
+        """Say that a strain, which constraints may have changed, is none that the cell may have."""
+        errors = held_errors(self.exact, self.crystal.strain_constraints, strain)
+        off = float(np.abs(errors).max(initial=0.0))
+        if off < _SAME_STRAIN:
+            return None
+        return f"what is held of the cell is strained by {off:.2g}"
 
     def hold_strain(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
         """Deformation without the strains that are held."""

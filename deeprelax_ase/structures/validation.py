@@ -77,6 +77,11 @@ def check_input(
             "away: are the coordinates in Å?"
         )
         raise StructureError(msg)
+    _check_cell(cell, pbc, len(numbers))
+
+
+def _check_cell(cell: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"], num_atoms: int) -> None:
+    """Refuse a cell that is none, or in which the atoms have no room."""
     if not np.isfinite(cell).all():
         msg = f"the cell {cell.tolist()} has values that are not finite"
         raise StructureError(msg)
@@ -88,16 +93,23 @@ def check_input(
         )
         raise StructureError(msg)
     periodic = cell[pbc]
-    if len(periodic) and (_is_flat(periodic) or lengths[pbc].min() < LEAST_DISTANCE):
+    if len(periodic) and _is_flat(periodic):
         msg = (
             f"the cell {cell.tolist()} is singular along its periodic axes: give three "
             "independent vectors in Å, or set pbc to False on axes that do not repeat"
         )
         raise StructureError(msg)
-    volume = abs(float(np.linalg.det(cell))) if pbc.all() else np.inf
-    if volume < _LEAST_VOLUME * len(numbers):
+    shortest = lengths[pbc].min(initial=np.inf)
+    if shortest < LEAST_DISTANCE:
         msg = (
-            f"the cell {cell.tolist()} has a volume of {volume:.3g} Å^3, in which {len(numbers)} "
+            f"a cell vector is {shortest:.3g} Å long, less than the {LEAST_DISTANCE:g} Å that an "
+            "atom and its image have to be apart: is the cell in Å?"
+        )
+        raise StructureError(msg)
+    volume = abs(float(np.linalg.det(cell))) if pbc.all() else np.inf
+    if volume < _LEAST_VOLUME * num_atoms:
+        msg = (
+            f"the cell {cell.tolist()} has a volume of {volume:.3g} Å^3, in which {num_atoms} "
             f"atoms and their images cannot be {LEAST_DISTANCE} Å apart: is the cell in Å?"
         )
         raise StructureError(msg)

@@ -121,11 +121,7 @@ def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainCo
     if not isinstance(entries, dict):
         msg = f"{path} holds no configuration"
         raise ValueError(msg)
-    try:
-        config = TrainConfig.model_validate(entries | changes)
-    except ValidationError as error:
-        msg = f"{path}: {'; '.join(_complaints(error))}"
-        raise ValueError(msg) from error
+    config = checked_config(entries | changes, str(path))
     folder = data or path.parent
     places: dict[str, Any] = {
         "sources": tuple(s.model_copy(update={"path": folder / s.path}) for s in config.sources)
@@ -133,6 +129,23 @@ def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainCo
     if config.start_from is not None and "start_from" not in changes:
         places["start_from"] = path.parent / config.start_from
     return config.model_copy(update=places)
+
+
+def checked_config(entries: dict[str, Any], where: str) -> TrainConfig:
+    """A training run of its entries.
+
+    Args:
+        entries: Of a `TrainConfig`.
+        where: They stand, for the message.
+
+    Raises:
+        ValueError: They are no valid configuration; every wrong entry is named.
+    """
+    try:
+        return TrainConfig.model_validate(entries)
+    except ValidationError as error:
+        msg = f"{where}: {'; '.join(_complaints(error))}"
+        raise ValueError(msg) from error
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:

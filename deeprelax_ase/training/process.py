@@ -8,6 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        msg = "device is 'cuda', but torch sees no CUDA device: choose 'cpu'"
+        raise ValueError(msg)
+
 
 @contextmanager
 def patient_interrupt() -> Iterator[threading.Event]:

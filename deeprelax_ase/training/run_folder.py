@@ -2,8 +2,9 @@
 
 import csv
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from deeprelax_ase.files.lock import locked
 from deeprelax_ase.network.checkpoint import load_tensors, save_tensors
 from deeprelax_ase.training.config import TrainConfig
 
+VALIDATIONS = "validation.csv"
 _CONFIG = "config.json"
 _WHERE_IT_RUNS = {"device", "threads", "workers", "compile", "log_every", "checkpoint_minutes"}
 
@@ -36,8 +38,12 @@ class RunFolder:
     config: TrainConfig
 
     @contextmanager
-    def at_work(self, step: int) -> Iterator[None]:
+    def at_work(self, step: int, validated: int) -> Iterator[None]:
         """The folder of a run that goes on from a step, with no other training in it meanwhile.
+
+        Args:
+            step: The last one that was made.
+            validated: The last one after which the weights were validated.
 
         Raises:
             ValueError: There is one.
@@ -45,7 +51,7 @@ class RunFolder:
         told = f"{self.path} is in use: another training is in this folder; name another one"
         with locked(self.path, told):
             self.open()
-            self.forget_after(step)
+            self.forget_after({VALIDATIONS: validated}, step)
             yield
 
     def open(self) -> None:
@@ -85,7 +91,8 @@ class RunFolder:
 
     def _from_here(self, place: str) -> str:
         # What is no file is a name, of shipped weights.
-        return os.path.relpath(place, self.path) if Path(place).exists() else place
+        here = os.path.realpath(self.path)
+        return os.path.relpath(os.path.realpath(place), here) if Path(place).exists() else place
 
     def save_state(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write what a resumed run needs."""
@@ -123,14 +130,20 @@ class RunFolder:
                 raise ValueError(msg)
         return tensors, metadata
 
-    def forget_after(self, step: int) -> None:
-        """Drop what a run that was killed noted of steps that it will make again."""
+    def forget_after(self, steps: Mapping[str, int], step: int) -> None:
+        """Drop what a run that was killed noted of steps that it will make again.
+
+        Args:
+            steps: The last ones to keep of single files.
+            step: Of all others.
+        """
         for path in self.path.glob("*.csv"):
             head, *rows = path.read_text().splitlines(keepends=True) or [""]
             if not head.endswith("\n"):  # of a disk that was full
                 path.unlink()
                 continue
-            kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
+            last = steps.get(path.name, step)
+            kept = [row for row in rows if row.endswith("\n") and _step_of(row) <= last]
             if len(kept) < len(rows):
                 replace_text(path, head + "".join(kept))
 
@@ -162,6 +175,12 @@ class RunFolder:
     @property
     def _entries(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
+
+
+def _step_of(row: str) -> float:
+    """Step that a row of a CSV file is of; never, where it is damaged."""
+    number = row.split(",", 1)[0]
+    return float(number) if number.isdecimal() else math.inf
 
 
 def _with_defaults(entries: dict[str, Any]) -> dict[str, Any]:

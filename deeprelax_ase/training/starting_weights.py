@@ -1,8 +1,5 @@
 """What a training run starts from: random weights, or given ones."""
 
-from pathlib import Path
-from typing import Any
-
 from deeprelax_ase.network.checkpoint import Weights
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import TrainConfig
@@ -29,10 +26,3 @@ def starting_network(config: TrainConfig, weights: Weights | None) -> PaEGNN:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name.split(".")[0].endswith("_head"))
     return network
-
-
-def origin(weights: Weights) -> dict[str, Any]:
-    """What is known of the weights a run starts from."""
-    names = ("steps", "crystals", "hours", "start_from", "elements", "functionals")
-    known = {name: weights.provenance[name] for name in names if name in weights.provenance}
-    return {"name": Path(weights.name).stem, "sha256": weights.sha256, **known}

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from deeprelax_ase.datasets.pair_file import Targets, file_labels
-from deeprelax_ase.network.checkpoint import elements_seen, load_weights, save_weights
+from deeprelax_ase.datasets.pair_file import Targets
+from deeprelax_ase.network.checkpoint import load_weights, save_weights
 from deeprelax_ase.network.graph import CrystalGraph
 from deeprelax_ase.network.paegnn import PaEGNN
 from deeprelax_ase.training.config import TrainConfig
@@ -23,13 +23,11 @@ from deeprelax_ase.training.distributed import ProcessGroup
 from deeprelax_ase.training.loss import Loss, compute_loss
 from deeprelax_ase.training.mixture import Batch, Mixture, load_batches
 from deeprelax_ase.training.own_outputs import nearest, relaxed_inputs
-from deeprelax_ase.training.process import (
-    keep_freed_memory,
-    patient_interrupt,
-)
-from deeprelax_ase.training.run_folder import RunFolder
+from deeprelax_ase.training.process import check_device, keep_freed_memory, patient_interrupt
+from deeprelax_ase.training.provenance import origin, provenance
+from deeprelax_ase.training.run_folder import VALIDATIONS, RunFolder
 from deeprelax_ase.training.schedule import Schedule
-from deeprelax_ase.training.starting_weights import origin, starting_network
+from deeprelax_ase.training.starting_weights import starting_network
 from deeprelax_ase.training.validation import (
     Scores,
     open_validation,
@@ -40,6 +38,9 @@ from deeprelax_ase.training.validation import (
 
 _HOPELESS = 10
 """Steps in a row that were lost, because their gradients were not finite, and a run with them."""
+
+
+_PROGRESS = ("step", "epoch", "batch", "crystals", "validated", "seconds", "best", "origin")
 
 
 class Trainer:
@@ -59,9 +60,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
-        if config.device == "cuda" and not torch.cuda.is_available():
-            msg = "device is 'cuda', but torch sees no CUDA device: choose 'cpu'"
-            raise ValueError(msg)
+        check_device(config.device)
         torch.set_num_threads(config.threads)
         keep_freed_memory()
         torch.manual_seed(config.seed)
@@ -83,7 +82,8 @@ class Trainer:
             fused=True,
         )
         self.schedule = Schedule(config, self.optimizer)
-        self.step = self.epoch = self.batch = self.crystals = 0
+        self.step = self.epoch = self.batch = self.crystals = self.validated = 0
+        self._is_half = False  # whether a step is made in part
         self.seconds = 0.0
         self.best = -math.inf
         # Steps in a row that were lost, counted on the device: asking would make the host wait.
@@ -115,7 +115,8 @@ class Trainer:
         """
         # What is wrong with the files is said before anything is written.
         mixture, _ = self._mixture, self._validation
-        with self._folder.at_work(self.step) if self.processes.is_first else nullcontext():
+        own = self._folder.at_work(self.step, self.validated)
+        with own if self.processes.is_first else nullcontext():
             self._run(mixture)
 
     def _run(self, mixture: Mixture) -> None:
@@ -131,11 +132,13 @@ class Trainer:
         )
         with progress, patient_interrupt() as interrupted:
             try:
+                if self._is_due and self.validated < self.step:  # it was cut short
+                    self.validate()
                 for batch in self._batches(mixture):
                     self._learn_from(batch)
                     progress.update()
                     self.seconds = before + time.monotonic() - started
-                    if self.step % self.config.validate_every == 0 or self._is_over:
+                    if self._is_due:
                         self.validate()
                     if time.monotonic() - last_save > 60 * self.config.checkpoint_minutes:
                         self.save()
@@ -143,16 +146,29 @@ class Trainer:
                     if interrupted.is_set():
                         raise KeyboardInterrupt
             finally:
-                self.save()
+                if not self._is_half:
+                    self.save()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do: all steps are made, and the last weights validated."""
+        return self._is_over and self.validated >= self.step
 
     @property
     def _is_over(self) -> bool:
         return self.step >= self.config.steps
 
+    @property
+    def _is_due(self) -> bool:
+        """Whether this step is one after which the weights are validated."""
+        return self.step > 0 and (self.step % self.config.validate_every == 0 or self._is_over)
+
     def validate(self) -> dict[str, Scores]:
         """Improvement over the input on the validation split of every file of pairs, per cent."""
+        self.save()  # weights without the state of their run would be in its way
         scores = self._score_and_save() if self.processes.is_first else {}
         self.schedule.report(self.processes.broadcast(overall(scores)))
+        self.validated = self.step
         return scores
 
     def _score_and_save(self) -> dict[str, Scores]:
@@ -168,7 +184,7 @@ class Trainer:
             {"step": self.step, "set": name, "minutes": round(self.seconds / 60, 1), **entry}
             for name, entry in scores.items()
         ]
-        self._folder.append("validation.csv", rows)
+        self._folder.append(VALIDATIONS, rows)
         provenance = self._provenance(scores)
         save_weights(self._folder.path / "last.safetensors", network, provenance)
         if not scores or overall(scores) > self.best:
@@ -184,10 +200,7 @@ class Trainer:
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v for k, v in state.items()}
-        progress = {
-            name: getattr(self, name)
-            for name in ("step", "epoch", "batch", "crystals", "seconds", "best", "origin")
-        }
+        progress = {name: getattr(self, name) for name in _PROGRESS}
         metadata = {"progress": progress, "schedule": self.schedule.state()}
         self._folder.save_state(tensors, metadata)
 
@@ -201,7 +214,8 @@ class Trainer:
             optimizer["state"].setdefault(int(number), {})[name] = tensor
         self.optimizer.load_state_dict(optimizer)
         self.schedule.restore(metadata["schedule"])
-        for name, value in metadata["progress"].items():
+        progress = metadata["progress"]
+        for name, value in {"validated": progress["step"], **progress}.items():
             setattr(self, name, value)
 
     def _batches(self, mixture: Mixture) -> Iterator[Batch]:
@@ -225,7 +239,7 @@ class Trainer:
             graph, targets = nearest(graph, targets, config.network)
         loss = self._update(graph, targets, weight)
         self.epoch, number = batch.place
-        self.step, self.batch = self.step + 1, number + 1
+        self.step, self.batch, self._is_half = self.step + 1, number + 1, False
         self.crystals += batch.num_crystals
         if self.step % config.log_every == 0:
             self._give_up_if_lost()
@@ -244,6 +258,7 @@ class Trainer:
         # The fused optimizer makes no step where this is not zero, and nobody has to wait for it.
         is_lost = (~norm.isfinite()).float()
         self.optimizer.found_inf = is_lost  # type: ignore[attr-defined]
+        self._is_half = True
         self.optimizer.step()
         self.average.update_parameters(self.network)
         self._lost = (self._lost + 1) * is_lost
@@ -261,32 +276,12 @@ class Trainer:
             raise ValueError(msg)
 
     def _provenance(self, scores: Mapping[str, Any]) -> dict[str, Any]:
-        files = self._mixture.files
-        labels = file_labels([source.path for source in self.config.sources])
-        before = self.origin or {}
-        seen = [file.elements_with for file in files] + [elements_seen(before)]
-        elements = {
-            name: sorted(set().union(*(found.get(name, ()) for found in seen)))
-            for name in self.config.network.functionals
-            if any(name in found for found in seen)
-        }
         return {
-            "name": self.config.name,
-            "sources": {
-                label: {
-                    "rows": len(file),
-                    "passes": source.passes,
-                    **({"potentials": sorted(file.potentials)} if file.potentials else {}),
-                }
-                for label, source, file in zip(labels, self.config.sources, files, strict=True)
-            },
-            "start_from": self.origin,
+            **provenance(self.config, self._mixture.files, self.origin),
             "steps": self.step,
             "crystals": self.crystals,
             "hours": round(self.seconds / 3600, 2),
             "validation": scores,
-            "elements": sorted(set(before.get("elements", ())).union(*elements.values())),
-            "functionals": elements,
         }
 
     def _log_loss(self, terms: Mapping[str, float]) -> None:
