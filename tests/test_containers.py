@@ -15,7 +15,7 @@ from ase.io import write
 from pymatgen.core import Structure
 
 from deeprelax_ase.files import archives, file_text
-from deeprelax_ase.files.read_files import read_structures
+from deeprelax_ase.files.read_files import items_of_table, read_structures
 from deeprelax_ase.files.records import read_record
 from deeprelax_ase.files.write_files import output_path
 from deeprelax_ase.screening.inputs import ScreenInput
@@ -256,3 +256,13 @@ def test_what_lies_beside_structures_in_an_archive_is_no_entry(tmp_path):
         items["runs.zip/aims/geometry.in"].read()
     with pytest.raises(StructureError, match="in an archive: unpack it, and give that file"):
         items["runs.zip/many.json"].read()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.jsonl", ""), ("a.jsonl", "\n\n"), ("a.json", "[ ]")]
+)
+def test_a_file_of_records_that_holds_none_is_told_of(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    (item,) = items_of_table(name, tmp_path / name)
+    with pytest.raises(StructureError, match=rf"{name} holds no structure"):
+        item.read()
