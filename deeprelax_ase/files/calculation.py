@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from deeprelax_ase.structures.held import Held, strain_freedom
+from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
-from deeprelax_ase.structures.read_structure import HeldStructure, plain_crystal
+from deeprelax_ase.structures.read_structure import HeldStructure, read_structure
 from deeprelax_ase.structures.validation import StructureError
 
 
@@ -70,10 +68,8 @@ def apply_calculation(
         calculation = replace(calculation, held=Held(), reason="")
     held = calculation.held
     if len(held.rows):
-        crystal = plain_crystal(structure)
-        everywhere = np.ones(3, dtype=bool)
-        rows = held.strain_rows(crystal.cell, crystal.cell)
-        if not strain_freedom(rows, crystal.cell, everywhere).any():
+        count, possible = read_structure(HeldStructure(structure, held)).crystal.held_strains()
+        if count == possible:
             # All strains are symmetric: of a skewed cell, none may change one component alone.
             held = Held(held.names - {"volume", "shape"}) | Held.of("cell")
             calculation = replace(calculation, held=held)
