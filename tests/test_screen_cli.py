@@ -266,3 +266,18 @@ def test_a_database_on_a_full_disk_is_answered_as_any_output(run, monkeypatch):
     assert result.exit_code == 2
     assert "disk is full" in result.stderr
     assert "what is done is kept" in result.stderr
+
+
+@pytest.mark.parametrize("ending", ["extxyz", "db", "parquet"])
+def test_the_same_command_on_a_finished_output_has_nothing_to_do(run, ending, tmp_path):
+    arguments = ("screen", "in.extxyz", "-o", f"out.{ending}")
+    assert run(*arguments).exit_code == 0
+    before = (tmp_path / f"out.{ending}").read_bytes()
+    for more in ((), ("--resume",)):
+        again = run(*arguments, *more)
+        assert again.exit_code == 0, again.output
+        assert "complete already" in again.output
+    assert (tmp_path / f"out.{ending}").read_bytes() == before
+    other = run(*arguments, "--passes", "2")
+    assert other.exit_code == 2
+    assert f"out.{ending} exists" in other.stderr

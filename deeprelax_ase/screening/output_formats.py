@@ -1,11 +1,13 @@
 """Outputs of a screening: parquet, extxyz or an ASE database, streamed and never half written."""
 
 import errno
+import hashlib
 import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,20 @@ def run_of(path: Path) -> Run | None:
     return json.loads(metadata[RUN_KEY]) if RUN_KEY in metadata else None
 
 
+def is_of_run(path: Path, run: Run) -> bool:
+    """Whether a finished output is of a run."""
+    if path.suffix != ".extxyz":
+        return run_of(path) == run
+    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as stream:
+        return f"run={_fingerprint(run)}" in "".join(islice(stream, 2)).split()
+    return False
+
+
+def _fingerprint(run: Run) -> str:
+    text = json.dumps(run, sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
 def run_of_parquet(path: Path) -> Run:
     """The run a finished parquet output is of.
 
@@ -159,12 +175,13 @@ def _write_parquet(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
             writer.write_table(pa.concat_tables(waiting).cast(schema))
 
 
-def _write_extxyz(path: Path, tables: Iterable[pa.Table], _: Run) -> None:
+def _write_extxyz(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
+    mark = _fingerprint(run)
     with path.open("w", encoding="utf-8") as stream:
         for row in _rows(tables):
             atoms = atoms_of_row(row, relaxed=True)
             facts = _facts(row)
-            atoms.info.update({**facts, "id": _one_line(facts["id"])})
+            atoms.info.update({**facts, "id": _one_line(facts["id"]), "run": mark})
             ase_write(stream, atoms, format="extxyz")  # a frame of no atoms, if it failed
 
 

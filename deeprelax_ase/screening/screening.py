@@ -18,7 +18,12 @@ from deeprelax_ase.network.weights_registry import (
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.screening.chunk import CHUNK_SIZE, Chunk, chunks, identity
 from deeprelax_ase.screening.inputs import ScreenInput
-from deeprelax_ase.screening.output_formats import check_output, run_of, write_output
+from deeprelax_ase.screening.output_formats import (
+    check_output,
+    is_of_run,
+    run_of,
+    write_output,
+)
 from deeprelax_ase.screening.process_pool import Pool
 from deeprelax_ase.screening.rank_and_deduplicate import Summary, Tally, overview
 from deeprelax_ase.screening.work_folder import Run, WorkFolder, difference, work_path
@@ -96,15 +101,16 @@ class Screening:
         """Whether the output is there already, of this very run."""
         if not self.output.exists() or self._overwrite:
             return False
-        found = run_of(self.output)
+        is_done = is_of_run(self.output, self._finished_run)
         if work_path(self.output).exists():
             with WorkFolder(self.output, self.run) as work:
                 # Killed after the output was there: only the work was still to be thrown away.
-                if found == self._finished_run or work.is_finished(self.output):
+                if is_done or work.is_finished(self.output):
                     work.remove()
                     return True
-        if found == self._finished_run:
+        if is_done:
             return True
+        found = run_of(self.output)
         why = f", of another run ({difference(found, self._finished_run)})" if found else ""
         msg = f"{self.output} exists{why}: pass --overwrite to replace it, or name another output"
         raise ValueError(msg)
