@@ -77,8 +77,7 @@ class HeldEntries:
 
     def __call__(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " rows"]:
         """How far off it is."""
-        off: np.ndarray = self.rows @ (deformation - np.eye(3)).ravel()
-        return off
+        return HeldComponents(self.rows)(deformation)
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,10 +90,11 @@ def read_structure(
     )
     periodic = pbc & ~axes.is_vacuum
     is_given = bool((axes.basis == np.eye(3)).all())
-    held_still = (~free).any(axis=1)
-    keeps_places = len(adapter.fixed_directions(structure)[0]) > 0 or not _are_level(
-        (positions @ np.linalg.inv(axes.basis @ cell) + axes.shifts)[held_still][:, ~periodic]
-    )
+    keeps_places = False
+    if not periodic.all():
+        scaled = positions @ np.linalg.inv(axes.basis @ cell) + axes.shifts
+        is_level = _are_level(scaled[~free.all(axis=1)][:, ~periodic])
+        keeps_places = not is_level or len(adapter.fixed_directions(structure)[0]) > 0
     # Vectors across vacuum stay, unless that moves what is held against each other.
     kept = ~periodic & (is_given and not keeps_places)
     held = held.without(kept)
