@@ -259,7 +259,8 @@ def test_what_lies_beside_structures_in_an_archive_is_no_entry(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("a.jsonl", ""), ("a.jsonl", "\n\n"), ("a.json", "[ ]")]
+    ("name", "text"),
+    [("a.jsonl", ""), ("a.jsonl", "\n\n"), ("a.json", "[ ]"), ("a.csv", "id,cif\n")],
 )
 def test_a_file_of_records_that_holds_none_is_told_of(tmp_path, name, text):
     (tmp_path / name).write_text(text)

@@ -8,8 +8,8 @@ import warnings
 import numpy as np
 import pytest
 import spglib
-from ase.build import bulk, fcc100, molecule
-from ase.constraints import FixAtoms, FixCartesian, FixScaled
+from ase.build import bulk, fcc100, fcc111, molecule
+from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixScaled
 from ase.io import read as ase_read
 from ase.io import write as ase_write
 from pymatgen.core import Lattice, Structure
@@ -310,9 +310,15 @@ def test_constraints_become_selective_dynamics_or_are_told_of():
     flags = as_structure(atoms).site_properties["selective_dynamics"]
     assert flags[:4] == [[False] * 3, [False, False, True], [True, True, False], [True] * 3]
     atoms.set_cell(atoms.cell.array + np.eye(3)[[1, 0, 2]] * (0.1, 0.1, 0), scale_atoms=True)
+    atoms.set_constraint([*atoms.constraints, FixCartesian([3], (1, 0, 0))])
     with pytest.warns(UserWarning, match="cannot hold are left out: FixCartesian"):
         flags = as_structure(atoms).site_properties["selective_dynamics"]
-    assert flags[2] == [True] * 3
+    assert flags[2:4] == [[True, True, False], [True] * 3]
+    hexagonal = fcc111("Al", (1, 1, 3), vacuum=6)
+    hexagonal.pbc = True
+    hexagonal.set_constraint([FixCartesian([0], (0, 0, 1)), FixedLine([1], (0, 0, 1))])
+    flags = as_structure(hexagonal).site_properties["selective_dynamics"]
+    assert flags == [[True, True, False], [False, False, True], [True] * 3]
     assert "selective_dynamics" not in as_structure(bulk("Cu")).site_properties
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from ase.build import bulk, fcc111
-from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixSymmetry
+from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled, FixSymmetry
 from ase.filters import FrechetCellFilter
+from pymatgen.io.ase import AseAtomsAdaptor
 
 from deeprelax_ase import DeepRelaxOptimizer, Relaxer
 from deeprelax_ase.files.calculation import apply_calculation
@@ -123,6 +124,80 @@ def test_images_across_vacuum_are_the_same_anchor():
         Relaxer(functional="PBE").relax(each).volume_change for each in (atoms, atoms * (1, 1, 2))
     )
     assert single == pytest.approx(double, abs=1e-9)
+
+
+@pytest.mark.parametrize("lean", [(1 / 3, 1 / 3), (0.5, 0.0), (0.37, 0.21)])
+@pytest.mark.parametrize("freedom", ["fixc", "2Dxy", "xy"])
+def test_a_vector_that_pw_holds_stays_where_symmetry_would_have_it_lean(freedom, lean):
+    atoms = slab(lean=lean)
+    calculation = read_pw_calculation(PW.format(freedom), atoms.cell.array)
+    result = Relaxer(functional="PBE", always_move=True).relax(
+        apply_calculation(atoms, calculation, "PBE")
+    )
+    np.testing.assert_allclose(result.structure.cell[2], atoms.cell[2], atol=1e-12)
+    assert abs(result.volume_change) > 0.01
+
+
+def test_vacuum_that_is_not_to_be_seen_is_not_seen_in_an_input():
+    atoms = fcc111("Al", (1, 1, 5), a=4.2, vacuum=4.2)
+    atoms.pbc = True
+    calculation = read_pw_calculation(PW.format("z"), atoms.cell.array)
+    joined = apply_calculation(atoms, calculation, "PBE")
+    result = Relaxer(functional="PBE", always_move=True, vacuum="none").relax(joined)
+    assert abs(result.structure.cell[2, 2] - atoms.cell[2, 2]) > 0.1
+    np.testing.assert_allclose(result.structure.cell[:2], atoms.cell[:2], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [FixedPlane([0], (0, 0, 1)), FixCartesian([0, 3], (0, 0, 1)), FixScaled([0, 3], (0, 0, 1))],
+)
+def test_what_is_held_across_the_surface_does_not_hold_the_plane(constraint):
+    relaxer = Relaxer(functional="PBE", always_move=True, hold="c")
+    changes = []
+    for atoms in (slab(lean=(0, 0)), slab(), shifted(slab(), 0.45)):
+        atoms.set_constraint(constraint)
+        result = relaxer.relax(atoms)
+        np.testing.assert_allclose(result.structure.cell[2], atoms.cell[2], atol=1e-9)
+        changes.append(result.volume_change)
+    np.testing.assert_allclose(changes, changes[0], atol=1e-6)
+    assert changes[0] < -0.05
+
+
+@pytest.mark.parametrize("fixed", [[], [0], [0, 1]])
+def test_named_vectors_stay_where_vacuum_lies_along_none(fixed):
+    atoms = slab(lean=(0.3, -0.4), layers=3).repeat((2, 1, 1))
+    cell = np.array([[1, -1, 0], [0, 1, -1], [0, 0, 1]]) @ atoms.cell.array
+    atoms.set_cell(cell)
+    atoms.set_constraint(FixAtoms(fixed))
+    result = Relaxer(functional="PBE", always_move=True, hold="b").relax(atoms)
+    np.testing.assert_allclose(result.structure.cell[1], cell[1], atol=1e-9)
+
+
+def test_a_fixed_atom_is_told_to_have_stayed():
+    atoms = shifted(slab(lean=(1.37, -0.79)), 0.45)
+    atoms.set_constraint(FixAtoms([0]))
+    result = Relaxer(functional="PBE", always_move=True).relax(atoms)
+    np.testing.assert_allclose(result.displacement[0], 0, atol=1e-9)
+    structure = AseAtomsAdaptor.get_structure(atoms)
+    other = Relaxer(functional="PBE", always_move=True).relax(structure)
+    np.testing.assert_allclose(other.displacement, result.displacement, atol=1e-6)
+    np.testing.assert_allclose(other.structure.lattice.matrix, result.structure.cell, atol=1e-9)
+
+
+@pytest.mark.parametrize("digits", [3, 5, 7, 15])
+def test_heights_that_differ_by_digits_are_one(digits):
+    atoms = slab().repeat((2, 2, 1))
+    bottom = np.flatnonzero(atoms.positions[:, 2] < atoms.positions[:, 2].min() + 0.1)
+    atoms.set_scaled_positions(atoms.get_scaled_positions() + 0.123456789012345)
+    atoms.set_scaled_positions(np.round(atoms.get_scaled_positions(), digits))
+    atoms.positions[bottom[0], 2] += 3e-5
+    atoms.set_constraint(FixAtoms(bottom))
+    result = Relaxer(functional="PBE", always_move=True, hold="c").relax(atoms)
+    assert result.status == "relaxed"
+    assert result.volume_change < -0.05
+    drift = result.structure.get_scaled_positions() - atoms.get_scaled_positions()
+    assert np.abs(drift[bottom]).max() < 1e-9
 
 
 @pytest.mark.parametrize("hold", ["ab", "c"])

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -425,3 +425,11 @@ def test_a_strain_filter_goes_a_long_way_with_a_symmetry():
         target.set_positions(positions)  # to where it is
         np.testing.assert_allclose(atoms.cell.array, before, atol=1e-9)
     assert np.linalg.det(atoms.cell.array) > 1.5 * np.linalg.det(first)
+
+
+def test_a_strain_filter_of_a_slab_without_a_third_vector():
+    atoms = fcc111("Al", (1, 1, 4), a=4.2)
+    target = StrainFilter(atoms, mask=[1, 1, 0, 0, 0, 0])
+    DeepRelaxOptimizer(target, logfile=None, functional="PBE").run()
+    assert abs(target.strain[0]) > 0.001
+    assert target.strain[2] == 0

@@ -247,6 +247,7 @@ def test_a_finished_run_with_its_report_is_complete(run, tmp_path):
     again = run(*arguments)
     assert again.exit_code == 0, again.output
     assert "complete already" in again.output
+    assert "page.html is left as it is" in again.stderr
     assert (tmp_path / "page.html").stat().st_mtime_ns == before
     (tmp_path / "page.html").unlink()
     assert run(*arguments).exit_code == 0

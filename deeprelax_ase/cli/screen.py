@@ -125,7 +125,9 @@ def screen(
         )
         if run.is_finished:
             print(f"{run.output} is complete already: nothing to do")
-            if report is None or not report.exists():
+            if report is not None and report.exists():
+                print(f"{report} is left as it is: --overwrite makes it anew", file=sys.stderr)
+            else:
                 _write_report(report, run.output)
             return
         _check_is_free(report, overwrite)

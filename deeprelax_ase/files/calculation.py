@@ -10,7 +10,7 @@ from typing import Any
 
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.notes import Note
-from deeprelax_ase.structures.read_structure import HeldStructure, read_structure
+from deeprelax_ase.structures.read_structure import HeldStructure
 from deeprelax_ase.structures.validation import StructureError
 
 
@@ -66,13 +66,6 @@ def apply_calculation(
             )
             raise StructureError(msg)
         calculation = replace(calculation, held=Held(), reason="")
-    held = calculation.held
-    if len(held.rows):
-        count, possible = read_structure(HeldStructure(structure, held)).crystal.held_strains()
-        if count == possible:
-            # All strains are symmetric: of a skewed cell, none may change one component alone.
-            held = Held(held.names - {"volume", "shape"}) | Held.of("cell")
-            calculation = replace(calculation, held=held)
     notes = [*_notes(calculation, functional)]
     is_unknown = calculation.functional == "unknown"
     taken = calculation.nearest if is_unknown else calculation.functional

@@ -90,18 +90,11 @@ def _read_frame(name: str, text: str) -> list[Named]:
 
 def items_of_json_lines(label: str, path: Path) -> Iterator[Item]:
     """Lines of a file with one structure or record in JSON on each."""
-    number = -1
     with text_of(path) as stream:
         lines = (line for line in stream if line.strip())
         for number, line in enumerate(lines):
             name = f"{label}[{number}]"
             yield Item(name, partial(_read_json, name, line))
-    if number < 0:
-        yield _nothing_in(label, path)
-
-
-def _nothing_in(label: str, path: Path) -> Item:
-    return Item(label, partial(cannot_be_read, f"{path} holds no structure"))
 
 
 def _read_json(name: str, text: str) -> list[Named]:
@@ -121,12 +114,9 @@ def items_of_json(label: str, path: Path) -> Iterator[Item]:
         start = stream.read(_CHARACTERS_AT_ONCE)
         opening = _LIST_FIRST.match(start)
         if opening:
-            number = -1
             for number, value in enumerate(_values_of_list(start[opening.end() :], stream)):
                 name = f"{label}[{number}]"
                 yield Item(name, partial(read_record, name, value))
-            if number < 0:
-                yield _nothing_in(label, path)
             return
         whole = json.loads(start + stream.read())
     if isinstance(whole, dict) and "nextid" in whole:

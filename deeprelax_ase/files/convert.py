@@ -10,7 +10,7 @@ from ase.constraints import FixAtoms, FixCartesian
 from jaxtyping import Bool
 from pymatgen.core import Composition, Structure
 
-from deeprelax_ase.structures.ase_adapter import free_coordinates, holds_coordinates
+from deeprelax_ase.structures.ase_adapter import directions_of, free_coordinates, holds_coordinates
 from deeprelax_ase.structures.boxes import cell_with_box
 from deeprelax_ase.structures.read_structure import plain_crystal
 
@@ -18,8 +18,14 @@ _ALL = ("traj", "json", "db")
 """Formats of ASE that hold every constraint."""
 _OWN_WORDS = ("castep-cell", "espresso-in")
 """Formats whose writers say themselves what they leave out."""
-_CARTESIAN = ("extxyz", "aims")
-"""Formats of ASE that hold whole atoms and Cartesian components."""
+_SOME = {
+    "extxyz": (FixAtoms, FixCartesian),
+    "aims": (FixAtoms, FixCartesian),
+    "eon": (FixAtoms,),
+    "turbomole": (FixAtoms,),
+}
+"""Formats of ASE that hold some."""
+_PARALLEL = 1e-6
 
 
 def as_structure(structure: Any) -> Structure:
@@ -56,17 +62,25 @@ def as_atoms(structure: Any) -> Atoms:
 def _selective_dynamics(atoms: Atoms) -> Bool[np.ndarray, "atoms 3"] | None:
     """Flags of the fractional coordinates that may change; None where no constraint is said.
 
-    Cartesian components are fractional ones where the cell vectors lie along the axes. Of other
-    constraints a warning says that they are left out.
+    Directions of space along which atoms are fixed are fractional coordinates where they span what
+    these change along. Of other constraints a warning says that they are left out.
     """
     if not atoms.constraints:
         return None
     free, lost = free_coordinates(atoms), []
-    is_along_axes = not (atoms.cell.array * ~np.eye(3, dtype=bool)).any()
+    across = np.linalg.inv(atoms.cell.array)
+    across /= np.linalg.norm(across, axis=0)
     for constraint in atoms.constraints:
-        if isinstance(constraint, FixCartesian) and is_along_axes:
-            free[np.ix_(np.atleast_1d(constraint.index), constraint.mask)] = False
-        elif not holds_coordinates(constraint):
+        if holds_coordinates(constraint):
+            continue
+        indices, directions = directions_of(constraint)
+        held = np.zeros(3, dtype=bool)
+        if len(directions):
+            axes = np.linalg.svd(directions, full_matrices=False)[2]
+            held = np.linalg.norm(across - axes.T @ (axes @ across), axis=0) < _PARALLEL
+        if held.sum() == len(directions) and held.any():
+            free[np.ix_(indices, held)] = False
+        else:
             lost.append(type(constraint).__name__)
     _warn(lost, "selective dynamics")
     return None if free.all() else free
@@ -76,7 +90,7 @@ def warn_of_lost(frames: Sequence[Atoms], file_format: str) -> None:
     """Say which constraints a format of ASE does not hold."""
     if file_format in (*_ALL, *_OWN_WORDS):
         return
-    said = (FixAtoms, FixCartesian) if file_format in _CARTESIAN else ()
+    said = _SOME.get(file_format, ())
     lost = [c for atoms in frames for c in atoms.constraints if not isinstance(c, said)]
     _warn([type(constraint).__name__ for constraint in lost], f"the format {file_format!r}")
 

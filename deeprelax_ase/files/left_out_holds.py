@@ -12,7 +12,6 @@ from itertools import takewhile
 from deeprelax_ase.files.file_text import has_value
 
 _IGNORED = re.IGNORECASE | re.MULTILINE
-_WHOLE = re.IGNORECASE | re.DOTALL
 _NUMBER = r"[-+]?[\d.]+(?:[edED][-+]?\d+)?"
 _ATOM_OF_PWMAT = re.compile(rf"^\s*\d+(?:\s+{_NUMBER}){{3}}\s+([01])\s+([01])\s+([01])(?=\s|$)")
 _ENTRY_OF_ABINIT = re.compile(r"(natfix[xyz]?|natcon|optcell|strtarget)(\d*[?:+]*)")
@@ -111,17 +110,23 @@ def restricted_in_xsd(text: str) -> str:
 
 def _of_cp2k(text: str) -> str:
     """Of a restart, whose sections of constraints and of CELL_OPT are written out."""
-    plain = re.sub(r"[!#].*", "", text)
-    for section in re.findall(r"&CONSTRAINT\b(.*?)&END\s+CONSTRAINT\b", plain, _WHOLE):
-        found = re.search(r"&(?!END\b)\w+", section)
-        if found:
-            return f"the section {found[0].upper()}"
-    for section in re.findall(r"&CELL_OPT\b(.*?)&END\s+CELL_OPT\b", plain, _WHOLE):
-        held = r"^\s*(KEEP_(?:ANGLES|SYMMETRY|VOLUME)(?:\s+(?!F\b|\.F|FALSE|NO|OFF)\S+)?)\s*$"
-        fixed = r"^\s*(CONSTRAINT\s+(?!NONE\b)\w+)"
-        found = re.search(held, section, _IGNORED) or re.search(fixed, section, _IGNORED)
-        if found:
-            return f"the entry {' '.join(found[1].split()).upper()}"
+    within: list[str] = []
+    for line in re.sub(r"[!#].*", "", text).upper().splitlines():
+        words = line.split()
+        if not words:
+            continue
+        if words[0] == "&END":
+            del within[-1:]
+        elif words[0].startswith("&"):
+            if "&CONSTRAINT" in within:
+                return f"the section {words[0]}"
+            within.append(words[0])
+        elif "&CELL_OPT" in within:
+            value = words[1].strip(".") if len(words) > 1 else "T"
+            is_kept = words[0].startswith("KEEP_") and value[:1] not in ("F", "N", "0")
+            is_kept = is_kept and value != "OFF"
+            if is_kept or (words[0] == "CONSTRAINT" and value != "NONE"):
+                return f"the entry {' '.join(words[:2])}"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from deeprelax_ase.files.file_text import (
     split_suffix,
 )
 from deeprelax_ase.files.parse_file import StructureFile, parse_file
-from deeprelax_ase.files.records import Item, reason_of
+from deeprelax_ase.files.records import Item, cannot_be_read, reason_of
 from deeprelax_ase.files.tables import items_of_csv, items_of_parquet
 from deeprelax_ase.structures.validation import SeveralStructuresError, StructureError
 
@@ -76,11 +77,17 @@ def read_structures(
 
 
 def items_of_table(label: str, path: Path) -> Iterator[Item]:
-    """Take a file of records apart: JSON, JSON lines, CSV, parquet or zip."""
+    """Take a file of records apart: JSON (lines), CSV, parquet, zip; one of none is broken."""
     suffix = split_suffix(path)
     if suffix == ".zip":
-        return items_of_zip(label, path, _structures)
-    return _READERS.get(suffix, items_of_json)(label, path)
+        items = items_of_zip(label, path, _structures)
+    else:
+        items = _READERS.get(suffix, items_of_json)(label, path)
+    first = next(items, None)
+    if first is None:
+        first = Item(label, partial(cannot_be_read, f"{path} holds no structure"))
+    yield first
+    yield from items
 
 
 def _structures(

@@ -52,7 +52,8 @@ def relax_target(target: Relaxable, relaxer: Relaxer, held: Held) -> RelaxResult
     moved = result.structure
     move_atoms(atoms, moved.positions.copy(), np.array(moved.cell), deformation)
     if isinstance(target, StrainFilter):
-        strain = np.linalg.solve(target.origcell, np.array(atoms.cell)) - np.eye(3)
+        # Of vectors that are not given, nothing is known.
+        strain = np.linalg.pinv(target.origcell) @ (np.array(atoms.cell) - target.origcell)
         target.strain[:3] = strain.diagonal()
         target.strain[3:] = (strain + strain.T)[(1, 0, 0), (2, 2, 1)]
     return result

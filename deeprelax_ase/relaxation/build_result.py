@@ -15,7 +15,7 @@ from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.passes import Move, Relaxation
 from deeprelax_ase.relaxation.result import Bonds, RelaxResult, Status
-from deeprelax_ase.relaxation.sanity_checks import reason_to_refuse
+from deeprelax_ase.relaxation.sanity_checks import crushed_bond, reason_to_refuse
 from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import exp_symmetric, log_symmetric, relaxed_lengths
 from deeprelax_ase.structures.notes import Note
@@ -50,6 +50,10 @@ def build_result(
             move = made["displacement"], exp_symmetric(made["strain"])
             pairs = prediction.edge_index, prediction.offsets
             lengths = relaxed_lengths(entry.crystal, *pairs, *move)
+    if refusal is None and len(lengths):
+        numbers = entry.crystal.numbers
+        crushed = crushed_bond(numbers, prediction.edge_index, prediction.lengths, lengths)
+        refusal = None if crushed is None else Note("prediction_unsound", crushed)
     change = np.abs(lengths - prediction.lengths) if len(lengths) else np.full(1, np.nan)
     calibration = predictor.calibration
     gain = calibration.gain_probability(root_mean_square(change), expected_error)
@@ -140,10 +144,8 @@ def _moved(entry: StructureInput, move: Move) -> dict[str, Any]:
     except ValueError as error:  # some constraints are solved for
         text = f"input kept: its constraints cannot be obeyed ({error})"
         return _kept(entry, "refused", Note("constraints_contradict", text))
-    broken, is_constrained = (
-        entry.broken_constraint(structure),
-        bool(getattr(structure, "constraints", ())),
-    )
+    broken = entry.broken_constraint(structure)
+    is_constrained = bool(getattr(structure, "constraints", ()))
     if is_constrained:
         displacement, strain = entry.measure(structure)
         broken = broken or entry.broken_hold(strain)

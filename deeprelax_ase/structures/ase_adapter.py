@@ -80,18 +80,26 @@ def fixed_directions(
     indices: list[int] = []
     directions: list[np.ndarray] = []
     for constraint in atoms.constraints:
-        if isinstance(constraint, FixCartesian) and not constraint.mask.all():
-            along = np.eye(3)[constraint.mask]
-        elif isinstance(constraint, FixedPlane):
-            along = np.reshape(constraint.dir, (1, 3))
-        elif isinstance(constraint, FixedLine):
-            along = np.linalg.svd(np.reshape(constraint.dir, (1, 3)))[2][1:]
-        else:
-            continue
-        for index in np.atleast_1d(constraint.index).tolist():
+        of_it, along = directions_of(constraint)
+        for index in of_it.tolist():
             indices += [index] * len(along)
             directions += [*along]
     return np.array(indices, dtype=np.int64), np.reshape(directions, (-1, 3)).astype(float)
+
+
+def directions_of(
+    constraint: Any,
+) -> tuple[Int[np.ndarray, " atoms"], Float[np.ndarray, "some 3"]]:
+    """Atoms that a constraint fixes along directions of space, and unit vectors along these."""
+    if isinstance(constraint, FixCartesian) and not constraint.mask.all():
+        along = np.eye(3)[constraint.mask]
+    elif isinstance(constraint, FixedPlane):
+        along = np.reshape(constraint.dir, (1, 3)).astype(float)
+    elif isinstance(constraint, FixedLine):
+        along = np.linalg.svd(np.reshape(constraint.dir, (1, 3)))[2][1:]
+    else:
+        return np.zeros(0, dtype=np.int64), np.zeros((0, 3))
+    return np.atleast_1d(constraint.index).astype(np.int64), along
 
 
 def stale_in(atoms: Atoms) -> list[str]:

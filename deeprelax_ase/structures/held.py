@@ -94,6 +94,11 @@ class Held:
         is_more = any(not part.is_linear and len(part.rows) for part in self.parts)
         return self.parts if is_more else ()
 
+    def says_of(self, vectors: Bool[np.ndarray, "3"]) -> bool:
+        """Whether some cell vectors are held, or components of them, lengths or angles."""
+        is_told = any(len(part.rows) > len(part.without(vectors).rows) for part in self.parts)
+        return is_told or bool((self.vectors & vectors).any())
+
     def without(self, vectors: Bool[np.ndarray, "3"]) -> "Held":
         """Without what its parts say of some cell vectors, which stay whatever is strained."""
         return Held(self.names, tuple(part.without(vectors) for part in self.parts))

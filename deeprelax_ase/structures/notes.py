@@ -12,6 +12,7 @@ MEANINGS = {
     "element_unseen_with_functional": "the weights never saw an element of it with the functional",
     "foreign_kind": "it is of a kind that the weights hardly know",
     "functional_unseen": "the weights never saw the functional",
+    "cell_held": "what is held leaves no strain: the cell is kept",
     "held_by_calculation": "its calculation holds the cell, a part of it, or positions",
     "molecule_in_cell": "pbc is False in a full cell: taken for a molecule",
     "nothing_near": "nothing is near it: nothing was predicted of it",

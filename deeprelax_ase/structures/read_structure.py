@@ -23,7 +23,8 @@ from deeprelax_ase.structures.validation import check_distances, check_input
 
 _AXES_OF_A_SHEET = 2
 _NOTHING = Held()
-_LEVEL = 1e-6
+_LEVEL = 1e-3
+"""Heights (Å) and components of unit vectors that differ by less are the same."""
 
 
 class HeldStructure(NamedTuple):
@@ -90,18 +91,19 @@ def read_structure(
     )
     periodic = pbc & ~axes.is_vacuum
     is_given = bool((axes.basis == np.eye(3)).all())
-    keeps_places = False
-    if not periodic.all():
-        scaled = positions @ np.linalg.inv(axes.basis @ cell) + axes.shifts
-        is_level = _are_level(scaled[~free.all(axis=1)][:, ~periodic])
-        keeps_places = not is_level or len(adapter.fixed_directions(structure)[0]) > 0
+    given_cell, cell = cell, axes.basis @ cell
+    shifted = positions + axes.shifts @ cell
+    directions = adapter.fixed_directions(structure)[1]
+    keeps_places = not is_given and held.says_of(np.ones(3, dtype=bool))
+    if not periodic.all() and not keeps_places:
+        keeps_places = _leans_matter(shifted, cell, periodic, free, directions, is_given=is_given)
     # Vectors across vacuum stay, unless that moves what is held against each other.
     kept = ~periodic & (is_given and not keeps_places)
+    keeps_across = held.says_of(kept)
     held = held.without(kept)
     # The shape of a sheet is that of its plane, as its volume is its area.
-    rows = held.strain_rows(cell, (axes.basis @ cell)[periodic], kept)
+    rows = held.strain_rows(given_cell, cell[periodic], kept)
     across = [np.zeros((0, 9)), *(np.kron(np.eye(3), normal) for normal in axes.normals)]
-    cell = axes.basis @ cell
     notes += [
         Note(
             "vacuum_axis",
@@ -122,9 +124,12 @@ def read_structure(
     is_sheet = bool(periodic.sum() == _AXES_OF_A_SHEET and alone[~periodic].all())
     if not periodic.any() and len(numbers) == 1:
         notes.append(Note("single_atom", "a single atom: nothing to relax"))
-    shifted = positions + axes.shifts @ cell
     crystal = Crystal(numbers, shifted, cell, periodic, rows, np.concatenate(across), _fixed(free))
     check_distances(crystal, search)
+    if held.parts:
+        count, possible = crystal.held_strains()
+        if 0 < count == possible:  # of a skewed cell, no strain may change one component alone
+            notes.append(Note("cell_held", "what is held leaves no strain: the cell is kept"))
     return StructureInput(
         structure,
         adapter,
@@ -138,14 +143,42 @@ def read_structure(
         tuple(notes),
         is_sheet,
         functional,
-        bool((held.vectors & kept).any()),
+        keeps_across,
         held.exact,
     )
 
 
-def _are_level(scaled: Float[np.ndarray, "held across"]) -> bool:
-    """Whether atoms have the same fractional coordinates along vectors across vacuum."""
-    return bool((np.ptp(scaled, axis=0) < _LEVEL).all()) if len(scaled) else True
+def _leans_matter(
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    periodic: Bool[np.ndarray, "3"],
+    free: Bool[np.ndarray, "atoms 3"],
+    directions: Float[np.ndarray, "fixed 3"],
+    *,
+    is_given: bool,
+) -> bool:
+    """Whether what is held tells apart whether vectors across vacuum are strained with the rest.
+
+    They are where these vectors lean over it: for atoms at several heights that are held along it,
+    at their fractional coordinates, or along directions of space.
+
+    Args:
+        positions: Å, in one piece.
+        cell: Row vectors, Å.
+        periodic: Which of them are strained.
+        free: Which fractional coordinates may change.
+        directions: Unit vectors along which atoms are fixed.
+        is_given: Whether the coordinates are along the vectors of this cell.
+    """
+    plane = np.linalg.qr(cell[periodic].T)[0]
+    if (np.abs(directions @ plane) > _LEVEL).any():
+        return True
+    held = ~free[:, periodic] if is_given else ~free
+    scaled = (positions @ np.linalg.inv(cell))[held.any(axis=1)][:, ~periodic]
+    if not len(scaled):
+        return False
+    lengths = np.linalg.norm(cell[~periodic], axis=1)
+    return bool((np.ptp(scaled, axis=0) * lengths > _LEVEL).any())
 
 
 def _fixed(free: Bool[np.ndarray, "atoms 3"]) -> Bool[np.ndarray, " atoms"] | None:

@@ -118,26 +118,47 @@ class StructureInput:
         moved = self.hold_still(displacements)
         positions = (self.crystal.positions + moved) @ deformation
         cell = self._deformed_cell(deformation)
-        positions = self._put_back(positions, cell) - self.shifts @ cell
+        positions = self._put_back(positions, deformation, cell) - self.shifts @ cell
         cell = self._back @ cell
         return self.adapter.relaxed(self.source, positions, cell, deformation)
 
     def _put_back(
-        self, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+        self,
+        positions: Float[np.ndarray, "atoms 3"],
+        gradient: Float[np.ndarray, "3 3"],
+        cell: Float[np.ndarray, "3 3"],
     ) -> Float[np.ndarray, "atoms 3"]:
-        """Shift the crystal as a whole to where what is held has its fractional coordinates.
+        """Bring what is held to its fractional coordinates, and all of the crystal along with it.
+
+        Args:
+            positions: Of the moved atoms, Å.
+            gradient: What space was deformed by.
+            cell: In which vectors across vacuum stay, that is.
+        """
+        if not self._is_put_back:
+            return positions
+        back = self._back @ cell
+        shifted = (positions + self._shift(gradient, cell)) @ np.linalg.inv(back)
+        scaled = self.crystal.positions @ np.linalg.inv(self._back @ self.crystal.cell)
+        there: np.ndarray = np.where(self.free, shifted, scaled) @ back
+        return there
+
+    @property
+    def _is_put_back(self) -> bool:
+        return not (self.keeps_places or self.crystal.pbc.all() or self.free.all())
+
+    def _shift(
+        self, gradient: Float[np.ndarray, "3 3"], cell: Float[np.ndarray, "3 3"]
+    ) -> Float[np.ndarray, "3"]:
+        """How far (Å) a crystal has to be shifted for what is held to stay where it is in its cell.
 
         Vectors across vacuum that lean over what is strained, and stay, are not deformed with it.
         """
-        held = ~self.free
-        if self.keeps_places or self.crystal.pbc.all() or not held.any():
-            return positions
-        old, new = (
-            p @ np.linalg.inv(self._back @ c)
-            for p, c in ((self.crystal.positions, self.crystal.cell), (positions, cell))
-        )
-        shift = ((old - new) * held).sum(axis=0) / held.sum(axis=0).clip(1)
-        return positions + shift @ (self._back @ cell)
+        held, back = ~self.free, self._back @ cell
+        old = self.crystal.positions @ np.linalg.inv(self._back @ self.crystal.cell)
+        new = self.crystal.positions @ gradient @ np.linalg.inv(back)
+        shift: np.ndarray = ((old - new) * held).sum(axis=0) / held.sum(axis=0).clip(1) @ back
+        return shift
 
     def _deformed_cell(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
         """Cell of the crystal once it is deformed.
@@ -178,6 +199,8 @@ class StructureInput:
         gradient = identity + projector @ (gradient - identity) @ projector
         rotation, deformation = polar(gradient, side="left")
         positions = relaxed.positions + self.shifts @ new
+        if self._is_put_back:
+            positions = positions - self._shift(deformation @ rotation, new)
         displacements = positions @ np.linalg.inv(deformation @ rotation) - self.crystal.positions
         return displacements, log_symmetric((deformation + deformation.T) / 2)
 

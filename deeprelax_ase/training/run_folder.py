@@ -147,6 +147,12 @@ class RunFolder:
             if len(kept) < len(rows):
                 replace_text(path, head + "".join(kept))
 
+    def last_validated(self) -> int:
+        """Step that the last validation was noted of, for a state that does not say so."""
+        path = self.path / VALIDATIONS
+        rows = path.read_text().splitlines()[1:] if path.exists() else []
+        return int(max((s for s in map(_step_of, rows) if s < math.inf), default=0))
+
     def append(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Append rows, of which the first entry is the step, to a CSV file, with a header first."""
         self.open()

@@ -215,7 +215,7 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer)
         self.schedule.restore(metadata["schedule"])
         progress = metadata["progress"]
-        for name, value in {"validated": progress["step"], **progress}.items():
+        for name, value in {"validated": self._folder.last_validated(), **progress}.items():
             setattr(self, name, value)
 
     def _batches(self, mixture: Mixture) -> Iterator[Batch]:

@@ -1,0 +1,52 @@
+"""A molecule that lies the wrong way round is left as it is, not pushed together."""
+
+import numpy as np
+import pytest
+from ase.build import add_adsorbate, bulk, fcc111, molecule
+from ase.constraints import FixAtoms
+
+from deeprelax_ase import Relaxer
+from deeprelax_ase.relaxation.sanity_checks import crushed_bond
+
+
+def wrong_way_round(metal, name, height, site):
+    slab = fcc111(metal, (2, 2, 3), vacuum=10)
+    adsorbate = molecule(name)
+    if name == "CO":
+        adsorbate.rotate(180, "x")
+    add_adsorbate(slab, adsorbate, height, site)
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 1))
+    return slab
+
+
+@pytest.mark.parametrize(
+    ("metal", "name", "height", "site"),
+    [("Cu", "CO", 1.8, "fcc"), ("Pt", "OH", 2.0, "ontop"), ("Al", "OH", 1.8, "fcc")],
+)
+def test_a_crushed_molecule_is_refused(metal, name, height, site):
+    atoms = wrong_way_round(metal, name, height, site)
+    result = Relaxer(functional="PBE").relax(atoms)
+    assert result.status == "refused"
+    assert "would be crushed from" in result.message
+    np.testing.assert_array_equal(result.structure.positions, atoms.positions)
+
+
+def test_bonds_that_are_short_or_were_are_no_matter():
+    def of(symbols, before, after):
+        pairs = np.arange(2 * len(before)).reshape(-1, 2).T
+        numbers = np.array([{"H": 1, "C": 6, "N": 7, "O": 8, "K": 19}[s] for s in symbols])
+        return crushed_bond(numbers, pairs, np.array(before), np.array(after))
+
+    assert of("NN", [1.3], [1.10]) is None  # N2 that was too long
+    assert of("HH", [0.9], [0.74]) is None
+    assert of("CO", [0.9], [0.85]) is None  # so it came
+    assert of("KK", [3.8], [2.7]) is None  # ions
+    assert of("OO", [2.4], [0.9]) is None  # no bond was there
+    said = of("CONN", [1.15, 1.1], [0.95, 0.6])
+    assert "atoms 2 and 3" in said
+    assert "from 1.10 to 0.60 Å" in said
+
+
+def test_crystals_with_molecules_in_them_are_relaxed():
+    carbon = bulk("C", "diamond", a=4.2)
+    assert Relaxer(functional="PBE").relax(carbon).status == "relaxed"
