@@ -166,11 +166,37 @@ def test_vasp_leaves_what_is_no_relaxation(call, tmp_path, name):
     assert not list(folder.glob("POSCAR.*"))
 
 
-def test_vasp_force_goes_on_as_if_there_were_no_incar(call, tmp_path):
+def test_vasp_force_goes_on_all_the_same(call, tmp_path):
     folder = run_folder(tmp_path / "run", "NSW = 0\n")
     assert "--force" in call("vasp", folder).stderr
     assert call("vasp", folder, "--force").exit_code == 0
     assert (folder / "POSCAR.unrelaxed").exists()
+
+
+@pytest.mark.parametrize(
+    ("incar", "held"),
+    [
+        ("NSW = 9\nIBRION = 2\nISIF = 4\nPSTRESS = 10\nMETAGGA = R2SCAN\n", {"volume"}),
+        ("NSW = 0\nISIF = 4\nMETAGGA = R2SCAN\n", set()),
+        ("NSW = 9\nIBRION = 0\nISIF = 2\nMETAGGA = R2SCAN\n", set()),
+    ],
+)
+def test_vasp_force_heeds_the_functional_and_what_a_relaxation_holds(tmp_path, incar, held):
+    (tmp_path / "INCAR").write_text(incar)
+    calculation = read_vasp_calculation(tmp_path)
+    assert calculation.refusal
+    structure = apply_calculation(bulk("MgO", "rocksalt", a=4.3), calculation, None, force=True)
+    assert structure.functional == "r2SCAN"
+    assert structure.held.names == held
+
+
+def test_pw_force_heeds_the_functional():
+    calculation = read_pw_calculation(pw(control="calculation = 'scf'"), CELL)
+    assert calculation.refusal
+    assert not calculation.held
+    pressed = read_pw_calculation(pw(cell="press = 10, cell_dofree = 'shape'"), CELL)
+    assert "external pressure" in pressed.refusal
+    assert pressed.held.names == {"volume"}
 
 
 def test_vasp_images_of_a_path_are_left_alone(call, tmp_path):
@@ -507,7 +533,10 @@ def test_constraints_are_kept_under_any_strain(hold, rng):
         ("GGA = CA", "unknown"),
         ("LHFCALC = .TRUE.", "unknown"),
         ("XC = SCAN", "unknown"),
-        ("GGA = PS\nIVDW = 12", "unknown"),
+        ("GGA = PS\nIVDW = 12", "PBEsol"),
+        ("METAGGA = R2SCAN\nLUSE_VDW = T", "r2SCAN"),
+        ("METAGGA = R2SCAN\nIVDW = 13", "r2SCAN"),
+        ("GGA = MK\nLUSE_VDW = T\nAGGAC = 0", "unknown"),
     ],
 )
 def test_vasp_takes_the_nearest_of_a_functional_that_is_unknown(tmp_path, tags, nearest):

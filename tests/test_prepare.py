@@ -2,6 +2,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ from pymatgen.io.vasp import Incar, Poscar
 from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
+from deeprelax_ase.datasets.importers.ended_runs import END_OF_OUTCAR
 from deeprelax_ase.files.poscar_text import read_poscar_text
 from deeprelax_ase.files.pw_text import read_pw_text
 from deeprelax_ase.interfaces.dft_inputs import swap_and_undo as swap
@@ -557,3 +559,36 @@ def test_qe_refuses_what_would_not_be_right(call, tmp_path, old, new, message):
     assert message in result.stderr
     assert path.read_text() == PW.replace(old, new)
     assert [entry.name for entry in tmp_path.iterdir()] == ["pw.in"]
+
+
+def test_moments_that_are_not_collinear_are_counted_as_they_stand(call, folder):
+    incar = INCAR.replace("MAGMOM = 1 -1 4*0", "LSORBIT = T\nMAGMOM = 6*1")
+    (folder / "INCAR").write_text(incar)
+    assert "MAGMOM has 6 values for 18 (3 for each of 6 atoms)" in call("vasp", folder).stderr
+    (folder / "INCAR").write_text(incar.replace("6*1", "18*1"))
+    assert call("vasp", folder).exit_code == 0
+
+
+def test_a_finished_run_is_left_as_it_is(call, folder):
+    (folder / "CONTCAR").write_text(POSCAR)
+    (folder / "OUTCAR").write_text(f"a run\n{END_OF_OUTCAR}\n")
+    before = listing(folder)
+    result = call("vasp", folder)
+    assert result.exit_code == 0
+    assert "finished already, left as it is" in result.stdout
+    assert listing(folder) == before
+    later = (folder / "OUTCAR").stat().st_mtime + 10
+    os.utime(folder / "POSCAR", (later, later))  # another one, to go on from
+    assert "finished" not in call("vasp", folder).stdout
+    assert (folder / "POSCAR.unrelaxed").exists()
+
+
+def test_undo_of_several_passes_over_those_that_were_left_alone(call, folder):
+    other = folder.with_name("other")
+    shutil.copytree(folder, other)
+    assert call("vasp", folder).exit_code == 0
+    result = call("vasp", folder, other, "--undo")
+    assert result.exit_code == 0
+    assert "nothing to restore" in result.stdout
+    assert (folder / "POSCAR").read_text() == POSCAR
+    assert call("vasp", other, "--undo").exit_code == 1

@@ -54,6 +54,13 @@ def convert(
     try:
         written = _write(out, convert(source, report, functional, strict=strict), overwrite)
         print(f"{out}: {written} pairs of {report.read}, {report.num_skipped} left out")
+        unnamed = _count_unnamed(out)
+        if unnamed:
+            print(
+                f"note: {unnamed} pairs are of no functional that is known: if you know it, name it "
+                "with --functional",
+                file=sys.stderr,
+            )
         for kind in kinds_left_out(source):
             print(
                 f"note: {source} also holds a {kind}, which was not read: give it alone",
@@ -64,6 +71,14 @@ def convert(
             print(f"  {count}: {reason}", file=sys.stderr)
         if report.first:
             print(f"  the first: {report.first}", file=sys.stderr)
+
+
+def _count_unnamed(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(
+        pq.read_table(path, columns=["functional"])["functional"].to_pylist().count("unknown")
+    )
 
 
 @data.command()

@@ -16,6 +16,7 @@ from deeprelax_ase.cli.common import (
     with_relax_options,
     words_of,
 )
+from deeprelax_ase.cli.dft_input import DftInput, read_pw, read_vasp
 from deeprelax_ase.relaxation.options import RelaxOptions
 
 if TYPE_CHECKING:  # ASE and pymatgen are imported where they are needed
@@ -29,27 +30,12 @@ Limit = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Undo = Annotated[bool, typer.Option("--undo", help="Put the inputs back as they were.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Also where a job may run, or an input was changed since.")
+    bool,
+    typer.Option(
+        "--force",
+        help="Also where a job may run or has ended, an input was changed, or is of no relaxation.",
+    ),
 ]
-
-
-@dataclass(frozen=True)
-class _Input:
-    """An input as it was read.
-
-    Attributes:
-        path: File to be swapped.
-        structure: What is to be relaxed.
-        text: Gives the new text for a relaxed structure.
-        calculation: What the calculation that follows asks for.
-        notes: What a person should know.
-    """
-
-    path: Path
-    structure: Any
-    text: Callable[[Any], str]
-    calculation: "Calculation"
-    notes: tuple[str, ...] = ()
 
 
 @with_relax_options(*FILE_OPTIONS)
@@ -72,12 +58,18 @@ def vasp(
     pymatgen's MPRelaxSet.
     """
     if undo:
-        _each(paths, lambda path: _undo(path / "POSCAR", force, dry_run))
+        _undo([path / "POSCAR" for path in paths], force, dry_run)
         return
+    from deeprelax_ase.interfaces.dft_inputs.vasp import is_finished
+
     way = _Way(_relaxer(options), functional_given, max_error, dry_run, force)
 
     def put(path: Path) -> str:
-        return _from_cif(path, way) if path.is_file() else _put(_read_vasp(path, force), way)
+        if path.is_file():
+            return _from_cif(path, way)
+        if not force and is_finished(path):
+            return "finished already, left as it is (--force prepares it anew)"
+        return _put(read_vasp(path, force), way)
 
     _each(paths, put)
 
@@ -98,10 +90,10 @@ def qe(
     Cell and positions change, all other namelists and cards stay as they are.
     """
     if undo:
-        _each(paths, lambda path: _undo(path, force, dry_run))
+        _undo(paths, force, dry_run)
         return
     way = _Way(_relaxer(options), functional_given, max_error, dry_run, force)
-    _each(paths, lambda path: _put(_read_pw(path), way))
+    _each(paths, lambda path: _put(read_pw(path), way))
 
 
 @dataclass(frozen=True)
@@ -158,42 +150,7 @@ def _succeeds(path: Path, put: Callable[[Path], str]) -> bool:
     return True
 
 
-def _read_vasp(path: Path, force: bool) -> _Input:
-    from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared
-    from deeprelax_ase.interfaces.dft_inputs.vasp import read_vasp_folder
-
-    check_not_prepared(path / "POSCAR")
-    folder = read_vasp_folder(path, force=force)
-    return _Input(
-        folder.poscar,
-        folder.structure,
-        folder.text.with_structure,
-        folder.calculation,
-        folder.warnings,
-    )
-
-
-def _read_pw(path: Path) -> _Input:
-    from deeprelax_ase.files.pw_calculation import read_pw_calculation
-    from deeprelax_ase.files.pw_text import notes_of_dropped, read_pw_text, with_atoms
-    from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import check_not_prepared, read_text
-
-    if not path.is_file():
-        msg = f"no file {path}: name an input of pw.x"
-        raise ValueError(msg)
-    check_not_prepared(path)
-    text = read_text(path)
-    try:
-        atoms = read_pw_text(text)
-        calculation = read_pw_calculation(text, atoms.cell[:])
-    except ValueError as error:
-        msg = f"{path} {error}"
-        raise ValueError(msg) from error
-    notes = notes_of_dropped(text)
-    return _Input(path, atoms, lambda new: with_atoms(text, new), calculation, notes)
-
-
-def _put(entry: _Input, way: _Way) -> str:
+def _put(entry: DftInput, way: _Way) -> str:
     """Relax an input and swap its file; what was done, in a line."""
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import swap
 
@@ -284,8 +241,17 @@ def _from_cif(path: Path, way: _Way) -> str:
     return f"{line}; inputs in {folder}"
 
 
-def _undo(path: Path, force: bool, dry_run: bool) -> str:
-    from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import undo
+def _undo(paths: list[Path], force: bool, dry_run: bool) -> None:
+    """Put inputs back; of several, those that were left alone are no failure."""
+    from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import NotPreparedError, undo
 
-    undo(path, force=force, dry_run=dry_run)
-    return "would be restored" if dry_run else "restored"
+    def put_back(path: Path) -> str:
+        try:
+            undo(path, force=force, dry_run=dry_run)
+        except NotPreparedError:
+            if len(paths) == 1:
+                raise
+            return "was not prepared, nothing to restore"
+        return "would be restored" if dry_run else "restored"
+
+    _each(paths, put_back)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from deeprelax_ase.files.calculation import Calculation, refused, with_dispersion
+from deeprelax_ase.files.calculation import Calculation, with_dispersion
 from deeprelax_ase.files.file_text import decode, inner_name, read_bytes
 from deeprelax_ase.structures.exact_holds import HeldParameters
 from deeprelax_ase.structures.held import Held
@@ -36,22 +36,22 @@ def read_aims_calculation(path: Path, cell: Float[np.ndarray, "3 3"]) -> Calcula
         return Calculation()
     keywords = _keywords(decode(read_bytes(control)))
     kind = keywords.get("relax_geometry", "none")
-    if "md_run" in keywords:
-        return refused(f"{control} asks for molecular dynamics")
-    if kind == "none":
-        return refused(f"{control} asks for no relaxation (relax_geometry {kind})")
-    pressure = keywords.get("external_pressure", "0")
-    given = keywords.get("relax_unit_cell", "none")
-    if given != "none" and not re.fullmatch(r"[-+]?[0.]+([ed][-+]?\d+)?", pressure):
-        return refused(f"{control} asks for an external pressure: external_pressure {pressure}")
     functional, nearest = _functional(keywords)
+    if "md_run" in keywords or kind == "none":
+        none = f"no relaxation (relax_geometry {kind})"
+        what = "molecular dynamics" if "md_run" in keywords else none
+        return Calculation(Held(), "", functional, f"{control} asks for {what}", nearest)
+    pressure = keywords.get("external_pressure", "0")
+    given, refusal = keywords.get("relax_unit_cell", "none"), ""
+    if given != "none" and not re.fullmatch(r"[-+]?[0.]+([ed][-+]?\d+)?", pressure):
+        refusal = f"{control} asks for an external pressure: external_pressure {pressure}"
     held = Held()
     if given == "none":
         held = Held.of("cell")
     elif given == "fixed_angles":
         held = Held(parts=(HeldParameters(cell, np.eye(6)[3:]),))
     reason = f"relax_unit_cell {given}" if held else ""
-    return Calculation(held, reason, functional, nearest=nearest)
+    return Calculation(held, reason, functional, refusal, nearest)
 
 
 def _functional(keywords: dict[str, str]) -> tuple[str | None, str]:

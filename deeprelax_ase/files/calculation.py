@@ -5,7 +5,7 @@ holds the cell, or part of it, is honoured; what no relaxation can honour is ref
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from deeprelax_ase.structures.held import Held
@@ -36,7 +36,7 @@ class Calculation:
 def with_dispersion(plain: str | None, *, is_d3: bool) -> tuple[str, str]:
     """Functional with a correction for dispersion, and the nearest where that is unknown."""
     if plain != "PBE":
-        return "unknown", "unknown"
+        return "unknown", plain or "unknown"
     return "PBE-D3" if is_d3 else "unknown", "PBE-D3"
 
 
@@ -54,18 +54,15 @@ def apply_calculation(
         structure: ASE Atoms or a pymatgen Structure.
         calculation: Around it.
         functional: That the user names; None takes that of the calculation.
-        force: Relax also what is not to be relaxed, as if there were no calculation.
+        force: Relax also what is not to be relaxed. Its functional is heeded, and so is what it
+            holds, if it is a relaxation.
 
     Raises:
         StructureError: It is not to be relaxed.
     """
-    if calculation.refusal:
-        if not force:
-            msg = (
-                f"{calculation.refusal}: nothing was relaxed; pass --force to relax it all the same"
-            )
-            raise StructureError(msg)
-        calculation = replace(calculation, held=Held(), reason="")
+    if calculation.refusal and not force:
+        msg = f"{calculation.refusal}: nothing was relaxed; pass --force to relax it all the same"
+        raise StructureError(msg)
     notes = [*_notes(calculation, functional)]
     is_unknown = calculation.functional == "unknown"
     taken = calculation.nearest if is_unknown else calculation.functional

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from deeprelax_ase.files.calculation import Calculation, refused, with_dispersion
+from deeprelax_ase.files.calculation import Calculation, with_dispersion
 from deeprelax_ase.files.file_text import decode, fortran_float, read_bytes, split_name
 from deeprelax_ase.structures.exact_holds import HeldParameters
 from deeprelax_ase.structures.held import Held
@@ -37,13 +37,13 @@ def read_castep_calculation(
     Raises:
         StructureError: A block cannot be read.
     """
-    functional, nearest = None, "unknown"
+    functional, nearest, refusal = None, "unknown", ""
     if param is not None:
         given = _keywords(param)
+        functional, nearest = _functional(given)
         task = given.get("TASK", "singlepoint")
         if re.sub(r"[\s_]", "", task.lower()) not in _RELAXED:
-            return refused(f"TASK : {task} is no geometry optimization")
-        functional, nearest = _functional(given)
+            refusal = f"TASK : {task} is no geometry optimization"
     keywords, blocks = _keywords(text), _blocks(text)
     pressure = [_number(word) for word in blocks.get("EXTERNAL_PRESSURE", "").split()]
     names = [name for flag, name in _FLAGS.items() if _is_true(keywords.get(flag, "false"))]
@@ -55,12 +55,13 @@ def read_castep_calculation(
         if len(held.rows):
             reasons.append("CELL_CONSTRAINTS")
     if any(pressure) and "cell" not in names:
-        return refused("EXTERNAL_PRESSURE asks for an external pressure")
+        refusal = refusal or "EXTERNAL_PRESSURE asks for an external pressure"
     if "NONLINEAR_CONSTRAINTS" in blocks:
-        return refused("NONLINEAR_CONSTRAINTS hold distances or angles, which cannot be honoured")
+        what = "NONLINEAR_CONSTRAINTS hold distances or angles, which cannot be honoured"
+        refusal = refusal or what
     if any(_number(word) for word in blocks.get("EXTERNAL_EFIELD", "").split()):
-        return refused("EXTERNAL_EFIELD asks for an electric field")
-    return Calculation(held, " and ".join(reasons), functional, nearest=nearest)
+        refusal = refusal or "EXTERNAL_EFIELD asks for an electric field"
+    return Calculation(held, " and ".join(reasons), functional, refusal, nearest)
 
 
 def _functional(given: Mapping[str, str]) -> tuple[str, str]:

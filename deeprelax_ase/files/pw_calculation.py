@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float
 
-from deeprelax_ase.files.calculation import Calculation, refused, with_dispersion
+from deeprelax_ase.files.calculation import Calculation, with_dispersion
 from deeprelax_ase.files.file_text import has_value
 from deeprelax_ase.files.pw_namelists import namelists_of, number_of
 from deeprelax_ase.files.pw_text import has_card, read_card
@@ -73,17 +73,17 @@ def read_pw_calculation(text: str, cell: Float[np.ndarray, "3 3"]) -> Calculatio
     )
     kind = control.get("calculation", "scf").lower()
     refusal = _refusal(kind, control, system, namelists.get("electrons", {}), text)
-    if refusal:
-        return refused(refusal)
     functional, nearest = _functional(system, text)
     if kind == "relax":
-        return Calculation(Held.of("cell"), "calculation = 'relax'", functional, nearest=nearest)
-    if _number(cell_entries, "press", 0.0):
-        return refused(f"press = {cell_entries['press']} asks for an external pressure")
+        return Calculation(Held.of("cell"), "calculation = 'relax'", functional, refusal, nearest)
+    if kind != "vc-relax":
+        return Calculation(Held(), "", functional, refusal, nearest)
+    if _number(cell_entries, "press", 0.0) and not refusal:
+        refusal = f"press = {cell_entries['press']} asks for an external pressure"
     freedom = cell_entries.get("cell_dofree", "all")
     held = _held(freedom.lower(), cell)
     reason = f"cell_dofree = '{freedom}'" if held else ""
-    return Calculation(held, reason, functional, nearest=nearest)
+    return Calculation(held, reason, functional, refusal, nearest)
 
 
 def _refusal(

@@ -114,9 +114,8 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
     hybrid = logical(tags.get("LHFCALC", "F"))
     isif = integer_of_tag(incar, tags, "ISIF", 0 if hybrid else 2)
     refusal = _refusal(incar, tags, isif)
-    if refusal:
-        return refused(refusal)
-    held, reasons = Held.of(HELD_BY_ISIF[isif]), []
+    # Of what is no relaxation, ISIF says nothing.
+    held, reasons = Held.of(HELD_BY_ISIF.get(isif) if _is_relaxation(incar, tags) else None), []
     if held:
         reasons.append(f"ISIF = {isif}" if "ISIF" in tags else f"no ISIF in INCAR (ISIF = {isif})")
     if "cell" not in held.names:
@@ -129,7 +128,7 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
     nearest = _nearest_functional(named)
     if not tags.get("GGA") and functional in (None, "PBE") and not _is_of_pbe(incar.parent):
         functional = nearest = "unknown"
-    return Calculation(held, " and ".join(reasons), functional, nearest=nearest)
+    return Calculation(held, " and ".join(reasons), functional, refusal, nearest)
 
 
 def names_pbe(folder: Path) -> bool:
@@ -151,10 +150,8 @@ def _refusal(incar: Path, tags: Mapping[str, str], isif: int) -> str:
     """Say why the structure of an INCAR is not to be relaxed; nothing, if it is."""
     if integer_of_tag(incar, tags, "IMAGES", 0):
         return f"{incar} asks for a path: IMAGES = {tags['IMAGES']}"
-    steps = integer_of_tag(incar, tags, "NSW", 0)
-    is_static = steps <= 0
-    kind = integer_of_tag(incar, tags, "IBRION", -1 if is_static else 0)
-    if is_static or kind not in _RELAXED:
+    if not _is_relaxation(incar, tags):
+        is_static, kind = _kind(incar, tags)
         given = [f"{name} = {tags[name]}" for name in ("NSW", "IBRION") if name in tags]
         what = _NOT_RELAXED[-1] if is_static else _NOT_RELAXED.get(kind, "no relaxation")
         missing = "" if "NSW" in tags and "IBRION" in tags else ", and VASP's defaults"
@@ -169,13 +166,24 @@ def _refusal(incar: Path, tags: Mapping[str, str], isif: int) -> str:
     return "" if "cell" in HELD_BY_ISIF[isif] else _refusal_of_cell(incar, tags)
 
 
+def _kind(incar: Path, tags: Mapping[str, str]) -> tuple[bool, int]:
+    """Whether no atom moves, and IBRION."""
+    is_static = integer_of_tag(incar, tags, "NSW", 0) <= 0
+    return is_static, integer_of_tag(incar, tags, "IBRION", -1 if is_static else 0)
+
+
+def _is_relaxation(incar: Path, tags: Mapping[str, str]) -> bool:
+    is_static, kind = _kind(incar, tags)
+    return not is_static and kind in _RELAXED
+
+
 def _refusal_of_cell(incar: Path, tags: Mapping[str, str]) -> str:
     """Say why the cell of an INCAR that frees it is not to be relaxed; nothing, if it is."""
     pressure = number_of_tag(incar, tags, "PSTRESS", 0.0)
     if pressure:
         return f"{incar} asks for an external pressure: PSTRESS = {pressure:g} kB"
     if (incar.parent / "OPTCELL").exists():  # of a patch of VASP that many use
-        return f"{incar.parent / 'OPTCELL'} holds part of the cell: name that part with --hold"
+        return f"{incar.parent / 'OPTCELL'} holds part of the cell: name it with --hold and --force"
     return ""
 
 
@@ -191,13 +199,16 @@ def functional_of(tags: Mapping[str, Any]) -> str:
 def _nearest_functional(tags: Mapping[str, Any]) -> str:
     """The functional that weights know which is nearest to an unknown one; see docs/index.md."""
     meta, gga = _named(tags)
-    if tags.get("LHFCALC") or _is_set(tags, "LUSE_VDW") or tags.get("XC"):
+    if tags.get("LHFCALC") or tags.get("XC"):
         return "unknown"
     if meta in _NEAREST_META or meta == "R2SCAN":
         return "r2SCAN"
+    if _is_set(tags, "LUSE_VDW"):
+        return "unknown"
     has_dispersion = str(tags.get("IVDW") or "0").strip() != "0" or _is_set(tags, "LVDW")
-    if has_dispersion and not meta and _plain_functional(tags) == "PBE":
-        return "PBE-D3"
+    plain = _plain_functional(tags)
+    if has_dispersion and not meta and plain in ("PBE", "PBEsol"):
+        return "PBE-D3" if plain == "PBE" else plain
     return _NEAREST_GGA.get(gga, "unknown") if not meta else "unknown"
 
 

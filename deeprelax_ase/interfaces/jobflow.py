@@ -136,16 +136,14 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
 
     @job(output_schema=DeepRelaxDocument)  # type: ignore[untyped-decorator]
     def make(self, structure: Structure) -> DeepRelaxDocument:
-        """Relax a structure.
+        """Relax a structure; one of which nothing can be predicted is handed on as it came.
 
         Args:
             structure: Stays as it is.
-
-        Raises:
-            ValueError: It cannot be read as a crystal, or holds elements the weights never saw.
         """
         relaxer = shared_relaxer(self._options())
-        return self._document(structure, relaxer.relax(structure))
+        (result,) = relaxer.relax_many([structure])
+        return self._document(structure, result)
 
     def _document(self, structure: Structure, result: RelaxResult[Structure]) -> DeepRelaxDocument:
         facts = result.facts()

@@ -104,6 +104,10 @@ def _is_same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
+class NotPreparedError(ValueError):
+    """An input is the user's own: there is nothing to undo."""
+
+
 def undo(path: Path, *, force: bool = False, dry_run: bool = False) -> None:
     """Put the user's own file back.
 
@@ -113,7 +117,8 @@ def undo(path: Path, *, force: bool = False, dry_run: bool = False) -> None:
         dry_run: Only check that it can be.
 
     Raises:
-        ValueError: It was never swapped, or changed since.
+        NotPreparedError: It was never swapped.
+        ValueError: It was changed since.
         OSError: The folder cannot be written.
     """
     kept, record = kept_path(path), record_path(path)
@@ -123,7 +128,7 @@ def undo(path: Path, *, force: bool = False, dry_run: bool = False) -> None:
                 record.unlink()
             return
         msg = f"{path} was not prepared: there is no {kept.name} to restore"
-        raise ValueError(msg)
+        raise NotPreparedError(msg)
     facts = _read_record(record)
     is_ours = not path.exists() or sha256_of(path) in (facts.get("sha256_written"), sha256_of(kept))
     if not is_ours and not force:

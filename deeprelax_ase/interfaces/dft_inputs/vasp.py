@@ -126,6 +126,14 @@ def write_vasp_inputs(structure: Structure, folder: Path, tags: Mapping[str, Any
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a run came to its end, and nobody gave it another POSCAR since."""
+    poscar, contcar, outcar = (folder / name for name in ("POSCAR", "CONTCAR", "OUTCAR"))
+    if not all(path.is_file() and path.stat().st_size for path in (poscar, contcar, outcar)):
+        return False
+    return poscar.stat().st_mtime <= outcar.stat().st_mtime and has_ended(outcar)
+
+
 def _check_not_running(outcar: Path) -> None:
     if not outcar.is_file() or time.time() - outcar.stat().st_mtime > _RECENT:
         return
@@ -180,11 +188,15 @@ def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:
     atoms = sum(text.counts)
     magmom = incar.get("MAGMOM")
     if isinstance(magmom, list):
-        flat = [m for m in magmom if not isinstance(m, list)]
-        length = len(flat) or len(magmom)
-        is_noncollinear = incar.get("LNONCOLLINEAR") or incar.get("LSORBIT")
-        if length != atoms and not (is_noncollinear and length == 3 * atoms):
-            msg = f"{path / 'INCAR'}: MAGMOM has {length} values for {atoms} atoms"
+        # pymatgen puts the three values of an atom together, where moments are not collinear.
+        length = sum(len(m) if isinstance(m, list) else 1 for m in magmom)
+        is_noncollinear = bool(incar.get("LNONCOLLINEAR") or incar.get("LSORBIT"))
+        needed = 3 * atoms if is_noncollinear else atoms
+        if length != needed:
+            what = (
+                f"{atoms} atoms" if needed == atoms else f"{needed} (3 for each of {atoms} atoms)"
+            )
+            msg = f"{path / 'INCAR'}: MAGMOM has {length} values for {what}"
             raise StructureError(msg)
     for name in _PER_GROUP:
         values = incar.get(name)
