@@ -579,7 +579,7 @@ def test_a_finished_run_is_left_as_it_is(call, folder):
     assert listing(folder) == before
     later = (folder / "OUTCAR").stat().st_mtime + 10
     os.utime(folder / "POSCAR", (later, later))  # another one, to go on from
-    assert "finished" not in call("vasp", folder).stdout
+    assert "finished already" not in call("vasp", folder).stdout
     assert (folder / "POSCAR.unrelaxed").exists()
 
 

@@ -57,8 +57,8 @@ def convert(
         unnamed = _count_unnamed(out)
         if unnamed:
             print(
-                f"note: {unnamed} pairs are of no functional that is known: if you know it, name it "
-                "with --functional",
+                f"note: {unnamed} pairs are of no functional that is known: name it with "
+                "--functional, if you know it",
                 file=sys.stderr,
             )
         for kind in kinds_left_out(source):
@@ -76,9 +76,8 @@ def convert(
 def _count_unnamed(path: Path) -> int:
     import pyarrow.parquet as pq
 
-    return int(
-        pq.read_table(path, columns=["functional"])["functional"].to_pylist().count("unknown")
-    )
+    named = pq.read_table(path, columns=["functional"])["functional"].to_pylist()
+    return sum(name == "unknown" for name in named)
 
 
 @data.command()
