@@ -45,36 +45,43 @@ def plot_growth(found: Mapping[str, Any], out: Path) -> None:
     _save(figure, out)
 
 
+def _contenders(found: Mapping[str, Any]) -> list[str]:
+    """Whoever relaxes, each once."""
+    return [label for label in found if label != INPUT and OWN_RELAXER not in label]
+
+
 def plot_accuracy(sets: Mapping[str, Mapping[str, Any]], out: Path) -> None:
     """Mean errors relative to those of the input, with 95 % intervals; a panel a file of pairs."""
     figure, axes = plt.subplots(
         1, len(sets), figsize=(1 + 5.2 * len(sets), 4.6), sharey=True, squeeze=False
     )
+    # A rival may have been measured on some sets alone, and has one colour in all.
+    known = list(dict.fromkeys(label for found in sets.values() for label in _contenders(found)))
+    shown: dict[str, Any] = {}
     for axis, (name, found) in zip(axes[0], sets.items(), strict=True):
-        contenders = [label for label in found if label != INPUT and OWN_RELAXER not in label]
+        contenders = sorted(_contenders(found), key=known.index)
         width = 0.8 / len(contenders)
         places = np.arange(len(_MEASURES))
         for number, label in enumerate(contenders):
             scale = np.array([100 / found[INPUT][m]["mean"] for m in _MEASURES])
             means = np.array([found[label][m]["mean"] for m in _MEASURES]) * scale
             spans = np.array([found[label][m]["interval"] for m in _MEASURES]).T * scale
-            axis.bar(
+            place = known.index(label)
+            shown[title(label)] = axis.bar(
                 places + (number - (len(contenders) - 1) / 2) * width,
                 means,
                 width * 0.9,
                 yerr=np.abs(spans - means),
-                color=_COLORS[number % len(_COLORS)],
-                hatch=None if number < len(_COLORS) else "//",
+                color=_COLORS[place % len(_COLORS)],
+                hatch=None if place < len(_COLORS) else "//",
                 error_kw={"lw": 1, "ecolor": "#333333"},
-                label=title(label),
             )
         axis.axhline(100, color=_NEUTRAL, ls="--", lw=1)
         axis.set_xticks(places, _MEASURES.values(), rotation=20, ha="right")
         axis.set_title(f"{name}: {found[INPUT]['crystals']} crystals")
         axis.grid(visible=True, axis="y", alpha=0.3)
     axes[0][0].set_ylabel("mean error / % of the unrelaxed input's")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=3, frameon=False)
     _save(figure, out)
 
 
