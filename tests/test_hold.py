@@ -524,3 +524,14 @@ def test_a_forked_process_answers(random_weights):
     with mp.get_context("fork").Pool(1) as pool:
         answer = pool.apply_async(_volume, (random_weights,)).get(60)
     assert answer == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("hold", ["cell", "volume,shape"])
+def test_what_symmetry_and_holds_together_leave_nothing_has_no_error(hold):
+    relaxer = Relaxer(functional="PBE", hold=hold, always_move=True)
+    result = relaxer.relax(bulk("MgO", "rocksalt", a=4.5))
+    assert (result.status, result.expected_error) == ("unchanged", 0.0)
+    assert "symmetry keeps every atom where it is" in result.message
+    rattled = bulk("MgO", "rocksalt", a=4.5, cubic=True)
+    rattled.rattle(0.05, seed=1)
+    assert relaxer.relax(rattled).expected_error > 0

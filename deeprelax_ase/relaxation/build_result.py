@@ -21,6 +21,9 @@ from deeprelax_ase.structures.crystal import exp_symmetric, log_symmetric, relax
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.structure_input import StructureInput
 
+_STILL = 1e-10
+"""What symmetry lets not move is moved by less (Å)."""
+
 
 def build_result(
     entry: StructureInput,
@@ -40,7 +43,8 @@ def build_result(
     """
     started = time.perf_counter()
     prediction, lengths = relaxation.prediction, relaxation.lengths
-    expected_error = 0.0 if entry.is_all_held else relaxation.expected_error
+    stays = _why_all_stays(entry, relaxation)
+    expected_error = 0.0 if stays else relaxation.expected_error
     refusal = _refusal(entry, relaxation, predictor.config.cutoff)
     made = None
     if refusal is None and getattr(entry.source, "constraints", None):
@@ -66,7 +70,7 @@ def build_result(
             f"{least_gain:g} is asked for"
         )
         doubt = Note("within_error", text)
-    outcome = _decide(entry, relaxation, refusal, made, doubt)
+    outcome = _decide(entry, relaxation, refusal, made, doubt, stays)
     is_still = np.logical_not(entry.free.any(axis=1))
     is_cell_held = not bool(entry.crystal.strain_freedom().any())
     is_known = is_still if is_cell_held else np.zeros_like(is_still)
@@ -96,12 +100,25 @@ def least_gain_of(options: RelaxOptions, calibration: Calibration) -> float:
     return calibration.least_gain if options.min_gain is None else options.min_gain
 
 
+def _why_all_stays(entry: StructureInput, relaxation: Relaxation) -> str:
+    """Why nothing of an input can move; nothing, if something can."""
+    if entry.is_all_held:
+        return "everything is held: nothing moves"
+    crystal = entry.crystal
+    is_cell_held = crystal.pbc.all() and not crystal.strain_freedom().any()
+    is_still = len(relaxation.lengths) and np.abs(relaxation.move[0]).max() < _STILL
+    if is_cell_held and is_still:
+        return "nothing moves: the cell is held, and symmetry keeps every atom where it is"
+    return ""
+
+
 def _decide(
     entry: StructureInput,
     relaxation: Relaxation,
     refusal: Note | None,
     made: dict[str, Any] | None,
     doubt: Note | None,
+    stays: str,
 ) -> dict[str, Any]:
     """Structure, status, notes and move of a result.
 
@@ -111,14 +128,15 @@ def _decide(
         refusal: Why the prediction is not to be used.
         made: What its constraints made of the move, if it has any.
         doubt: Why the move may well be no gain.
+        stays: Why nothing can move; nothing, if something can.
     """
     if refusal is not None:
         return _kept(entry, "refused", refusal)
     if not len(relaxation.lengths):
         text = "nothing is near it, and nothing was predicted of it"
         return _kept(entry, "unchanged", Note("nothing_near", text))
-    if entry.is_all_held:
-        return _kept(entry, "unchanged", Note("all_held", "everything is held: nothing moves"))
+    if stays:
+        return _kept(entry, "unchanged", Note("all_held", stays))
     if doubt is not None and (made is None or made["status"] == "relaxed"):
         return _kept(entry, "unchanged", doubt)
     return made or _moved(entry, relaxation.move)
