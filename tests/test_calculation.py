@@ -179,6 +179,7 @@ def test_vasp_force_goes_on_all_the_same(call, tmp_path):
         ("NSW = 9\nIBRION = 2\nISIF = 4\nPSTRESS = 10\nMETAGGA = R2SCAN\n", {"volume"}),
         ("NSW = 0\nISIF = 4\nMETAGGA = R2SCAN\n", set()),
         ("NSW = 9\nIBRION = 0\nISIF = 2\nMETAGGA = R2SCAN\n", set()),
+        ("NSW = 0\nISIF = 3\nLATTICE_CONSTRAINTS = 3*.FALSE.\nMETAGGA = R2SCAN\n", set()),
     ],
 )
 def test_vasp_force_heeds_the_functional_and_what_a_relaxation_holds(tmp_path, incar, held):
@@ -188,6 +189,34 @@ def test_vasp_force_heeds_the_functional_and_what_a_relaxation_holds(tmp_path, i
     structure = apply_calculation(bulk("MgO", "rocksalt", a=4.3), calculation, None, force=True)
     assert structure.functional == "r2SCAN"
     assert structure.held.names == held
+    assert not len(structure.held.rows)
+
+
+def test_castep_holds_nothing_of_what_is_no_relaxation():
+    text = (
+        "FIX_ALL_CELL : true\n%BLOCK CELL_CONSTRAINTS\n1 1 1\n0 0 0\n%ENDBLOCK CELL_CONSTRAINTS\n"
+    )
+    calculation = read_castep_calculation(text, CELL, "task : phonon\nxc_functional : PBESOL\n")
+    assert calculation.refusal
+    assert not calculation.held
+    assert calculation.functional == "PBEsol"
+
+
+def test_an_image_of_a_path_is_forced_as_its_own_input_says(tmp_path):
+    (tmp_path / "INCAR").write_text("IMAGES = 1\nNSW = 10\nIBRION = 3\nGGA = PS\n")
+    (tmp_path / "01").mkdir()
+    calculation = read_vasp_calculation(tmp_path / "01")
+    assert "is an image of a path" in calculation.refusal
+    assert (calculation.functional, calculation.held.names) == ("PBEsol", {"cell"})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "nearest"), [("scan", "r2SCAN"), ("rpbe", "PBE"), ("pbesol", "PBEsol")]
+)
+def test_dispersion_leaves_the_nearest_of_a_functional(inputs, nearest):
+    text = pw(system=f"input_dft = '{inputs}', vdw_corr = 'grimme-d3'")
+    found = read_pw_calculation(text, CELL)
+    assert (found.functional, found.nearest) == ("unknown", nearest)
 
 
 def test_pw_force_heeds_the_functional():

@@ -39,11 +39,12 @@ def test_bonds_that_are_short_or_were_are_no_matter():
 
     assert of("NN", [1.3], [1.10]) is None  # N2 that was too long
     assert of("HH", [0.9], [0.74]) is None
-    assert of("CO", [0.9], [0.85]) is None  # so it came
+    assert of("CO", [0.9], [0.87]) is None  # so it came
     assert of("KK", [3.8], [2.7]) is None  # ions
     assert of("OO", [2.4], [0.9]) is None  # no bond was there
     said = of("CONN", [1.15, 1.1], [0.95, 0.6])
     assert "atoms 2 and 3" in said
+    assert of("NN", [1.13], [0.99])
     assert "from 1.10 to 0.60 Å" in said
 
 

@@ -565,6 +565,8 @@ def test_moments_that_are_not_collinear_are_counted_as_they_stand(call, folder):
     incar = INCAR.replace("MAGMOM = 1 -1 4*0", "LSORBIT = T\nMAGMOM = 6*1")
     (folder / "INCAR").write_text(incar)
     assert "MAGMOM has 6 values for 18 (3 for each of 6 atoms)" in call("vasp", folder).stderr
+    (folder / "INCAR").write_text(incar.replace("6*1", "2*1 19*0"))
+    assert "MAGMOM has 21 values for 18" in call("vasp", folder).stderr
     (folder / "INCAR").write_text(incar.replace("6*1", "18*1"))
     assert call("vasp", folder).exit_code == 0
 
@@ -592,3 +594,8 @@ def test_undo_of_several_passes_over_those_that_were_left_alone(call, folder):
     assert "nothing to restore" in result.stdout
     assert (folder / "POSCAR").read_text() == POSCAR
     assert call("vasp", other, "--undo").exit_code == 1
+    assert call("vasp", folder).exit_code == 0
+    (folder / "POSCAR.unrelaxed").unlink()  # what it was is lost, and that is no success
+    result = call("vasp", folder, other, folder.with_name("nowhere"), "--undo")
+    assert result.exit_code == 1
+    assert len(re.findall("there is no POSCAR.unrelaxed to restore", result.stderr)) == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from ase.io import write
+from ase.io import read, write
 from test_screen import Inline, crystals
 from typer.testing import CliRunner
 
@@ -282,3 +282,15 @@ def test_the_same_command_on_a_finished_output_has_nothing_to_do(run, ending, tm
     other = run(*arguments, "--passes", "2")
     assert other.exit_code == 2
     assert f"out.{ending} exists" in other.stderr
+
+
+def test_an_extxyz_output_that_was_cut_down_is_not_complete(run):
+    arguments = ("screen", "in.extxyz", "-o", "out.extxyz")
+    assert run(*arguments).exit_code == 0
+    frames = read("out.extxyz", ":")
+    assert frames[-1].info["frames"] == len(frames) == 5
+    for part in (frames[:1], frames[1:], frames[-1:], frames * 2):
+        write("out.extxyz", part)
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "out.extxyz exists" in result.stderr

@@ -61,9 +61,10 @@ def _functional(keywords: dict[str, str]) -> tuple[str | None, str]:
         return None, "unknown"
     last = named[-1]
     plain = _FUNCTIONALS.get(last, "unknown")
+    nearest = _NEAREST.get(last, "unknown")
     if any(name in keywords for name in _DISPERSION):
-        return with_dispersion(plain, is_d3=False)
-    return plain, _NEAREST.get(last, "unknown")
+        return with_dispersion(plain, nearest, is_d3=False)
+    return plain, nearest
 
 
 def _keywords(text: str) -> dict[str, str]:

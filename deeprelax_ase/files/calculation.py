@@ -33,16 +33,17 @@ class Calculation:
     nearest: str = "unknown"
 
 
-def with_dispersion(plain: str | None, *, is_d3: bool) -> tuple[str, str]:
-    """Functional with a correction for dispersion, and the nearest where that is unknown."""
+def with_dispersion(plain: str | None, nearest: str, *, is_d3: bool) -> tuple[str, str]:
+    """Functional with a correction for dispersion, and the nearest where that is unknown.
+
+    Args:
+        plain: The functional without it.
+        nearest: To that, where it is unknown.
+        is_d3: Whether the correction is D3.
+    """
     if plain != "PBE":
-        return "unknown", plain or "unknown"
+        return "unknown", nearest if plain in (None, "unknown") else plain
     return "PBE-D3" if is_d3 else "unknown", "PBE-D3"
-
-
-def refused(refusal: str) -> Calculation:
-    """A calculation whose structure is not to be relaxed."""
-    return Calculation(refusal=refusal)
 
 
 def apply_calculation(

@@ -49,13 +49,15 @@ def read_castep_calculation(
     names = [name for flag, name in _FLAGS.items() if _is_true(keywords.get(flag, "false"))]
     held = Held(frozenset(names))
     reasons = [flag for flag in _FLAGS if _is_true(keywords.get(flag, "false"))]
+    if refusal:  # of what is no relaxation, these say nothing
+        return Calculation(Held(), "", functional, refusal, nearest)
     if "CELL_CONSTRAINTS" in blocks and "cell" not in names:
         combinations = _cell_constraints(blocks["CELL_CONSTRAINTS"])
         held |= Held(parts=(HeldParameters(cell, combinations),))
         if len(held.rows):
             reasons.append("CELL_CONSTRAINTS")
     if any(pressure) and "cell" not in names:
-        refusal = refusal or "EXTERNAL_PRESSURE asks for an external pressure"
+        refusal = "EXTERNAL_PRESSURE asks for an external pressure"
     if "NONLINEAR_CONSTRAINTS" in blocks:
         what = "NONLINEAR_CONSTRAINTS hold distances or angles, which cannot be honoured"
         refusal = refusal or what
@@ -68,9 +70,10 @@ def _functional(given: Mapping[str, str]) -> tuple[str, str]:
     """Functional with its correction for dispersion, and the nearest to an unknown one."""
     named = given.get("XC_FUNCTIONAL", "LDA").upper()
     plain = _FUNCTIONALS.get(named, "unknown")
+    nearest = _NEAREST.get(named, "unknown")
     if not _is_true(given.get("SEDC_APPLY", "false")):
-        return plain, _NEAREST.get(named, "unknown")
-    return with_dispersion(plain, is_d3=given.get("SEDC_SCHEME", "").upper() in _D3)
+        return plain, nearest
+    return with_dispersion(plain, nearest, is_d3=given.get("SEDC_SCHEME", "").upper() in _D3)
 
 
 def read_param_beside(path: Path) -> str | None:

@@ -158,7 +158,7 @@ def _functional(system: Mapping[str, str], text: str) -> tuple[str | None, str]:
     plain, nearest = _plain_functional(system, text)
     if dispersion in ("", "none"):
         return plain, nearest
-    return with_dispersion(plain, is_d3=dispersion in _D3)
+    return with_dispersion(plain, nearest, is_d3=dispersion in _D3)
 
 
 def _plain_functional(system: Mapping[str, str], text: str) -> tuple[str | None, str]:

@@ -7,12 +7,13 @@ LATTICE_CONSTRAINTS, PSTRESS, IMAGES, GGA, METAGGA, LHFCALC, LUSE_VDW, IVDW, LVD
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deeprelax_ase.files.calculation import Calculation, refused
+from deeprelax_ase.files.calculation import Calculation
 from deeprelax_ase.files.file_text import has_value
 from deeprelax_ase.files.incar_text import (
     DECISIVE,
@@ -89,11 +90,11 @@ def read_vasp_calculation(folder: Path, ending: str = "") -> Calculation:
         StructureError: A tag that it hangs on cannot be read, or contradicts itself.
     """
     above = Path(os.path.abspath(folder)).parent / "INCAR"  # noqa: PTH100 - of .. too
-    images = integer_of_tag(above, read_tags(text_of(above) or "", above), "IMAGES", 0)
+    tags = read_tags(text_of(above) or "", above)
+    images = integer_of_tag(above, tags, "IMAGES", 0)
     if images:
-        return refused(
-            f"{folder} is an image of a path: IMAGES = {images} in the INCAR of the folder above"
-        )
+        what = f"{folder} is an image of a path: IMAGES = {images} in the INCAR of the folder above"
+        return replace(_read_tags(above, tags), refusal=what)
     for incar in incars_beside(folder, ending):
         text = text_of(incar)
         if text is not None:
@@ -115,10 +116,11 @@ def _read_tags(incar: Path, tags: Mapping[str, str]) -> Calculation:
     isif = integer_of_tag(incar, tags, "ISIF", 0 if hybrid else 2)
     refusal = _refusal(incar, tags, isif)
     # Of what is no relaxation, ISIF says nothing.
-    held, reasons = Held.of(HELD_BY_ISIF.get(isif) if _is_relaxation(incar, tags) else None), []
+    is_relaxation = _is_relaxation(incar, tags)
+    held, reasons = Held.of(HELD_BY_ISIF.get(isif) if is_relaxation else None), []
     if held:
         reasons.append(f"ISIF = {isif}" if "ISIF" in tags else f"no ISIF in INCAR (ISIF = {isif})")
-    if "cell" not in held.names:
+    if is_relaxation and "cell" not in held.names:
         kept = ~np.array(_constraints(incar, tags))
         if kept.any():
             held |= Held(parts=(HeldStrains(held_strain(kept[:, None] | kept)),))

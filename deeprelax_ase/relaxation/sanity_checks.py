@@ -25,7 +25,7 @@ _BONDED = 1.3
 """Times the sum of their covalent radii that atoms with a bond are apart at most."""
 _CRUSHED = 0.75
 """Times that sum which no bond is shorter than (that of N2 is 0.77, of CO 0.79 times as long)."""
-_SHORTENED = 0.85
+_SHORTENED = 0.95
 """A bond that was as short before is not crushed."""
 
 
@@ -92,5 +92,5 @@ def crushed_bond(
     worst = crushed[after[crushed].argmin()]
     return (
         f"input kept: the bond of atoms {i[worst]} and {j[worst]} would be crushed from "
-        f"{before[worst]:.2f} to {after[worst]:.2f} Å; is a molecule the wrong way round?"
+        f"{before[worst]:.2f} to {after[worst]:.2f} Å; is a molecule too near, or upside down?"
     )

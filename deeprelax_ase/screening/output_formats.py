@@ -7,7 +7,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +118,13 @@ def is_of_run(path: Path, run: Run) -> bool:
     """Whether a finished output is of a run."""
     if path.suffix != ".extxyz":
         return run_of(path) == run
+    mark, frames = f"run={_fingerprint(run)}", 0
     with suppress(OSError), path.open(encoding="utf-8", errors="replace") as stream:
-        return f"run={_fingerprint(run)}" in "".join(islice(stream, 2)).split()
+        for line in stream:
+            if mark in line:
+                frames += 1
+                if f"frames={frames}" in line.split():  # the last one knows how many there are
+                    return not any(mark in left for left in stream)
     return False
 
 
@@ -178,10 +182,12 @@ def _write_parquet(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
 def _write_extxyz(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
     mark = _fingerprint(run)
     with path.open("w", encoding="utf-8") as stream:
-        for row in _rows(tables):
+        for number, (row, is_last) in enumerate(_with_last(_rows(tables)), 1):
             atoms = atoms_of_row(row, relaxed=True)
             facts = _facts(row)
             atoms.info.update({**facts, "id": _one_line(facts["id"]), "run": mark})
+            if is_last:
+                atoms.info["frames"] = number
             ase_write(stream, atoms, format="extxyz")  # a frame of no atoms, if it failed
 
 
@@ -194,6 +200,17 @@ def _write_database(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
             # ASE's keys hold no text that reads as a number: what may be one is in `data`.
             database.write(atoms_of_row(row, relaxed=True), data={"id": name}, **facts)
         database.metadata = {RUN_KEY.decode(): dict(run)}
+
+
+def _with_last(rows: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Rows, and whether each is the last one."""
+    before = next(rows, None)
+    for row in rows:
+        assert before is not None
+        yield before, False
+        before = row
+    if before is not None:
+        yield before, True
 
 
 def _rows(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:

@@ -118,7 +118,7 @@ def undo(path: Path, *, force: bool = False, dry_run: bool = False) -> None:
 
     Raises:
         NotPreparedError: It was never swapped.
-        ValueError: It was changed since.
+        ValueError: It was changed since, or is missing, or what it was is.
         OSError: The folder cannot be written.
     """
     kept, record = kept_path(path), record_path(path)
@@ -128,7 +128,9 @@ def undo(path: Path, *, force: bool = False, dry_run: bool = False) -> None:
                 record.unlink()
             return
         msg = f"{path} was not prepared: there is no {kept.name} to restore"
-        raise NotPreparedError(msg)
+        if path.exists() and not record.exists():
+            raise NotPreparedError(msg)
+        raise ValueError(msg)
     facts = _read_record(record)
     is_ours = not path.exists() or sha256_of(path) in (facts.get("sha256_written"), sha256_of(kept))
     if not is_ours and not force:

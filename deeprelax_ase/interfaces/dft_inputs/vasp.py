@@ -16,7 +16,7 @@ from pymatgen.io.vasp import Incar
 from deeprelax_ase.datasets.importers.ended_runs import has_ended
 from deeprelax_ase.files.calculation import Calculation
 from deeprelax_ase.files.handedness import right_handed
-from deeprelax_ase.files.incar_text import joined_lines, text_of
+from deeprelax_ase.files.incar_text import joined_lines, read_tags, text_of
 from deeprelax_ase.files.poscar_text import (
     PoscarText,
     new_poscar_text,
@@ -28,6 +28,8 @@ from deeprelax_ase.structures.validation import StructureError
 
 _ELEMENT = re.compile(r"[A-Z][a-z]?")
 _RECENT = 24 * 3600
+_AT_ONCE = 60
+"""Seconds within which the files of a folder may have been put there together."""
 """Seconds for which an OUTCAR without an end may be that of a running job."""
 _PER_GROUP = ("LDAUL", "LDAUU", "LDAUJ")
 _OF_THE_OLD_CELL = ("WAVECAR", "CHGCAR", "CHG")
@@ -131,7 +133,10 @@ def is_finished(folder: Path) -> bool:
     poscar, contcar, outcar = (folder / name for name in ("POSCAR", "CONTCAR", "OUTCAR"))
     if not all(path.is_file() and path.stat().st_size for path in (poscar, contcar, outcar)):
         return False
-    return poscar.stat().st_mtime <= outcar.stat().st_mtime and has_ended(outcar)
+    one, other = poscar.stat(), outcar.stat()
+    # A POSCAR that was moved there keeps the date of its content.
+    is_older = one.st_mtime <= other.st_mtime and one.st_ctime <= other.st_ctime + _AT_ONCE
+    return is_older and has_ended(outcar)
 
 
 def _check_not_running(outcar: Path) -> None:
@@ -186,10 +191,10 @@ def _read_incar(path: Path) -> Incar:
 def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:
     """Refuse an INCAR whose lists are not as long as the POSCAR needs."""
     atoms = sum(text.counts)
-    magmom = incar.get("MAGMOM")
-    if isinstance(magmom, list):
-        # pymatgen puts the three values of an atom together, where moments are not collinear.
-        length = sum(len(m) if isinstance(m, list) else 1 for m in magmom)
+    # As they stand there: pymatgen puts three together where moments are not collinear.
+    magmom = read_tags(text_of(path / "INCAR") or "").get("MAGMOM", "").split()
+    if magmom:
+        length = sum(map(_repeats, magmom))
         is_noncollinear = bool(incar.get("LNONCOLLINEAR") or incar.get("LSORBIT"))
         needed = 3 * atoms if is_noncollinear else atoms
         if length != needed:
@@ -204,6 +209,12 @@ def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:
             groups = len(text.counts)
             msg = f"{path / 'INCAR'}: {name} has {len(values)} values for {groups} groups of atoms"
             raise StructureError(msg)
+
+
+def _repeats(word: str) -> int:
+    """How many values a word of an INCAR stands for: `4*0` for four."""
+    count = word.partition("*")[0]
+    return int(count) if "*" in word and count.isdecimal() else 1
 
 
 def _warnings(path: Path, text: PoscarText, potentials: Sequence[str]) -> Iterator[str]:
