@@ -25,11 +25,8 @@ from deeprelax_ase.network.graph import build_graph
 from deeprelax_ase.relaxation.calibration import crystal_signs, fit_crystal
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.passes import run_passes
-from deeprelax_ase.structures.ase_adapter import atoms_of
 from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER, relaxed_lengths
-from deeprelax_ase.structures.exact_holds import HeldStrains
-from deeprelax_ase.structures.held import Held
-from deeprelax_ase.structures.read_structure import HeldStructure, read_structure
+from deeprelax_ase.structures.read_structure import held_structure, read_structure
 
 _BATCH = 32
 _REFERENCE = 400
@@ -112,12 +109,7 @@ def measure(
     for start in range(0, len(pairs), _BATCH):
         batch = pairs[start : start + _BATCH]
         inputs = [
-            read_structure(
-                HeldStructure(
-                    atoms_of(pair.crystal), Held(parts=(HeldStrains(pair.crystal.held_strain),))
-                ),
-                search=first.config.reach,
-            )
+            read_structure(held_structure(pair.crystal), search=first.config.reach)
             for pair in batch
         ]
         functionals = [pair.functional for pair in batch]

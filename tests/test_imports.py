@@ -52,7 +52,8 @@ LIBRARIES = {
     "files/handedness": {"ase", "pymatgen"},
     "files/containers": {"ase"},
     "files/records": {"ase", "pymatgen"},
-    "screening/output_formats": {"ase", "pymatgen"},
+    "screening/export": {"pymatgen"},
+    "screening/output_formats": {"ase"},
     "screening/rows": {"ase", "pymatgen"},
 }
 

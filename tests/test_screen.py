@@ -19,9 +19,9 @@ from deeprelax_ase.relaxation.relaxer import Relaxer
 from deeprelax_ase.screening import chunk as chunk_module
 from deeprelax_ase.screening import screening as run_module
 from deeprelax_ase.screening.chunk import failed_chunk, relax_chunk
+from deeprelax_ase.screening.export import export
 from deeprelax_ase.screening.inputs import ScreenInput
 from deeprelax_ase.screening.merge_shards import merge
-from deeprelax_ase.screening.output_formats import export
 from deeprelax_ase.screening.rank_and_deduplicate import general, overview
 from deeprelax_ase.screening.screening import Screening
 from deeprelax_ase.screening.work_folder import work_path

@@ -18,9 +18,9 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from test_screen import crystals, rows, screen
 
 from deeprelax_ase.relaxation.options import RelaxOptions
-from deeprelax_ase.screening import output_formats as outputs
 from deeprelax_ase.screening import work_folder as work
 from deeprelax_ase.screening.chunk import identity
+from deeprelax_ase.screening.export import export
 from deeprelax_ase.screening.inputs import ScreenInput
 from deeprelax_ase.screening.merge_shards import merge
 from deeprelax_ase.screening.screening import Screening
@@ -48,7 +48,7 @@ def test_sheets_and_molecules_are_deduplicated_and_exported(tmp_path, random_wei
     assert groups[0] == groups[1]
     assert groups[2] == groups[3]
     assert summary.groups == 3
-    assert outputs.export(output, tmp_path / "files", "vasp") == 5
+    assert export(output, tmp_path / "files", "vasp") == 5
 
 
 def test_duplicates_are_found_across_formats(tmp_path, random_weights):
@@ -105,7 +105,7 @@ def test_names_that_are_no_text_and_ids_of_several_lines(tmp_path, random_weight
     assert ids(tmp_path / "out.parquet") == ["bad\\ud800id", "new\nline", "b\\udce9.cif"]
     screen([folder], tmp_path / "out.extxyz", random_weights)
     assert [a.info["id"] for a in read(tmp_path / "out.extxyz", ":")][1] == "new line"
-    outputs.export(tmp_path / "out.parquet", tmp_path / "files", "vasp")
+    export(tmp_path / "out.parquet", tmp_path / "files", "vasp")
     assert len(read(tmp_path / "files" / "new_line.vasp", format="vasp")) == 2
 
 
@@ -269,16 +269,16 @@ def test_export_checks_before_it_writes(tmp_path, random_weights):
     screen([tmp_path / "in.extxyz"], tmp_path / "out.parquet", random_weights)
     folder = tmp_path / "files"
     with pytest.raises(ValueError, match="without --max-error"):
-        outputs.export(tmp_path / "out.parquet", folder, "cif", trusted=True)
+        export(tmp_path / "out.parquet", folder, "cif", trusted=True)
     with pytest.raises(ValueError, match="is not there"):
-        outputs.export(tmp_path / "nope.parquet", folder, "cif")
+        export(tmp_path / "nope.parquet", folder, "cif")
     assert not folder.exists()
     folder.mkdir()
     (folder / "crystal-2.cif").write_text("precious")
     with pytest.raises(ValueError, match=r"crystal-2.cif exists: name another folder"):
-        outputs.export(tmp_path / "out.parquet", folder, "cif")
+        export(tmp_path / "out.parquet", folder, "cif")
     assert [path.name for path in folder.iterdir()] == ["crystal-2.cif"]
-    assert outputs.export(tmp_path / "out.parquet", tmp_path / "new", "cif") == 3
+    assert export(tmp_path / "out.parquet", tmp_path / "new", "cif") == 3
 
 
 def test_differences_are_short_and_plain():

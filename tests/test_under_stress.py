@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from deeprelax_ase.cli import app
 from deeprelax_ase.interfaces.dft_inputs import swap_and_undo
-from deeprelax_ase.screening import output_formats
+from deeprelax_ase.screening import export as exporting
 
 FULL = Path("/dev/full")
 INCAR = "IBRION = 2\nNSW = 50\nISIF = 3\n"
@@ -110,7 +110,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
     write(tmp_path / "in.extxyz", [bulk("Cu"), bulk("Al")])
     output = tmp_path / "out.parquet"
     call("screen", tmp_path / "in.extxyz", "-o", output, "--workers", 1)
-    write_one = output_formats._write_structure
+    write_one = exporting._write_structure
     written = []
 
     def until_full(path, *rest):
@@ -120,7 +120,7 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
         written.append(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(output_formats, "_write_structure", until_full)
+        patch.setattr(exporting, "_write_structure", until_full)
         result = call("export", output, tmp_path / "files")
     assert result.exit_code == 2
     assert f"{tmp_path / 'files'}: No space left" in result.stderr

@@ -4,7 +4,6 @@ from ase.io import write
 
 from deeprelax_ase.files.left_out_holds import HOLDS
 from deeprelax_ase.files.read_files import read_structures
-from deeprelax_ase.files.whole_cells import PARTLY_READ
 from deeprelax_ase.structures.validation import StructureError
 
 RES = (
@@ -182,6 +181,6 @@ CP2K = "&MOTION\n &CONSTRAINT\n{} &END CONSTRAINT\n &CELL_OPT\n{} &END CELL_OPT\
     ],
 )
 def test_holds_of_other_codes_are_found(file_format, text, words):
-    found = PARTLY_READ[file_format](text)
+    found = HOLDS[file_format](text)
     assert found.startswith(words) if words.startswith("the") else words in found
     assert bool(found) == bool(words)

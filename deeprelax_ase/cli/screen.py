@@ -194,7 +194,7 @@ def export(
     ] = False,
 ) -> None:
     """Write the relaxed structures of a screening as files of their own."""
-    from deeprelax_ase.screening.output_formats import export
+    from deeprelax_ase.screening.export import export
 
     ending = "cif" if form == "cif" else "vasp"
     try:

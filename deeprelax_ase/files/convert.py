@@ -10,7 +10,12 @@ from ase.constraints import FixAtoms, FixCartesian
 from jaxtyping import Bool
 from pymatgen.core import Composition, Structure
 
-from deeprelax_ase.structures.ase_adapter import directions_of, free_coordinates, holds_coordinates
+from deeprelax_ase.structures.ase_adapter import (
+    copied,
+    directions_of,
+    free_coordinates,
+    holds_coordinates,
+)
 from deeprelax_ase.structures.boxes import cell_with_box
 from deeprelax_ase.structures.read_structure import plain_crystal
 
@@ -104,9 +109,8 @@ def without_constraints(structure: Any, file_format: str) -> Any:
 
 
 def _unheld(atoms: Atoms) -> Atoms:
-    plain = atoms.copy()
+    plain = copied(atoms)
     plain.set_constraint()
-    plain.calc = atoms.calc
     return plain
 
 

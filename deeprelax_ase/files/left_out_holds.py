@@ -102,8 +102,7 @@ def _of_turbomole(text: str) -> str:
     return found[1] if found else ""
 
 
-def restricted_in_xsd(text: str) -> str:
-    """What of an .xsd holds atoms; nothing, where none does."""
+def _of_xsd(text: str) -> str:
     found = re.search(r"\bRestrictedProperties=\"([^\"]+)\"", text)
     return f"the restriction of {found[1]}" if found else ""
 
@@ -150,5 +149,6 @@ HOLDS: Mapping[str, Callable[[str], str]] = {
     "turbomole": _of_turbomole,
     "cp2k-restart": _of_cp2k,
     "onetep-in": _of_onetep,
+    "xsd": _of_xsd,
 }
 """Formats, and what of a text in each its reader leaves out; nothing, where it reads all."""

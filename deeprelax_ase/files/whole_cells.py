@@ -9,7 +9,7 @@ atoms or the cell is left out in `left_out_holds.py`.
 import re
 from collections.abc import Callable, Mapping
 
-from deeprelax_ase.files.left_out_holds import HOLDS, restricted_in_xsd
+from deeprelax_ase.files.left_out_holds import HOLDS
 from deeprelax_ase.structures.validation import FULL, StructureError
 
 _P1 = {"", "1", "P1", "1P1", "GroupName"}
@@ -62,7 +62,7 @@ def _of_cssr(text: str) -> str:
 
 def _of_xsd(text: str) -> str:
     found = next((group for group in _GROUP_OF_XSD.findall(text) if group not in _P1), "")
-    return f"the space group {found}" if found else restricted_in_xsd(text)
+    return f"the space group {found}" if found else ""
 
 
 def _of_crystal(text: str) -> str:
@@ -82,16 +82,17 @@ def _of_aims(text: str) -> str:
     return ""
 
 
-PARTLY_READ: Mapping[str, Callable[[str], str]] = {
+_LISTED: Mapping[str, Callable[[str], str]] = {
     "res": _of_res,
     "proteindatabank": _of_pdb,
     "cssr": _of_cssr,
     "xsd": _of_xsd,
     "crystal": _of_crystal,
     "aims": _of_aims,
-    **HOLDS,
 }
 """Formats, and what a reader leaves out of a text in each; nothing, where it reads all."""
+PARTLY_READ = {*_LISTED, *HOLDS}
+"""Formats whose readers leave something out."""
 
 
 def check_whole_cell(file_format: str, text: str) -> None:
@@ -104,11 +105,12 @@ def check_whole_cell(file_format: str, text: str) -> None:
     Raises:
         StructureError: The message names what its reader leaves out.
     """
-    lost = PARTLY_READ[file_format](text)
+    lost = _LISTED[file_format](text) if file_format in _LISTED else ""
     way = "list all atoms of the cell in P 1, or give a CIF"
     if file_format == "aims":
         way = "take it out (--hold holds cell vectors), or give a CIF"
-    elif file_format in HOLDS or lost == restricted_in_xsd(text):
+    if not lost and file_format in HOLDS:
+        lost = HOLDS[file_format](text)
         way = "take it out (--hold holds the cell), or give a POSCAR with selective dynamics"
     if lost:
         msg = f"has {lost}, which the reader of the format {file_format!r} leaves out: {way}"

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,12 @@ import ase.db
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ase.io import write as ase_write
-from pymatgen.core import Structure
 
-from deeprelax_ase.files.atomic_write import replace_text
-from deeprelax_ase.files.handedness import right_handed
-from deeprelax_ase.files.poscar_text import new_poscar_text
-from deeprelax_ase.relaxation.result import SOUND
-from deeprelax_ase.screening.rows import RANKED, atoms_of_row, structure_of_row
+from deeprelax_ase.screening.rows import RANKED, atoms_of_row
 from deeprelax_ase.screening.work_folder import RUN_KEY, Run
 
 ENDINGS = (".parquet", ".extxyz", ".db")
 """What the name of an output may end in."""
-_LONGEST_NAME = 200
 ROWS_IN_GROUP = 4096
 """Rows that a reader of the parquet file holds at once."""
 _FACTS = (
@@ -182,11 +177,12 @@ def _write_parquet(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
 def _write_extxyz(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
     mark = _fingerprint(run)
     with path.open("w", encoding="utf-8") as stream:
-        for number, (row, is_last) in enumerate(_with_last(_rows(tables)), 1):
+        for number, (row, following) in enumerate(pairwise(chain(_rows(tables), [None])), 1):
+            assert row is not None
             atoms = atoms_of_row(row, relaxed=True)
             facts = _facts(row)
-            atoms.info.update({**facts, "id": _one_line(facts["id"]), "run": mark})
-            if is_last:
+            atoms.info.update({**facts, "id": on_one_line(facts["id"]), "run": mark})
+            if following is None:
                 atoms.info["frames"] = number
             ase_write(stream, atoms, format="extxyz")  # a frame of no atoms, if it failed
 
@@ -202,17 +198,6 @@ def _write_database(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
         database.metadata = {RUN_KEY.decode(): dict(run)}
 
 
-def _with_last(rows: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Rows, and whether each is the last one."""
-    before = next(rows, None)
-    for row in rows:
-        assert before is not None
-        yield before, False
-        before = row
-    if before is not None:
-        yield before, True
-
-
 def _rows(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
     for table in tables:
         yield from table.to_pylist()
@@ -224,89 +209,6 @@ def _facts(row: dict[str, Any]) -> dict[str, Any]:
     return {**facts, **codes}
 
 
-def export(
-    results: Path, folder: Path, ending: str, *, trusted: bool = False, unique: bool = False
-) -> int:
-    """Write the relaxed structures of a parquet output as files of their own; how many.
-
-    Args:
-        results: What `deeprelax screen` wrote.
-        folder: Where they go; made if need be. Files there are not overwritten.
-        ending: `cif` or `vasp` (POSCAR).
-        trusted: Only those whose expected error is within the limit of the screening.
-        unique: Only the representatives of groups of duplicates.
-
-    Raises:
-        ValueError: It is no such output, knows neither, or a file is there already.
-        OSError: A file cannot be written; those that were are removed.
-    """
-    chosen = _chosen(results, trusted=trusted, unique=unique)
-    used: set[str] = set()
-    names = [_file_name(row["id"], used) for row in chosen]
-    taken = next((name for name in names if (folder / f"{name}.{ending}").exists()), None)
-    if taken is not None:
-        msg = f"{folder / f'{taken}.{ending}'} exists: name another folder"
-        raise ValueError(msg)
-    if folder.exists() and not folder.is_dir():
-        msg = f"{folder} is a file: name a folder"
-        raise ValueError(msg)
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    try:
-        rows = _chosen(results, trusted=trusted, unique=unique)
-        for name, row in zip(names, rows, strict=True):
-            path = folder / f"{name}.{ending}"
-            _write_structure(path, structure_of_row(row), _one_line(row["id"]))
-            written.append(path)
-    except BaseException:
-        for path in written:  # else they would be in the way of the same command
-            path.unlink(missing_ok=True)
-        raise
-    return len(names)
-
-
-def _chosen(results: Path, *, trusted: bool, unique: bool) -> Iterator[dict[str, Any]]:
-    """Rows to be exported."""
-    for row in read_rows(results):
-        if row["status"] not in SOUND:
-            continue
-        for wanted, column, option in (
-            (trusted, "trusted", "--max-error"),
-            (unique, "representative", "--deduplicate"),
-        ):
-            if wanted and row["rank"] is not None and row[column] is None:
-                msg = (
-                    f"{results} was screened without {option}: give it to deeprelax merge with "
-                    f"{option}"
-                )
-                raise ValueError(msg)
-        if (row["trusted"] or not trusted) and (row["representative"] or not unique):
-            yield row
-
-
-def _one_line(text: str) -> str:
+def on_one_line(text: str) -> str:
+    """A text without line breaks."""
     return " ".join(text.split())
-
-
-def _write_structure(path: Path, structure: Structure, name: str) -> None:
-    from pymatgen.io.cif import CifWriter
-
-    if path.suffix == ".cif":
-        text = str(CifWriter(right_handed(structure), significant_figures=8))
-    else:
-        text = new_poscar_text(structure, name)
-    replace_text(path, text)
-
-
-def _file_name(name: str, used: set[str]) -> str:
-    """An id as the name of a file, of no other one in the folder."""
-    plain = "".join(c if c.isalnum() or c in "-_.+[]" else "_" for c in name).lstrip(".") or "_"
-    known = (".cif", ".vasp")
-    plain = plain[: -len(Path(plain).suffix)] if Path(plain).suffix in known else plain
-    plain = plain.encode()[:_LONGEST_NAME].decode(errors="ignore")
-    unique, number = plain, 1
-    while unique in used:
-        number += 1
-        unique = f"{plain}-{number}"
-    used.add(unique)
-    return unique

@@ -5,6 +5,7 @@ The network and the solve know such constraints to first order, as rows; the las
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -20,15 +21,24 @@ _HALVINGS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class HeldStrains:
-    """Components of the strain are zero: `rows @ log(F) == 0`."""
+class _OfSpace:
+    """Constraints that are not of cell vectors.
+
+    Attributes:
+        rows: To first order.
+    """
 
     rows: Float[np.ndarray, "rows 9"]
-    is_linear = True
 
-    def without(self, _vectors: Bool[np.ndarray, "3"]) -> "HeldStrains":
-        """The same: they are not of vectors."""
+    def without(self, _vectors: Bool[np.ndarray, "3"]) -> Any:
+        """The same."""
         return self
+
+
+class HeldStrains(_OfSpace):
+    """Components of the strain are zero: `rows @ log(F) == 0`."""
+
+    is_linear = True
 
     def __call__(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " rows"]:
         """How far off it is."""
@@ -36,16 +46,10 @@ class HeldStrains:
         return off
 
 
-@dataclass(frozen=True, eq=False)
-class HeldComponents:
+class HeldComponents(_OfSpace):
     """Components of the deformation itself, less the identity, are zero: `rows @ (F - 1) == 0`."""
 
-    rows: Float[np.ndarray, "rows 9"]
     is_linear = False
-
-    def without(self, _vectors: Bool[np.ndarray, "3"]) -> "HeldComponents":
-        """The same: they are not of vectors."""
-        return self
 
     def __call__(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " rows"]:
         """How far off it is."""

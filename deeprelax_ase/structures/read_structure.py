@@ -95,7 +95,7 @@ def read_structure(
     shifted = positions + axes.shifts @ cell
     directions = adapter.fixed_directions(structure)[1]
     keeps_places = not is_given and held.says_of(np.ones(3, dtype=bool))
-    if not periodic.all() and not keeps_places:
+    if not (periodic.all() or keeps_places) and (len(directions) or not free.all()):
         keeps_places = _leans_matter(shifted, cell, periodic, free, directions, is_given=is_given)
     # Vectors across vacuum stay, unless that moves what is held against each other.
     kept = ~periodic & (is_given and not keeps_places)

@@ -128,20 +128,19 @@ class StructureInput:
         gradient: Float[np.ndarray, "3 3"],
         cell: Float[np.ndarray, "3 3"],
     ) -> Float[np.ndarray, "atoms 3"]:
-        """Bring what is held to its fractional coordinates, and all of the crystal along with it.
-
-        Args:
-            positions: Of the moved atoms, Å.
-            gradient: What space was deformed by.
-            cell: In which vectors across vacuum stay, that is.
-        """
+        """Bring what is held to its fractional coordinates, and the crystal along with it."""
         if not self._is_put_back:
             return positions
         back = self._back @ cell
         shifted = (positions + self._shift(gradient, cell)) @ np.linalg.inv(back)
-        scaled = self.crystal.positions @ np.linalg.inv(self._back @ self.crystal.cell)
-        there: np.ndarray = np.where(self.free, shifted, scaled) @ back
+        there: np.ndarray = np.where(self.free, shifted, self._scaled) @ back
         return there
+
+    @property
+    def _scaled(self) -> Float[np.ndarray, "atoms 3"]:
+        """Fractional coordinates in the cell of the source, but for whole cells."""
+        scaled: np.ndarray = self.crystal.positions @ np.linalg.inv(self._back @ self.crystal.cell)
+        return scaled
 
     @property
     def _is_put_back(self) -> bool:
@@ -155,10 +154,9 @@ class StructureInput:
         Vectors across vacuum that lean over what is strained, and stay, are not deformed with it.
         """
         held, back = ~self.free, self._back @ cell
-        old = self.crystal.positions @ np.linalg.inv(self._back @ self.crystal.cell)
         new = self.crystal.positions @ gradient @ np.linalg.inv(back)
-        shift: np.ndarray = ((old - new) * held).sum(axis=0) / held.sum(axis=0).clip(1) @ back
-        return shift
+        off: np.ndarray = ((self._scaled - new) * held).sum(axis=0) / held.sum(axis=0).clip(1)
+        return off @ back
 
     def _deformed_cell(self, deformation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
         """Cell of the crystal once it is deformed.
