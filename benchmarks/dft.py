@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from pymatgen.analysis.dimensionality import get_structure_components
+from pymatgen.analysis.graphs import StructureGraph
+from pymatgen.analysis.local_env import CrystalNN
+from pymatgen.io.ase import AseAtomsAdaptor
 from tqdm import tqdm
 
 from benchmarks import steps
@@ -31,50 +35,78 @@ RELAXATIONS = 16
 """Crystals of the first group."""
 CONVERGED = 2
 """Crystals of the first group whose energies are computed with the finer settings, too."""
+LAYERED = ("layered", "PBE-D3")
+"""File of pairs and functional of the layered crystals."""
+WAYS = ("input", "prediction", "data", "relaxed")
+LAYERS = 5
+"""Layered crystals whose distance between layers is computed."""
 _ATOMS = (2, 16)
 _SPACING, _FINE_SPACING = 15.0, 25.0
 """Number of k-points along an axis, times the length of the axis in Å."""
+_OBLIQUE = 0.8
+"""The same times the distance between lattice planes, in shares of those."""
 _FINE_CUTOFF = 600.0
 """eV"""
-_F_ELEMENTS = frozenset({*range(58, 72), *range(90, 104)})
-"""Atomic numbers from Ce to Lu and from Th to Lr."""
+_FLAT = 2
+"""Dimensionality of a layer."""
+_SOFT_FMAX = 0.02
+"""eV/Å, where dispersion holds layers together"""
+_OPEN_SHELLS = frozenset({*range(24, 29), *range(58, 72), *range(90, 104)})
+"""Atomic numbers from Cr to Ni, from Ce to Lu and from Th to Lr."""
 GEOMETRIES = ("input", "prediction", "three passes")
 
 
-def measure(folder: Path, rival: Rival, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Energies of every group, relaxations of the first, and whether the settings are converged.
+def measure(
+    folder: Path,
+    rival: Rival,
+    keep: Callable[[dict[str, Any]], None],
+    before: Mapping[str, Any] | None = None,
+) -> None:
+    """Energies of every group, relaxations, and whether the settings are converged.
 
     Args:
         folder: Of the files of pairs.
         rival: GPAW.
-        keep: Called with everything found so far after each part.
+        keep: Called with everything found so far after each crystal of a group and each part.
+        before: What is known with these weights: crystals in there are not computed again.
 
     Raises:
         RivalError: The process of the rival ended.
         ValueError: A file of pairs is missing, or holds no fitting crystal.
     """
-    found: dict[str, Any] = {"energies": {}}
+    before = before or {}
+    found: dict[str, Any] = {**before, "energies": {**before.get("energies", {})}, "whole": False}
     for name, (file, functional) in GROUPS.items():
         cases = cheapest_cases(folder / f"{file}.parquet", ENERGIES, functional)
-        found["energies"][name] = energies(cases, rival)
+        wanted = {case.name for case in cases}
+        entries = [entry for entry in found["energies"].get(name, ()) if entry["name"] in wanted]
+        found["energies"][name] = entries
+        missing = wanted - {entry["name"] for entry in entries}
+        for case in tqdm([case for case in cases if case.name in missing], name, file=sys.stderr):
+            entries.append(energies(case, rival))
+            keep(found)
         if "fine" not in found:
-            found["fine"] = energies(cases[:CONVERGED], rival, is_fine=True)
+            found["fine"] = [energies(case, rival, is_fine=True) for case in cases[:CONVERGED]]
+            keep(found)
+    if "layers" not in found:
+        found["layers"] = layers(layered_cases(folder), rival)
         keep(found)
-    file, functional = next(iter(GROUPS.values()))
-    first = cheapest_cases(folder / f"{file}.parquet", RELAXATIONS, functional)
-    found["relaxations"] = steps.compare(
-        first, rival, OPTIMIZER, lambda case: {"kpts": mesh(case.atoms)}
-    )
+    if "relaxations" not in found:
+        file, functional = next(iter(GROUPS.values()))
+        first = cheapest_cases(folder / f"{file}.parquet", RELAXATIONS, functional)
+        found["relaxations"] = steps.compare(
+            first, rival, OPTIMIZER, lambda case: {"kpts": mesh(case.atoms)}
+        )
     found["whole"] = True
     keep(found)
-    return found
 
 
-def cheapest_cases(path: Path, count: int, functional: str | None = None) -> list[Case]:
+def cheapest_cases(path: Path, count: int | None, functional: str | None = None) -> list[Case]:
     """Those pairs of the validation split that DFT is quickest for: volume, atoms and k-points.
 
-    One of a formula, and none with f electrons, which spin-paired DFT without U says little of.
-    Crystals of equal cost come in an order that is the same every time and has no meaning.
+    One of a formula, and none with the f electrons or the magnetic 3d electrons that spin-paired
+    DFT without U says little of. Crystals of equal cost come in an order that is the same every
+    time and has no meaning.
     """
 
     def cost(case: Case) -> tuple[float, str]:
@@ -84,49 +116,108 @@ def cheapest_cases(path: Path, count: int, functional: str | None = None) -> lis
     cases = choose_cases(path, None, sizes=_ATOMS, functional=functional)
     chosen: dict[str, Case] = {}
     for case in sorted(
-        (case for case in cases if not _F_ELEMENTS & set(case.atoms.numbers)), key=cost
+        (case for case in cases if not _OPEN_SHELLS & set(case.atoms.numbers)), key=cost
     ):
         chosen.setdefault(case.atoms.get_chemical_formula(), case)
     return list(chosen.values())[:count]
 
 
+def layered_cases(folder: Path) -> list[Case]:
+    """The cheapest crystals whose bonds make nothing but layers, one of a compound."""
+    file, functional = LAYERED
+    chosen: dict[str, Case] = {}
+    for case in cheapest_cases(folder / f"{file}.parquet", None, functional):
+        compound = AseAtomsAdaptor.get_structure(case.target).composition.reduced_formula
+        if compound not in chosen and case.atoms.pbc.all() and _layers_of(case.target):
+            chosen[compound] = case
+        if len(chosen) == LAYERS:
+            break
+    return list(chosen.values())
+
+
 def mesh(atoms: Atoms, spacing: float = _SPACING) -> list[int]:
     """k-points along each axis; one across vacuum."""
-    points = [max(1, round(spacing / length)) for length in atoms.cell.lengths()]
-    return [n if periodic else 1 for n, periodic in zip(points, atoms.pbc, strict=True)]
+    planes = np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    points = np.round(spacing * np.maximum(1 / atoms.cell.lengths(), _OBLIQUE * planes))
+    return [max(1, int(n)) for n in np.where(atoms.pbc, points, 1)]
 
 
-def energies(cases: Sequence[Case], rival: Rival, *, is_fine: bool = False) -> list[dict[str, Any]]:
+def energies(case: Case, rival: Rival, *, is_fine: bool = False) -> dict[str, Any]:
     """Energies (meV/atom) of input and predictions above the relaxed crystal of the data set.
 
     Args:
-        cases: The crystals.
+        case: The crystal.
         rival: GPAW.
         is_fine: Whether with more k-points and plane waves.
 
     Returns:
-        By crystal `name`, `atoms` and the energy of each of `GEOMETRIES`; or `error`.
+        `name`, `atoms` and the energy of each of `GEOMETRIES`; or `error`.
+
+    Raises:
+        RivalError: Its process ended.
+    """
+    options = _options(case)
+    if is_fine:
+        options |= {"kpts": mesh(case.atoms, _FINE_SPACING), "cutoff": _FINE_CUTOFF}
+    answers = [
+        rival.ask("energy", _periodic(atoms), options=options) for atoms in _geometries(case)
+    ]
+    entry: dict[str, Any] = {"name": case.name, "atoms": len(case.atoms)}
+    reasons = [answer["error"] for answer in answers if "error" in answer]
+    if reasons:
+        return entry | {"error": reasons[0]}
+    relaxed, *others = (1000 * answer["energy"] / len(case.atoms) for answer in answers)
+    return entry | {k: e - relaxed for k, e in zip(GEOMETRIES, others, strict=True)}
+
+
+def layers(cases: Sequence[Case], rival: Rival) -> list[dict[str, Any]]:
+    """Distances between layers (Å): given, predicted, and where DFT with D3 ends (Sec. 2.5).
+
+    It starts from the prediction.
+
+    Args:
+        cases: Layered crystals.
+        rival: GPAW.
+
+    Returns:
+        By crystal `name`, `formula`, the distance of `input`, `prediction`, `data` and `relaxed`,
+        and `steps`; or `error`.
 
     Raises:
         RivalError: Its process ended.
     """
     found = []
-    for case in tqdm(cases, f"{rival.name}, energies", file=sys.stderr):
-        options: dict[str, Any] = {"kpts": mesh(case.atoms), "functional": case.pair.functional}
-        if is_fine:
-            options |= {"kpts": mesh(case.atoms, _FINE_SPACING), "cutoff": _FINE_CUTOFF}
-        answers = [
-            rival.ask("energy", _periodic(atoms), options=options) for atoms in _geometries(case)
+    for case in tqdm(cases, "layers", file=sys.stderr):
+        start = steps.predicted(case, passes=3)
+        run = rival.relax(start, OPTIMIZER, _options(case), fmax=_SOFT_FMAX)
+        entry = {"name": case.name, "formula": case.atoms.get_chemical_formula(empirical=True)}
+        if "error" in run:
+            found.append(entry | {"error": run["error"]})
+            continue
+        end = Atoms(start.numbers, run["positions"], cell=run["cell"], pbc=True)
+        plane, count = _layers_of(case.target) or (None, 0)
+        spacings = [
+            AseAtomsAdaptor.get_structure(atoms).lattice.d_hkl(plane) / count
+            for atoms in (case.atoms, start, case.target, end)
         ]
-        entry: dict[str, Any] = {"name": case.name, "atoms": len(case.atoms)}
-        reasons = [answer["error"] for answer in answers if "error" in answer]
-        if reasons:
-            entry["error"] = reasons[0]
-        else:
-            relaxed, *others = (1000 * a["energy"] / len(case.atoms) for a in answers)
-            entry |= {k: e - relaxed for k, e in zip(GEOMETRIES, others, strict=True)}
-        found.append(entry)
+        run = {key: run[key] for key in ("steps", "converged")}
+        found.append(entry | dict(zip(WAYS, spacings, strict=True)) | run)
     return found
+
+
+def _layers_of(atoms: Atoms) -> tuple[tuple[int, ...], int] | None:
+    """The lattice plane that all bonded parts of a crystal are layers along, and their number."""
+    structure = AseAtomsAdaptor.get_structure(atoms)
+    graph = StructureGraph.from_local_env_strategy(structure, CrystalNN())
+    parts = get_structure_components(graph, inc_orientation=True)
+    planes = {tuple(int(k) for k in part["orientation"] or ()) for part in parts}
+    if len(planes) > 1 or any(part["dimensionality"] != _FLAT for part in parts):
+        return None
+    return planes.pop(), len(parts)
+
+
+def _options(case: Case) -> dict[str, Any]:
+    return {"kpts": mesh(case.atoms), "functional": case.pair.functional}
 
 
 def _geometries(case: Case) -> list[Atoms]:
@@ -151,3 +242,17 @@ def table(found: Mapping[str, Any]) -> str:
         rows.append([name, str(len(known)), *cells, str(len(entries) - len(known))])
     header = ["meV/atom above the relaxed crystal: mean, median", "crystals", *GEOMETRIES, "failed"]
     return markdown_table(header, rows)
+
+
+def layers_table(found: Sequence[Mapping[str, Any]]) -> str:
+    """Distances between layers by crystal, and how far each way is from DFT's on average."""
+    known = [entry for entry in found if "error" not in entry]
+    rows = [[entry["formula"], *(f"{entry[way]:.3f}" for way in WAYS)] for entry in known]
+    if known:
+        apart = [
+            np.mean([abs(entry[way] - entry[WAYS[-1]]) for entry in known]) for way in WAYS[:-1]
+        ]
+        rows.append([f"mean error of {len(known)}", *(f"{error:.3f}" for error in apart), ""])
+    failed = [[entry["formula"], *["failed"] * len(WAYS)] for entry in found if "error" in entry]
+    header = ["distance between layers / Å", "input", "three passes", "data set", "GPAW, PBE-D3"]
+    return markdown_table(header, rows + failed)

@@ -124,20 +124,22 @@ class Rival:
         optimizer: str = "FIRE",
         options: Mapping[str, Any] | None = None,
         strains: Sequence[bool] = FREE,
+        fmax: float = FMAX,
     ) -> dict[str, Any]:
-        """Relax atoms and cell to `FMAX` in at most `MOST_STEPS` steps of an ASE optimizer.
+        """Relax atoms and cell to `fmax` in at most `MOST_STEPS` steps of an ASE optimizer.
 
         Args:
             atoms: What to relax; atoms under `FixAtoms` stay.
             optimizer: Of ASE.
             options: For the rival's calculator.
             strains: Which components (Voigt) of the strain are free.
+            fmax: eV/Å.
 
         Returns:
             `seconds`, `steps`, `converged`, `energies` (eV, of every step), `positions` and `cell`
             (Å); or `error`.
         """
-        settings: dict[str, Any] = {"fmax": FMAX, "steps": MOST_STEPS}
+        settings: dict[str, Any] = {"fmax": fmax, "steps": MOST_STEPS}
         fixed = [index for one in atoms.constraints for index in one.get_indices().tolist()]
         if fixed:
             settings["fixed"] = fixed

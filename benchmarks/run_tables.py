@@ -115,6 +115,12 @@ def dft_energies(results: Path) -> str:
     return _with_origin(f"{dft.table(found)}\n\n{text}", found)
 
 
+def dft_layers(results: Path) -> str:
+    """Distances between layers by GPAW with D3."""
+    found = store.measured("dft", results)
+    return _with_origin(dft.layers_table(found["layers"]), found)
+
+
 def _order(entry: Mapping[str, Any]) -> list[str]:
     return sorted(dft.GEOMETRIES, key=entry.__getitem__)
 

@@ -156,6 +156,7 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "growth": run_tables.growth_table,
     "steps": run_tables.steps_table,
     "dft": run_tables.dft_energies,
+    "dft-layers": run_tables.dft_layers,
     "clients": run_tables.clients_table,
     "kinds": kinds_table,
     "real-runs": lambda results: real.table(store.measured("real_runs", results)),

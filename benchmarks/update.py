@@ -257,7 +257,8 @@ def update_speed(bench: Bench) -> None:
 def update_dft(bench: Bench) -> None:
     """Energies and steps by GPAW: hours."""
     before = store.read("dft", bench.results)
-    if store.is_current(before) and before.get("whole"):
+    before = before if store.is_current(before) else {}
+    if before.get("whole"):
         return
     if (bench.only and dft.RIVAL not in bench.only) or not _said("dft", bench):
         return
@@ -270,7 +271,7 @@ def update_dft(bench: Bench) -> None:
         store.write("dft", {**found, store.MADE_WITH: made_with}, bench.results)
 
     with suppress(RivalError):
-        dft.measure(bench.data, rival, keep)
+        dft.measure(bench.data, rival, keep, before)
 
 
 UPDATES: Mapping[str, Callable[[Bench], None]] = {

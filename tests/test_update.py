@@ -1,11 +1,15 @@
 """`python -m benchmarks all`: what is out of date is measured, and published numbers are those."""
 
+import copy
 import json
 import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from ase.build import mx2
-from datasets import write_pairs
+from ase import Atoms
+from ase.build import bulk, mx2
+from datasets import rows, write_pairs
 from test_harness import adapters, calls, morse  # noqa: F401 - fixtures
 from typer.testing import CliRunner
 
@@ -15,6 +19,7 @@ from benchmarks import (
     figures,
     plan,
     publish,
+    rival,
     run_tables,
     store,
     update,
@@ -133,14 +138,50 @@ def test_bad_arguments_of_all(tmp_path, arguments, sentence):
     assert sentence in re.sub(r"\s+", " ", result.stderr)
 
 
+def write_layered(path):
+    """Sheets of MoS2 and WS2 on top of each other, 8 Å apart, relaxed to 7 Å."""
+    made = []
+    for name, repeat in (("MoS2", (2, 1, 1)), ("WS2", (1, 1, 1))):
+        relaxed = mx2(name, a=3.2, vacuum=None) * repeat
+        relaxed.pbc = True
+        relaxed.cell[2, 2] = 7.0
+        cell = relaxed.cell.array.copy()
+        cell[2, 2] = 8.0
+        row = next(rows(1))
+        made.append(
+            row
+            | {
+                "id": name,
+                "functional": "PBE-D3",
+                "split": "val",
+                "numbers": relaxed.numbers.tolist(),
+                "cell": cell.ravel().tolist(),
+                "positions": relaxed.positions.ravel().tolist(),
+                "relaxed_cell": relaxed.cell.array.ravel().tolist(),
+                "relaxed_positions": relaxed.positions.ravel().tolist(),
+            }
+        )
+    pq.write_table(pa.Table.from_pylist(made), path)
+
+
 def test_energies_by_dft_and_their_table(morse, tmp_path, monkeypatch):  # noqa: F811
     write_pairs(tmp_path / "hypothetical.parquet", 60)
+    write_layered(tmp_path / "layered.parquet")
     monkeypatch.setattr(dft, "GROUPS", {"bulk": ("hypothetical", "PBE")})
     monkeypatch.setattr(dft, "ENERGIES", 9)
     kept = []
-    found = dft.measure(tmp_path, morse, lambda part: kept.append(sorted(part)))
-    assert kept == [["energies", "fine"], ["energies", "fine", "relaxations", "whole"]]
+    dft.measure(tmp_path, morse, lambda part: kept.append(copy.deepcopy(part)))
+    found = kept[-1]
     names = [entry["name"] for entry in found["energies"]["bulk"]]
+    grown = [len(part["energies"]["bulk"]) for part in kept[: len(names)]]
+    assert grown == list(range(1, len(names) + 1))
+    later = [sorted(part) for part in kept[len(names) :]]
+    assert later == [
+        ["energies", "fine", "whole"],
+        ["energies", "fine", "layers", "whole"],
+        ["energies", "fine", "layers", "relaxations", "whole"],
+    ]
+    assert [part["whole"] for part in kept] == [False] * (len(kept) - 1) + [True]
     cases = dft.choose_cases(tmp_path / "hypothetical.parquet", None, functional="PBE")
     formulas = {case.name: case.atoms.get_chemical_formula() for case in cases}
     assert sorted(formulas[name] for name in names) == sorted(set(formulas.values()))
@@ -153,10 +194,56 @@ def test_energies_by_dft_and_their_table(morse, tmp_path, monkeypatch):  # noqa:
     assert dft.table(found).count("\n") == 2
 
 
+def test_dft_goes_on_where_it_was(morse, adapters, tmp_path, monkeypatch):  # noqa: F811
+    write_pairs(tmp_path / "hypothetical.parquet", 60)
+    write_layered(tmp_path / "layered.parquet")
+    monkeypatch.setattr(dft, "GROUPS", {"bulk": ("hypothetical", "PBE")})
+    kept = []
+    dft.measure(tmp_path, morse, lambda part: kept.append(copy.deepcopy(part)))
+    (tmp_path / "morse.jsonl").unlink()
+    fresh = rival.Rival("morse", tmp_path, record=tmp_path / "morse.jsonl")
+    already = calls(adapters)
+    before = kept[-1] | {"energies": {"bulk": kept[-1]["energies"]["bulk"][1:]}}
+    again = []
+    dft.measure(tmp_path, fresh, lambda part: again.append(copy.deepcopy(part)), before)
+    fresh.close()
+    assert 0 < calls(adapters) - already <= 2 * (1 + len(dft.GEOMETRIES))
+    by_name = [{e["name"]: e for e in part["energies"]["bulk"]} for part in (kept[-1], again[-1])]
+    assert by_name[0] == by_name[1]
+    assert again[-1]["layers"] == kept[-1]["layers"]
+
+
+def test_distances_between_layers(morse, tmp_path):  # noqa: F811
+    write_layered(tmp_path / "layered.parquet")
+    cases = dft.layered_cases(tmp_path)
+    assert sorted(case.name for case in cases) == ["MoS2", "WS2"]
+    found = {entry["formula"]: entry for entry in dft.layers(cases, morse)}
+    assert "three is too many" in found["S2W"]["error"]
+    mos2 = found["MoS2"]
+    assert mos2["input"] == pytest.approx(8.0)
+    assert mos2["data"] == pytest.approx(7.0)
+    assert mos2["steps"] > 0
+    table = dft.layers_table(list(found.values())).splitlines()
+    assert table[-1].startswith("| S2W | failed")
+    off = abs(mos2["data"] - mos2["relaxed"])
+    assert f"{off:.3f}" in table[-2]
+    assert table[-2].startswith("| mean error of 1")
+
+
+def test_stacked_crystals_that_are_no_layers_are_left_out(tmp_path):
+    write_pairs(tmp_path / "layered.parquet", 60)
+    with pytest.raises(ValueError, match="no crystal of 2 to 16 atoms relaxed with PBE-D3"):
+        dft.layered_cases(tmp_path)
+    assert dft._layers_of(bulk("MgO", "rocksalt", a=4.2)) is None
+
+
 def test_k_points_are_not_spent_on_vacuum():
     sheet = mx2("MoS2", a=3.2, vacuum=8.0)
     sheet.pbc = [True, True, False]
     assert dft.mesh(sheet) == [5, 5, 1]
+    assert dft.mesh(bulk("MgO", "rocksalt", a=4.2)) == [5, 5, 5]
+    needle = Atoms("Bi", cell=[[2.5, 0, 10], [-1.25, 2.165, 10], [-1.25, -2.165, 10]], pbc=True)
+    assert dft.mesh(needle) == [3, 3, 3], "axes are long, and planes are close"
 
 
 def test_figures_are_drawn_of_what_there_is(tmp_path):

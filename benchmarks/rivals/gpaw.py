@@ -7,14 +7,18 @@ energies are compared with energies of the same settings alone.
 from collections.abc import Sequence
 from typing import Any
 
+from ase.calculators.mixing import SumCalculator
+from dftd3.ase import DFTD3
 from gpaw import GPAW, PW, FermiDirac
 from gpaw.xc import XC
 
 MADE_EVERY_TIME = True
 """A calculator keeps the density of the last crystal."""
-FUNCTIONALS = ("PBE", "PBEsol")
-"""With the cores of PBE for both: GPAW comes with no others that are as near."""
+FUNCTIONALS = ("PBE", "PBEsol", "PBE-D3")
+"""With the cores of PBE for all: GPAW comes with no others that are as near."""
 _CORES = "PBE"
+_DISPERSION = "-D3"
+"""With the damping of Becke and Johnson, without three-body terms (simple-dftd3)."""
 _SMEARING = 0.1
 """eV"""
 
@@ -33,9 +37,10 @@ def calculator(
         functional: One of `FUNCTIONALS`.
         cutoff: Of the plane waves, eV.
     """
-    xc = XC(functional)
+    semilocal = functional.removesuffix(_DISPERSION)
+    xc = XC(semilocal)
     xc.get_setup_name = lambda: _CORES
-    return GPAW(
+    calculator = GPAW(
         mode=PW(cutoff),
         xc=xc,
         kpts={"size": tuple(kpts), "gamma": True},
@@ -45,3 +50,7 @@ def calculator(
         parallel={"augment_grids": True},
         txt=None,
     )
+    if functional == semilocal:
+        return calculator
+    dispersion = DFTD3(method=semilocal, damping="d3bj")
+    return SumCalculator([calculator, dispersion])
