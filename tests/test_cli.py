@@ -212,6 +212,8 @@ def test_train_names_a_bad_configuration(tmp_path):
     for content, words in (
         ("{", "neither JSON nor YAML"),
         ("[]", "holds no configuration"),
+        ('{"epochs": 3, "epochs": 4}', "'epochs' stands there twice: leave one of them"),
+        ("network: {blocks: 1, blocks: 2}", "'blocks' stands there twice: leave one of them"),
         ('{"name": "a", "sources": [], "speed": 3}', "speed"),
         ('{"name": "a", "sources": [{"path": "none.parquet"}]}', "none.parquet"),
     ):

@@ -94,6 +94,30 @@ class TrainConfig(FrozenModel):
         return self
 
 
+class _TwiceError(ValueError):
+    """An entry has two values."""
+
+
+def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A mapping of its entries, of which none stands there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        msg = f"{twice!r} stands there twice: leave one of them"
+        raise _TwiceError(msg)
+    return found
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML whose mappings name an entry once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As PyYAML does, and refuse an entry that stands there twice."""
+        _once([(key.value, value) for key, value in node.value])
+        return super().construct_mapping(node, deep)
+
+
 def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainConfig:
     """Read a training run from JSON or YAML.
 
@@ -112,11 +136,14 @@ def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainCo
     try:
         text = path.read_text()
         try:
-            entries = json.loads(text)  # tabs and 1e1 are no YAML
+            entries = json.loads(text, object_pairs_hook=_once)  # tabs and 1e1 are no YAML
         except json.JSONDecodeError:
-            entries = yaml.safe_load(text)
+            entries = yaml.load(text, _OnceLoader)  # noqa: S506 - a safe one
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}"
+        raise ValueError(msg) from error
+    except _TwiceError as error:
+        msg = f"{path}: {error}"
         raise ValueError(msg) from error
     if not isinstance(entries, dict):
         msg = f"{path} holds no configuration"
