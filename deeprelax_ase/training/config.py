@@ -109,7 +109,7 @@ def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     return found
 
 
-class _OnceLoader(yaml.SafeLoader):
+class _OnceLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML is not typed
     """YAML whose mappings name an entry once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
