@@ -1,5 +1,6 @@
 """Screenings on processes and machines that are killed."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -50,6 +51,25 @@ def test_processes_that_die_as_they_begin_are_no_fault_of_a_structure(monkeypatc
 
 def die(*_):
     suicide()
+
+
+def test_an_interruption_waits_for_no_process(random_weights):
+    pool = ProcessPool(RelaxOptions(str(random_weights)), 1)
+
+    def chunks():
+        yield Chunk(0, [(0, Item("endless", sleep_for_an_hour))])
+        assert multiprocessing.active_children()
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), pool:
+        list(pool.relax(chunks()))
+    assert not multiprocessing.active_children()
+    assert time.monotonic() - started < 1800
+
+
+def sleep_for_an_hour():
+    time.sleep(3600)
 
 
 class Named:
