@@ -365,7 +365,8 @@ QE = {
     "xy": (pw(cell="cell_dofree = 'xy' ! in the plane"), ALL - {"c"}),
     "2Dxy": (pw(cell="cell_dofree = '2Dxy'"), ALL - {"c"}),
     "2Dshape": (pw(cell="cell_dofree = '2Dshape'"), ALL - {"c", "volume"}),
-    "c": (pw(cell='cell_dofree = "c"'), ALL - {"ab"}),
+    "c": (pw(cell='cell_dofree = "c"'), ALL),
+    "ibrav and a": (pw(cell="cell_dofree = 'ibrav+a'"), ALL),
     "fixc": (pw(cell="cell_dofree = 'fixc'"), ALL - {"c"}),
     "epitaxial_ab": (pw(cell="cell_dofree = 'epitaxial_ab'"), ALL - {"ab"}),
     "ibrav": (pw(cell="cell_dofree = 'ibrav'"), ALL),
@@ -392,6 +393,16 @@ QE_REFUSED = {
     ),
     "bond held": (f"{pw()}constraints\n1\n'distance' 1 2 2.1\n", "the card CONSTRAINTS"),
 }
+
+
+@pytest.mark.parametrize(("freedom", "axis"), [("a", 0), ("b", 1), ("ibrav+c", 2)])
+def test_qe_fixes_one_component_of_an_axis(call, tmp_path, freedom, axis):
+    text = pw(cell=f"cell_dofree = '{freedom}'")
+    path = tmp_path / "pw.in"
+    path.write_text(text)
+    assert call("qe", path).exit_code == 0
+    moved = np.abs(np.diag(read_pw_text(path.read_text()).cell - read_pw_text(text).cell)) > 1e-6
+    assert moved.tolist() == [one != axis for one in range(3)]
 
 
 @pytest.mark.parametrize("name", QE)

@@ -547,6 +547,11 @@ def test_qe_in_any_layout(call, tmp_path, name):
     ("old", "new", "message"),
     [
         ("K_POINTS automatic\n4 4 4 0 0 0", "K_POINTS\n1\n0 0 0 1", "k-points in tpiba"),
+        (
+            "4 4 4 0 0 0",
+            "4 4 4 0 0 0\nADDITIONAL_K_POINTS tpiba\n1\n0 0 0.1 0",
+            "k-points in tpiba",
+        ),
         ("nat = 2", "nat = 1", "nat is 1, and there are 2 positions"),
         ("&CONTROL", "BEGIN\n&CONTROL", "several engine inputs"),
     ],

@@ -43,9 +43,6 @@ _OF_PSEUDOPOTENTIAL = (
     (r"pbe|gga", "PBE"),
 )
 _FREE = {
-    "a": (0,),
-    "b": (1,),
-    "c": (2,),
     "fixa": (1, 2),
     "fixb": (0, 2),
     "fixc": (0, 1),
@@ -54,7 +51,10 @@ _FREE = {
     "epitaxial_bc": (0,),
 }
 """Cell vectors that may change."""
+_COMPONENTS = ("a", "b", "c")
+"""That component of a cell vector is fixed which is on the diagonal, and nothing else."""
 _DIRECTIONS = ("x", "y", "z", "xy", "xz", "yz", "xyz")
+"""Those components on the diagonal may change, and nothing else."""
 
 
 def read_pw_calculation(text: str, cell: Float[np.ndarray, "3 3"]) -> Calculation:
@@ -130,9 +130,12 @@ def _held(freedom: str, cell: Float[np.ndarray, "3 3"]) -> Held:
         elif part in _DIRECTIONS:
             axes = ["xyz".index(letter) for letter in part]
             kept[axes, axes] = False
+        elif part in _COMPONENTS:
+            kept = np.diag([part == one for one in _COMPONENTS])
         else:
-            known = ", ".join(("all", "ibrav", "volume", "shape", "2Dxy", "2Dshape", *_DIRECTIONS))
-            msg = f"cell_dofree = '{freedom}' is unknown: pw.x takes {known}, {', '.join(_FREE)}"
+            planes = ("all", "ibrav", "volume", "shape", "2Dxy", "2Dshape")
+            known = ", ".join((*planes, *_DIRECTIONS, *_COMPONENTS, *_FREE))
+            msg = f"cell_dofree = '{freedom}' is unknown: pw.x takes {known}"
             raise StructureError(msg)
     return Held(frozenset(names), (HeldEntries(cell, kept),))
 

@@ -251,7 +251,7 @@ def _three(words: Sequence[str]) -> list[float]:
 
 def _check_k_points(text: str) -> None:
     for card, _, line in _lines(text):
-        if card == "K_POINTS" and _CARD.match(line):
+        if card in ("K_POINTS", "ADDITIONAL_K_POINTS") and _CARD.match(line):
             words = re.sub(r"[{}()]", " ", line).lower().split()[1:2]
             if not _K_UNITS & set(words):
                 msg = (
