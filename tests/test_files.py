@@ -186,7 +186,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, rocksalt, monkeypatch):
     def full_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deeprelax_ase.files.write_files.zopen", full_disk)
+    monkeypatch.setattr("pathlib.Path.write_text", full_disk)
     with pytest.raises(StructureError, match=r"cannot write .*out.cif: No space left on device"):
         write_structures(source, source.structures, target)
     assert target.read_text() == "old"

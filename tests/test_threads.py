@@ -21,7 +21,8 @@ from deeprelax_ase.structures.symmetry import find_space_group
         ({"SLURM_CPUS_PER_TASK": "2"}, 2),
         ({"OMP_NUM_THREADS": "1", "SLURM_CPUS_PER_TASK": "2"}, 1),
         ({"SLURM_CPUS_PER_TASK": "64"}, 4),
-        ({"OMP_NUM_THREADS": "2,1"}, 4),
+        ({"OMP_NUM_THREADS": "2,1"}, 2),
+        ({"OMP_NUM_THREADS": "many"}, 4),
         ({"OMP_NUM_THREADS": "0"}, 4),
     ],
 )

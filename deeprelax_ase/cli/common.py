@@ -67,7 +67,8 @@ def available_cores() -> int:
     """Cores this process may use: what SLURM or OpenMP's variable gives it, within its affinity."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     given = [os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS")]
-    limits = [int(value) for value in given if value.isdecimal() and int(value)]
+    first = [value.partition(",")[0].strip() for value in given]  # of nested levels, the outer
+    limits = [int(value) for value in first if value.isdecimal() and int(value)]
     return min([cores or 1, *limits])
 
 

@@ -116,7 +116,7 @@ def relax(
 def _check_folder(files: list[Path], output: str | None) -> None:
     """Make the folder that the outputs of several files go into."""
     if len(files) == 1 or output is None:
-        if len(files) > 1 and _STANDARD in files:
+        if len(files) > 1 and any(map(_is_stream, files)):
             stop("standard input (-) and files have outputs in different places: name an --output")
         return
     if output == str(_STANDARD):
@@ -152,7 +152,8 @@ def _relax_file(relaxer: Any, path: Path, task: _Files, table: TextIO) -> int:
                 sys.stdout.flush()
             task.written.add(target.resolve())
         except (ValueError, OSError) as error:
-            _report_failure(path, str(error).replace(str(readable), name), error, task.as_json)
+            said = str(error).replace(str(readable), name)
+            _report_failure(path, said, error, table if task.as_json else None)
             return 1
     shown = _STANDARD if is_printed else target
     for note in source.notes:
@@ -165,17 +166,26 @@ def _relax_file(relaxer: Any, path: Path, task: _Files, table: TextIO) -> int:
 
 def _is_printed(path: Path, output: str | None) -> bool:
     """Whether what becomes of a file goes to standard output."""
-    return output == str(_STANDARD) or (path == _STANDARD and output is None)
+    return output == str(_STANDARD) or (output is None and _is_stream(path))
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is standard input or a pipe, as a shell makes of <(...)."""
+    return path == _STANDARD or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[tuple[Path, str]]:
-    """A file to read, and what it is called; standard input is put into one for the time."""
-    if path != _STANDARD:
+    """A file to read, and what it is called; what streams in is put into one for the time."""
+    if not _is_stream(path):
         yield path, str(path)
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "stdin"
+        if path != _STANDARD:
+            copy.write_bytes(path.read_bytes())
+            yield copy, str(path)
+            return
         copy.write_bytes(sys.stdin.buffer.read() if sys.stdin else b"")  # None where it is closed
         yield copy, "standard input"
 
@@ -187,7 +197,7 @@ def _check_output(target: Path, path: Path, task: _Files) -> None:
     if target.resolve() in task.written:
         msg = f"{target} was written for another input just now: relax the two one at a time"
         raise ValueError(msg)
-    if target.exists() and not task.overwrite:
+    if target.exists() and not _is_stream(target) and not task.overwrite:
         msg = f"{target} exists: pass --overwrite to replace it, or name another --output"
         raise ValueError(msg)
 
@@ -229,10 +239,10 @@ def _report(
     print(_row(label, result.formula, str(result.num_atoms), *numbers, status), file=table)
 
 
-def _report_failure(path: Path, said: str, error: Exception, as_json: bool) -> None:
+def _report_failure(path: Path, said: str, error: Exception, rows: TextIO | None) -> None:
     message = f"{path}: {error.strerror}" if isinstance(error, OSError) else said
-    if as_json:
-        print(json.dumps({"file": str(path), "status": "failed", "message": message}))
+    if rows is not None:
+        print(json.dumps({"file": str(path), "status": "failed", "message": message}), file=rows)
     print(f"error: {message}", file=sys.stderr)
 
 

@@ -20,13 +20,13 @@ def written_beside(path: Path) -> Iterator[Path]:
     one, permissions stay, and what is no file, such as /dev/stdout, is written to.
     """
     target = Path(os.path.realpath(path))
-    is_special = target.exists() and not target.is_file()
+    is_special = path.exists() and not path.is_file()  # a pipe has no real path
     folder = Path(tempfile.gettempdir()) if is_special else target.parent
     beside = folder / f".{os.getpid()}.partial.{path.name[-_SHOWN:]}"
     try:
         yield beside
         if is_special:
-            with beside.open("rb") as stream, target.open("wb") as special:
+            with beside.open("rb") as stream, path.open("wb") as special:
                 shutil.copyfileobj(stream, special)
             return
         with beside.open("rb") as stream:

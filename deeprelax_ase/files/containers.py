@@ -8,7 +8,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import StringIO, TextIOWrapper
 from itertools import islice
@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from ase.io import read as ase_read
 
 from deeprelax_ase.files.ase_database import read_database
-from deeprelax_ase.files.file_text import open_unpacked, read_bytes
+from deeprelax_ase.files.file_text import decode, open_unpacked, read_bytes
 from deeprelax_ase.files.records import (
     ID_KEYS,
     EntryError,
@@ -35,7 +35,10 @@ _CHARACTERS_AT_ONCE = 1 << 20
 _LISTS = ("entries", "data", "structures")
 """Keys under which Alexandria, OPTIMADE, the Materials Project and others put their structures."""
 _LIST_FIRST = re.compile(r'\s*(?:\{\s*"entries"\s*:\s*)?\[')
-_OWN_ID = re.compile(rf"(?:^|\s)(?:{'|'.join(ID_KEYS)})=(?:\"([^\"]*)\"|(\S+))")
+_ENTRY = re.compile(r'([^\s="]+)=(?:"((?:\\.|[^"\\])*)"|(\S+))')
+"""Key and value of the comment of an extxyz frame; what stands in quotes is no entry."""
+_AS_JSON = "_JSON "
+"""What ASE begins a value with that is JSON."""
 
 
 def items_of_xyz(label: str, path: Path) -> Iterator[Item]:
@@ -77,8 +80,14 @@ def _lines_of_frame(lines: Iterator[str], atoms: int) -> tuple[list[str], str | 
 
 
 def _own_id(comment: str) -> str:
-    found = _OWN_ID.search(comment)
-    return (found[1] or found[2] or "") if found else ""
+    """The id of a frame as it stands there: to ASE, 007 would be a number."""
+    for found in _ENTRY.finditer(comment):
+        if found[1] in ID_KEYS:
+            value = re.sub(r"\\(.)", r"\1", found[2] or found[3] or "")
+            with suppress(ValueError):
+                return str(json.loads(value.removeprefix(_AS_JSON))) if _AS_JSON in value else value
+            return value
+    return ""
 
 
 def _read_frame(name: str, text: str) -> list[Named]:
@@ -152,7 +161,7 @@ def _read_json_database(name: str, path: Path) -> list[Named]:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         copy = Path(folder) / "database.json"
-        copy.write_bytes(read_bytes(path))
+        copy.write_bytes(decode(read_bytes(path)).encode("utf-8", "surrogateescape"))
         frames = read_database(copy, "json")
     return [(name if len(frames) == 1 else f"{name}[{k}]", one) for k, one in enumerate(frames)]
 

@@ -5,7 +5,7 @@ As VASP reads it: https://www.vasp.at/wiki/INCAR.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from monty.io import zopen
@@ -47,12 +47,15 @@ def joined_lines(text: str) -> str:
     return re.sub(r"\\[ \t]*\n", " ", text.replace("\r", ""))
 
 
-def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:
+def read_tags(
+    text: str, incar: Path = Path("INCAR"), decisive: Collection[str] = DECISIVE
+) -> dict[str, str]:
     """Tags of an INCAR in capitals, with the text of their values.
 
     Args:
         text: Of the INCAR.
         incar: Its name in messages.
+        decisive: Tags that have to be plain.
 
     Raises:
         StructureError: A tag that decides what moves stands there twice with other values, or
@@ -67,12 +70,12 @@ def read_tags(text: str, incar: Path = Path("INCAR")) -> dict[str, str]:
             name, equals, value = statement.partition("=")
             name, value = name.strip().upper(), value.strip()
             first = (name.split() or [""])[0]
-            if not equals and first in DECISIVE:
+            if not equals and first in decisive:
                 msg = f"{incar} has the line {statement.strip()!r}: put = after {first}"
                 raise StructureError(msg)
             if not equals:
                 continue
-            if name in DECISIVE and tags.get(name, value) != value:
+            if name in decisive and tags.get(name, value) != value:
                 msg = f"{incar} has {name} = {tags[name]} and {name} = {value}: keep one of them"
                 raise StructureError(msg)
             tags.setdefault(name, value)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ os.register_at_fork(after_in_child=_let_go)
 def locked(folder: Path, told: str) -> Iterator[None]:
     """Be the only process at a folder, which is made; one that is killed leaves nothing in the way.
 
+    Where a file system knows no locks, as Lustre can be mounted, a warning says so.
+
     Args:
         folder: Where the file `lock` is put.
         told: What is said where another process is at it.
@@ -35,8 +38,11 @@ def locked(folder: Path, told: str) -> Iterator[None]:
     with (folder / "lock").open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ValueError(told) from None
+        except OSError as error:
+            text = f"{folder} cannot be locked ({error.strerror}): start nothing else at it"
+            warnings.warn(text, stacklevel=3)
         _held.add(stream)
         try:
             yield

@@ -26,6 +26,8 @@ from deeprelax_ase.structures.validation import SeveralStructuresError, Structur
 
 __all__ = ["COMPRESSED", "StructureFile", "items_of_table", "read_structures", "split_suffix"]
 
+_BARE = ("Structure", "IStructure")
+"""Classes of pymatgen that are written whole."""
 _READERS: dict[str, Callable[[str, Path], Iterator[Item]]] = {
     ".csv": items_of_csv,
     ".jsonl": items_of_json_lines,
@@ -131,7 +133,8 @@ def _of_json(path: Path, structures: Sequence[Any]) -> StructureFile:
     whole = json.loads(decode(read_bytes(path)))
     if isinstance(whole, dict) and "nextid" in whole:
         return StructureFile(path, "json", structures)
-    if isinstance(whole, dict) and {"lattice", "sites"} <= whole.keys():
+    is_bare = isinstance(whole, dict) and whole.get("@class", "Structure") in _BARE
+    if is_bare and {"lattice", "sites"} <= whole.keys():
         return StructureFile(path, formats.JSON, structures)
     if isinstance(structures[0], Atoms):
         return StructureFile(path, "json", structures)

@@ -90,11 +90,11 @@ def read_vasp_calculation(folder: Path, ending: str = "") -> Calculation:
         StructureError: A tag that it hangs on cannot be read, or contradicts itself.
     """
     above = Path(os.path.abspath(folder)).parent / "INCAR"  # noqa: PTH100 - of .. too
-    tags = read_tags(text_of(above) or "", above)
-    images = integer_of_tag(above, tags, "IMAGES", 0)
+    asked = "" if above.is_dir() else text_of(above) or ""
+    images = integer_of_tag(above, read_tags(asked, above, ("IMAGES",)), "IMAGES", 0)
     if images:
         what = f"{folder} is an image of a path: IMAGES = {images} in the INCAR of the folder above"
-        return replace(_read_tags(above, tags), refusal=what)
+        return replace(_read_tags(above, read_tags(asked, above)), refusal=what)
     for incar in incars_beside(folder, ending):
         text = text_of(incar)
         if text is not None:

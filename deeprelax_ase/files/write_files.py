@@ -6,8 +6,10 @@ is not written, unless the user names it.
 
 import os
 import re
+import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +163,8 @@ def write_structures(
         if output_format is None:
             check_can_write(source, path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_beside(path) as beside:
-            _write(source, structures, wanted, path, beside)
+        with written_beside(path) as beside, _compressed_into(beside) as plain:
+            _write(source, structures, wanted, path, plain)
     except StructureError as error:
         if str(error).startswith((str(path), str(source.path), "cannot write")):
             raise
@@ -176,6 +178,22 @@ def write_structures(
         reason = f"it needs {_NEEDS[wanted]}" if wanted in _NEEDS else reason
         msg = f"cannot write {path} in the format {wanted!r}: {reason}"
         raise StructureError(msg) from error
+
+
+@contextmanager
+def _compressed_into(path: Path) -> Iterator[Path]:
+    """A path to write plainly to, for a file whose name may say that it is compressed."""
+    stem, suffix, compression = split_name(path)
+    if not compression:
+        yield path
+        return
+    plain = path.with_name(f"{stem}{suffix}")
+    try:
+        yield plain
+        with plain.open("rb") as stream, zopen(path, mode="wb") as packed:
+            shutil.copyfileobj(stream, packed)
+    finally:
+        plain.unlink(missing_ok=True)
 
 
 def _named_by(source: StructureFile, path: Path) -> str | None:
@@ -212,20 +230,18 @@ def _is_pymatgens(source: StructureFile) -> bool:
 
 
 def _write(
-    source: StructureFile, structures: Sequence[Any], wanted: str, path: Path, beside: Path
+    source: StructureFile, structures: Sequence[Any], wanted: str, path: Path, plain: Path
 ) -> None:
     if wanted == source.format and source.rewrite is not None and len(structures) == 1:
         text = source.rewrite(structures[0])
         text = text.replace("\n", "\r\n") if source.has_crlf else text
-        with zopen(beside, mode="wb") as stream:
-            stream.write(text.encode("utf-8", "surrogateescape"))
+        plain.write_bytes(text.encode("utf-8", "surrogateescape"))
         return
     if wanted in _BY_PYMATGEN:
         if wanted in (formats.CIF, formats.MCIF):
             structures = [without_constraints(structure, wanted) for structure in structures]
         text = _text(source, [as_structure(structure) for structure in structures], wanted, path)
-        with zopen(beside, mode="wt", encoding="utf-8") as stream:
-            stream.write(text)
+        plain.write_text(text, encoding="utf-8")
         return
     if wanted not in ioformats or not ioformats[wanted].can_write:
         msg = f"cannot write {path}: the format {wanted!r} can only be read"
@@ -237,14 +253,14 @@ def _write(
     if wanted not in _KEEP_VECTORS:
         frames = [right_handed_atoms(atoms) for atoms in frames]
     if wanted in ase_database.KINDS:
-        ase_database.write_database(beside, wanted, frames)
+        ase_database.write_database(plain, wanted, frames)
         return
     if source.format in ase_database.KINDS:
         frames = ase_database.without_rows(frames)
     warn_of_lost(frames, wanted)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", _NO_CASTEP)
-        ase_write(str(beside), frames, format=wanted)
+        ase_write(str(plain), frames, format=wanted)
 
 
 def _text(source: StructureFile, structures: list[Structure], wanted: str, path: Path) -> str:

@@ -171,6 +171,9 @@ def options_from(options: RelaxOptions | None, changes: Mapping[str, Any]) -> Re
     Raises:
         ValueError: A name or a value is not allowed.
     """
+    if not isinstance(options, RelaxOptions | None):
+        msg = f"options is {options!r}: it has to be a RelaxOptions"
+        raise ValueError(msg)
     return (options or RelaxOptions()).changed(**changes)
 
 

@@ -15,6 +15,7 @@ import ase.db
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ase.io import write as ase_write
+from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
 from deeprelax_ase.screening.rows import RANKED, atoms_of_row
 from deeprelax_ase.screening.work_folder import RUN_KEY, Run
@@ -181,7 +182,7 @@ def _write_extxyz(path: Path, tables: Iterable[pa.Table], run: Run) -> None:
             assert row is not None
             atoms = atoms_of_row(row, relaxed=True)
             facts = _facts(row)
-            atoms.info.update({**facts, "id": on_one_line(facts["id"]), "run": mark})
+            atoms.info.update({**facts, "id": _as_text(on_one_line(facts["id"])), "run": mark})
             if following is None:
                 atoms.info["frames"] = number
             ase_write(stream, atoms, format="extxyz")  # a frame of no atoms, if it failed
@@ -207,6 +208,12 @@ def _facts(row: dict[str, Any]) -> dict[str, Any]:
     facts = {key: row[key] for key in _FACTS if row[key] is not None}
     codes = {"note_codes": " ".join(row["note_codes"])} if row["note_codes"] else {}
     return {**facts, **codes}
+
+
+def _as_text(name: str) -> str:
+    """An id that ASE reads back as a text, also one that looks like a number."""
+    read = key_val_str_to_dict(key_val_dict_to_str({"id": name}))["id"]
+    return name if isinstance(read, str) else f"_JSON {json.dumps(name)}"
 
 
 def on_one_line(text: str) -> str:

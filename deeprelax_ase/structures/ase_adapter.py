@@ -11,6 +11,8 @@ from ase.constraints import (
     FixCartesian,
     FixedLine,
     FixedPlane,
+    FixInternals,
+    FixLinearTriatomic,
     FixScaled,
 )
 from jaxtyping import Bool, Float, Int
@@ -37,9 +39,10 @@ def read(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     occupancy = atoms.info.get("occupancy")
     if isinstance(occupancy, dict):  # as ASE's reader of CIF writes it; others write other things
         for site in occupancy.values():
-            if not isinstance(site, dict):
+            shares = [*site.values()] if isinstance(site, dict) else []
+            if not all(isinstance(share, int | float | np.number) for share in shares):
                 continue
-            if len(site) > 1 or any(abs(value - 1) > FULL for value in site.values()):
+            if len(shares) > 1 or any(abs(share - 1) > FULL for share in shares):
                 raise disordered(site)
     try:
         free = free_coordinates(atoms)
@@ -103,8 +106,10 @@ def directions_of(
 
 
 def stale_in(atoms: Atoms) -> list[str]:
-    """Names in `info` and `arrays` of what belongs to the geometry of now."""
-    return [*stale_entries(atoms.info), *stale_names(atoms.arrays)]
+    """Names of what belongs to the geometry of now: in `info`, `arrays`, and results of a file."""
+    results = atoms.calc.results if isinstance(atoms.calc, SinglePointCalculator) else {}
+    told = [name for name, value in results.items() if value is not None]
+    return [*stale_entries(atoms.info), *stale_names(atoms.arrays), *told]
 
 
 def broken_constraint(before: Atoms, after: Atoms, free: Bool[np.ndarray, "atoms 3"]) -> str | None:
@@ -127,6 +132,7 @@ def broken_constraint(before: Atoms, after: Atoms, free: Bool[np.ndarray, "atoms
         atom = int(drift.max(axis=1).argmax())
         return f"atom {atom} is fixed, and other constraints move it by {drift.max():.2g} Å"
     start = before.copy()
+    _take_lengths(start)
     start.set_cell(after.cell, scale_atoms=True, apply_constraint=False)
     for constraint in start.constraints:
         if isinstance(constraint, FixBondLengths):
@@ -157,6 +163,14 @@ def atoms_of(crystal: Crystal) -> Atoms:
 
 def _rigid_bonds(atoms: Atoms) -> list[FixBondLengths]:
     return [one for one in atoms.constraints if isinstance(one, FixBondLengths)]
+
+
+def _take_lengths(atoms: Atoms) -> None:
+    """Let constraints that hold what is there now take it before a cell is deformed."""
+    for constraint in atoms.constraints:
+        is_linear = isinstance(constraint, FixLinearTriatomic) and constraint.bondlengths is None
+        if is_linear or isinstance(constraint, FixInternals):
+            constraint.initialize(atoms)
 
 
 def copied(atoms: Atoms) -> Atoms:
@@ -218,6 +232,7 @@ def move_atoms(
         atoms.set_cell(cell)
         atoms.positions[:] = positions
         return
+    _take_lengths(atoms)
     rigid = [one for one in _rigid_bonds(atoms) if one.bondlengths is None]
     for constraint in rigid:  # else they would hold the lengths of the deformed cell
         constraint.bondlengths = constraint.initialize_bond_lengths(atoms)
