@@ -21,6 +21,8 @@ _DISPERSION = "-D3"
 """With the damping of Becke and Johnson, without three-body terms (simple-dftd3)."""
 _SMEARING = 0.1
 """eV"""
+_SYMMETRY = {"tolerance": 1e-4}
+"""Data are of single precision: of a part of the symmetry, GPAW makes k-points of no weight."""
 
 
 def calculator(
@@ -44,6 +46,7 @@ def calculator(
         mode=PW(cutoff),
         xc=xc,
         kpts={"size": tuple(kpts), "gamma": True},
+        symmetry=_SYMMETRY,
         occupations=FermiDirac(_SMEARING),
         convergence={"energy": 1e-4, "density": 1e-4},
         maxiter=150,
