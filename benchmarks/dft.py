@@ -51,6 +51,8 @@ _FLAT = 2
 """Dimensionality of a layer."""
 _SOFT_FMAX = 0.02
 """eV/Å, where dispersion holds layers together"""
+_SOFT_STEPS = 40
+"""Steps in which such a relaxation has to end."""
 _OPEN_SHELLS = frozenset({*range(24, 29), *range(58, 72), *range(90, 104)})
 """Atomic numbers from Cr to Ni, from Ce to Lu and from Th to Lr."""
 GEOMETRIES = ("input", "prediction", "three passes")
@@ -189,10 +191,11 @@ def layers(cases: Sequence[Case], rival: Rival) -> list[dict[str, Any]]:
     found = []
     for case in tqdm(cases, "layers", file=sys.stderr):
         start = steps.predicted(case, passes=3)
-        run = rival.relax(start, OPTIMIZER, _options(case), fmax=_SOFT_FMAX)
+        run = rival.relax(start, OPTIMIZER, _options(case), fmax=_SOFT_FMAX, steps=_SOFT_STEPS)
         entry = {"name": case.name, "formula": case.atoms.get_chemical_formula(empirical=True)}
-        if "error" in run:
-            found.append(entry | {"error": run["error"]})
+        if not run.get("converged"):
+            reason = run.get("error", f"not converged in {_SOFT_STEPS} steps")
+            found.append(entry | {"error": reason})
             continue
         end = Atoms(start.numbers, run["positions"], cell=run["cell"], pbc=True)
         plane, count = _layers_of(case.target) or (None, 0)
@@ -200,8 +203,7 @@ def layers(cases: Sequence[Case], rival: Rival) -> list[dict[str, Any]]:
             AseAtomsAdaptor.get_structure(atoms).lattice.d_hkl(plane) / count
             for atoms in (case.atoms, start, case.target, end)
         ]
-        run = {key: run[key] for key in ("steps", "converged")}
-        found.append(entry | dict(zip(WAYS, spacings, strict=True)) | run)
+        found.append(entry | dict(zip(WAYS, spacings, strict=True)) | {"steps": run["steps"]})
     return found
 
 
@@ -253,6 +255,10 @@ def layers_table(found: Sequence[Mapping[str, Any]]) -> str:
             np.mean([abs(entry[way] - entry[WAYS[-1]]) for entry in known]) for way in WAYS[:-1]
         ]
         rows.append([f"mean error of {len(known)}", *(f"{error:.3f}" for error in apart), ""])
-    failed = [[entry["formula"], *["failed"] * len(WAYS)] for entry in found if "error" in entry]
+    failed = [
+        [entry["formula"], *[""] * (len(WAYS) - 1), entry["error"]]
+        for entry in found
+        if "error" in entry
+    ]
     header = ["distance between layers / Å", "input", "three passes", "data set", "GPAW, PBE-D3"]
     return markdown_table(header, rows + failed)

@@ -125,8 +125,9 @@ class Rival:
         options: Mapping[str, Any] | None = None,
         strains: Sequence[bool] = FREE,
         fmax: float = FMAX,
+        steps: int = MOST_STEPS,
     ) -> dict[str, Any]:
-        """Relax atoms and cell to `fmax` in at most `MOST_STEPS` steps of an ASE optimizer.
+        """Relax atoms and cell to `fmax` in at most `steps` steps of an ASE optimizer.
 
         Args:
             atoms: What to relax; atoms under `FixAtoms` stay.
@@ -134,12 +135,13 @@ class Rival:
             options: For the rival's calculator.
             strains: Which components (Voigt) of the strain are free.
             fmax: eV/Å.
+            steps: Most of them.
 
         Returns:
             `seconds`, `steps`, `converged`, `energies` (eV, of every step), `positions` and `cell`
             (Å); or `error`.
         """
-        settings: dict[str, Any] = {"fmax": fmax, "steps": MOST_STEPS}
+        settings: dict[str, Any] = {"fmax": fmax, "steps": steps}
         fixed = [index for one in atoms.constraints for index in one.get_indices().tolist()]
         if fixed:
             settings["fixed"] = fixed
