@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from ase.build import add_adsorbate, bulk, fcc111, molecule
+from ase import Atom
+from ase.build import add_adsorbate, bulk, fcc111, molecule, surface
 from ase.constraints import FixAtoms
 
 from deeprelax_ase import Relaxer
@@ -32,20 +33,47 @@ def test_a_crushed_molecule_is_refused(metal, name, height, site):
 
 
 def test_bonds_that_are_short_or_were_are_no_matter():
-    def of(symbols, before, after):
+    def of(symbols, before, after, predicted=None):
         pairs = np.arange(2 * len(before)).reshape(-1, 2).T
         numbers = np.array([{"H": 1, "C": 6, "N": 7, "O": 8, "K": 19}[s] for s in symbols])
-        return crushed_bond(numbers, pairs, np.array(before), np.array(after))
+        wanted = np.array(predicted or after)
+        return crushed_bond(numbers, pairs, np.array(before), wanted, np.array(after))
 
     assert of("NN", [1.3], [1.10]) is None  # N2 that was too long
     assert of("HH", [0.9], [0.74]) is None
-    assert of("CO", [0.9], [0.87]) is None  # so it came
+    assert of("CO", [1.0], [0.98]) is None  # so it came
+    assert of("OHNH", [1.0, 1.05], [0.97, 1.0]) is None
+    assert "atoms 0 and 1 would be crushed" in of("OH", [0.97], [0.90])
+    assert "would be 1.00 Å apart, which is too near" in of("CK", [0.8], [1.0])
+    assert of("KK", [3.8], [3.4], [3.5]) is None
+    assert "would be 3.00 Å apart" in of("KK", [3.8], [3.0], [3.5])
     assert of("KK", [3.8], [2.7]) is None  # ions
     assert of("OO", [2.4], [0.9]) is None  # no bond was there
     said = of("CONN", [1.15, 1.1], [0.95, 0.6])
     assert "atoms 2 and 3" in said
     assert of("NN", [1.13], [0.99])
     assert "from 1.10 to 0.60 Å" in said
+
+
+@pytest.mark.parametrize(("metal", "constant"), [("Cu", 3.63), ("Ni", 3.52), ("Ag", 4.15)])
+def test_two_metal_atoms_at_a_site_are_not_pressed_together(metal, constant):
+    atoms = bulk(metal, a=constant, cubic=True) * 2
+    apart = 0.325 * constant
+    atoms[0].position = [apart, 0, 0]
+    atoms.append(Atom(metal, (-apart, 0, 0)))
+    result = Relaxer(functional="PBE", hold="cell").relax(atoms)
+    assert result.status == "refused"
+    assert "is one of them where the other belongs?" in result.message
+
+
+def test_a_molecule_on_an_oxide_is_not_squeezed():
+    slab = surface(bulk("MgO", "rocksalt", a=4.25, cubic=True), (1, 0, 0), 2, vacuum=10)
+    slab *= (2, 1, 1)
+    water = molecule("H2O")
+    x, y, z = slab[slab.positions[:, 2].argmax()].position
+    water.translate([x, y, z + 2.4 - water.positions[:, 2].min()])
+    result = Relaxer(functional="PBE-D3", hold="cell").relax(slab + water)
+    assert result.structure.get_distance(-3, -2) > 0.95
 
 
 def test_crystals_with_molecules_in_them_are_relaxed():

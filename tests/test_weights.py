@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ase.build import bulk, graphene, mx2
+from ase import Atoms
+from ase.build import add_adsorbate, bulk, graphene, hcp0001, molecule, mx2, surface
 
 from deeprelax_ase import Relaxer
 from deeprelax_ase.network.checkpoint import load_weights
 from deeprelax_ase.network.graph import build_graph
-from deeprelax_ase.network.weights_registry import available_weights, specialist_knows
+from deeprelax_ase.network.weights_registry import available_weights
 from deeprelax_ase.structures.crystal import Crystal
 
 # Trace of the strain, sum of the relaxed distances (Å), x of the first displacement (Å).
@@ -120,9 +121,64 @@ def test_relaxed_sheets_stay_with_pbe(name, constant):
     assert error < max(0.03, 2 * result.expected_error)
 
 
-def test_which_sheets_the_specialist_knows():
-    assert specialist_knows({22, 6, 8}, "PBE")
-    assert not specialist_knows({6}, "optB88-vdW")
-    assert not specialist_knows({6}, "PBE")
-    assert not specialist_knows({42, 16}, "PBE")
-    assert not specialist_knows({22, 6}, "r2SCAN")
+def titanium_carbide(termination=""):
+    """Ti3C2, terminated or not, with a lattice constant of 3.07 Å."""
+    a = 3.07
+    places = [(0, 0), (1 / 3, 2 / 3), (2 / 3, 1 / 3)]
+    layers = ["Ti", "C", "Ti", "C", "Ti"]
+    heights = [0.0, 1.3, 2.4, 3.5, 4.8]
+    sites = [places[k] for k in (0, 1, 2, 0, 1)]
+    if termination:
+        layers = [termination, *layers, termination]
+        heights = [-1.0, *heights, 5.8]
+        sites = [places[1], *sites, places[0]]
+    scaled = [(x, y, (z + 10) / 25) for (x, y), z in zip(sites, heights, strict=True)]
+    return Atoms(layers, scaled_positions=scaled, cell=[a, a, 25, 90, 90, 120], pbc=True)
+
+
+def on_top(sheet, upper, gap):
+    upper.positions[:, 2] += sheet.positions[:, 2].max() + gap - upper.positions[:, 2].min()
+    both = sheet + upper
+    both.center(10, axis=2)
+    both.pbc = True
+    return both
+
+
+def lone(name):
+    sheet = graphene(size=(4, 4, 1), a=2.467, vacuum=10)
+    sheet.symbols[5] = name
+    sheet.pbc = True
+    return sheet
+
+
+SHEETS = {
+    "Ti3C2": (titanium_carbide, True),
+    "Ti3C2O2": (lambda: titanium_carbide("O"), True),
+    "water on it": (lambda: on_top(titanium_carbide("O") * (3, 3, 1), molecule("H2O"), 2.5), False),
+    "graphene": (lambda: lone("C"), False),
+    "titanium in graphene": (lambda: lone("Ti"), False),
+    "graphene on MoS2": (
+        lambda: on_top(mx2("MoS2", a=3.0875, size=(4, 4, 1)), graphene(size=(5, 5, 1)), 3.4),
+        False,
+    ),
+    "slab of TiC": (
+        lambda: surface(bulk("TiC", "rocksalt", a=4.33, cubic=True), (1, 0, 0), 2, vacuum=10),
+        False,
+    ),
+    "N on Ti": (lambda: adsorbed("N", hcp0001("Ti", (2, 2, 3), vacuum=10)), False),
+}
+
+
+def adsorbed(what, slab):
+    add_adsorbate(slab, what, 1.2, "fcc")
+    slab.pbc = True
+    return slab
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_which_sheets_the_specialist_takes(name):
+    make, is_taken = SHEETS[name]
+    result = Relaxer().relax(make())
+    assert result.weights.name == ("sheets" if is_taken else "default")
+    if is_taken:
+        assert Relaxer(functional="r2SCAN").relax(make()).weights.name == "default"

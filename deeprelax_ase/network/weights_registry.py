@@ -1,6 +1,5 @@
 """Where weights lie and what their hash is: all that can be known of them without torch."""
 
-from collections.abc import Collection
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -8,8 +7,6 @@ from deeprelax_ase.files.fingerprint import sha256_of
 
 SPECIALIST = "sheets"
 """Weights that `default` takes for sheets by themselves, where they are shipped."""
-_MXENE_METALS = frozenset({21, 22, 23, 24, 39, 40, 41, 42, 57, 72, 73, 74})
-_CARBON_NITROGEN = frozenset({6, 7})
 _PACKAGE = Path(__file__).resolve().parent.parent
 _INSTALLED = _PACKAGE / "weights"
 _CHECKOUT = _PACKAGE.parent / "weights"
@@ -28,21 +25,6 @@ def is_shipped(path: Path) -> bool:
 def has_specialist(model: object) -> bool:
     """Whether sheets are relaxed by weights of their own where a model is asked for."""
     return model == "default" and SPECIALIST in available_weights()
-
-
-def specialist_knows(elements: Collection[int], functional: str) -> bool:
-    """Whether the weights for sheets are better than those for all at a sheet like this one.
-
-    They are at what they saw with PBE, which is MXenes alone; they take PBE for that chemistry, and
-    the area of graphene came out 6 % too large. At sheets relaxed with another functional they are
-    not, and areas of textbook sheets, such as that of h-BN, came out up to 7 % too large.
-
-    Args:
-        elements: Atomic numbers in the sheet.
-        functional: To relax it to.
-    """
-    is_mxene = not _MXENE_METALS.isdisjoint(elements) and not _CARBON_NITROGEN.isdisjoint(elements)
-    return functional == "PBE" and is_mxene
 
 
 def weights_path(name: str | Path) -> Path:

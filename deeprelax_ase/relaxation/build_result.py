@@ -55,8 +55,13 @@ def build_result(
             pairs = prediction.edge_index, prediction.offsets
             lengths = relaxed_lengths(entry.crystal, *pairs, *move)
     if refusal is None and len(lengths):
-        numbers = entry.crystal.numbers
-        crushed = crushed_bond(numbers, prediction.edge_index, prediction.lengths, lengths)
+        crushed = crushed_bond(
+            entry.crystal.numbers,
+            prediction.edge_index,
+            prediction.lengths,
+            prediction.distances,
+            lengths,
+        )
         refusal = None if crushed is None else Note("prediction_unsound", crushed)
     change = np.abs(lengths - prediction.lengths) if len(lengths) else np.full(1, np.nan)
     calibration = predictor.calibration
