@@ -29,9 +29,11 @@ _CRUSHED_HYDROGEN = 0.95
 """The same for a bond of hydrogen (of 361 relaxed ones, the shortest has 0.985)."""
 _OVERLAPPING = 0.64
 """The same for any two atoms (of 2,137 relaxed crystals, the nearest two have 0.66)."""
-_NEAR = 0.9
+_INSIDE = 0.5
+"""The same for two atoms that no move is trusted to part."""
+_NEAR = 0.85
 """The same for metal atoms that are not to be pressed further than the network wants them."""
-_AGAINST_NETWORK = 0.88
+_AGAINST_NETWORK = 0.86
 """Times the length that the network predicts of such a pair, from which a solve made less of it."""
 _SHORTENED = 0.97
 """A bond that was as short before is not crushed."""
@@ -103,7 +105,8 @@ def crushed_bond(
     is_crushed = ends.all(axis=0) & (old < _BONDED * usual) & (new < least) & is_shorter
     is_pressed = ~ends.any(axis=0) & (new < _NEAR * usual) & is_shorter
     is_pressed &= new < _AGAINST_NETWORK * predicted[near]
-    wrong = np.flatnonzero(is_crushed | is_pressed | (new < _OVERLAPPING * usual))
+    is_inside = (new < _OVERLAPPING * usual) & (is_shorter | (old < _INSIDE * usual))
+    wrong = np.flatnonzero(is_crushed | is_pressed | is_inside)
     if not len(wrong):
         return None
     worst = wrong[(new[wrong] / usual[wrong]).argmin()]
