@@ -11,6 +11,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixInternals
+from ase.db import connect
 from ase.io import read as ase_read
 from ase.io import write as ase_write
 from pymatgen.alchemy.materials import TransformedStructure
@@ -150,6 +151,20 @@ def test_a_json_database_with_a_byte_order_mark(tmp_path):
     for encoding in ("utf-8-sig", "utf-16"):
         (tmp_path / "b.json").write_text(text, encoding=encoding)
         assert len(read_structures(tmp_path / "b.json").structures[0]) == 8
+
+
+@pytest.mark.parametrize("kind", ["db", "json"])
+def test_a_database_keeps_its_title(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    with connect(path) as database:
+        database.write(rocksalt(), gap=7.8)
+        database.metadata = {"title": "oxides", "key_descriptions": {"gap": ["Gap", "", "eV"]}}
+    source = read_structures(path)
+    output = output_path(source, None)
+    write_structures(source, source.structures, output)
+    with connect(output) as database:
+        assert database.metadata["title"] == "oxides"
+        assert next(database.select()).gap == 7.8
 
 
 def test_where_nothing_can_be_locked_a_word_says_so(tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """Read and write databases of ASE with what their rows hold beside atoms: keys, values and data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.db
 from ase import Atoms
 
+from deeprelax_ase.files.file_text import is_compressed
 from deeprelax_ase.structures.ase_adapter import copied
 
 KINDS = ("db", "json")
@@ -25,18 +27,30 @@ def read_database(path: Path, kind: str) -> list[Atoms]:
         return [row.toatoms(add_additional_information=True) for row in database.select()]
 
 
-def write_database(path: Path, kind: str, frames: Sequence[Atoms]) -> None:
+def metadata_of(path: Path, kind: str) -> dict[str, Any]:
+    """Title, descriptions of keys and the like of a database; nothing of a compressed one."""
+    if kind not in KINDS or is_compressed(path):
+        return {}
+    return dict(ase.db.connect(str(path), type=kind, serial=True).metadata)
+
+
+def write_database(
+    path: Path, kind: str, frames: Sequence[Atoms], metadata: Mapping[str, Any]
+) -> None:
     """Write a new database, a row for each of some atoms.
 
     Args:
         path: The file.
         kind: One of `KINDS`.
         frames: The atoms, as `read_database` gives them, or without anything beside them.
+        metadata: Of the database.
     """
     with ase.db.connect(str(path), type=kind, serial=True, append=False) as database:
         for atoms in frames:
             pairs, data = (dict(atoms.info.get(name) or {}) for name in _BESIDE[:2])
             database.write(atoms, key_value_pairs=pairs, data=data)
+    if metadata:
+        ase.db.connect(str(path), type=kind, serial=True).metadata = dict(metadata)
 
 
 def without_rows(frames: Sequence[Atoms]) -> list[Atoms]:

@@ -253,7 +253,8 @@ def _write(
     if wanted not in _KEEP_VECTORS:
         frames = [right_handed_atoms(atoms) for atoms in frames]
     if wanted in ase_database.KINDS:
-        ase_database.write_database(plain, wanted, frames)
+        metadata = ase_database.metadata_of(source.path, source.format)
+        ase_database.write_database(plain, wanted, frames, metadata)
         return
     if source.format in ase_database.KINDS:
         frames = ase_database.without_rows(frames)
