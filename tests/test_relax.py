@@ -493,7 +493,7 @@ def test_default_takes_the_specialist_for_sheets(random_weights, tmp_path, monke
     weights_like(random_weights, tmp_path, "sheets", seed=9)
     monkeypatch.setattr("deeprelax_ase.network.weights_registry._INSTALLED", tmp_path)
     relaxer = Relaxer(allow_unseen=True)
-    sheet = mx2("TiN2", a=3.0, vacuum=8.0)
+    sheet = mx2("NTi2", "1T", a=3.0, thickness=2.4, vacuum=8.0)
     mixed = [rattled(), sheet, rattled(), sheet]
     results = list(relaxer.relax_many(mixed))
     assert [r.weights.name for r in results] == ["default", "sheets", "default", "sheets"]
@@ -511,7 +511,7 @@ def test_default_takes_the_specialist_for_sheets(random_weights, tmp_path, monke
     save_weights(tmp_path / "sheets.safetensors", known.network, {"elements": [7, 40]})
     known = load_weights(tmp_path / "default.safetensors")
     save_weights(tmp_path / "default.safetensors", known.network, {"elements": [7, 22, 40]})
-    other = mx2("ZrN2", a=3.2, vacuum=8.0)
+    other = mx2("NZr2", "1T", a=3.2, thickness=2.6, vacuum=8.0)
     results = Relaxer(allow_unseen=True).relax_many([sheet, other])
     assert [result.weights.name for result in results] == ["default", "sheets"]
 
