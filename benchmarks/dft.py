@@ -76,7 +76,7 @@ def measure(
         RivalError: The process of the rival ended.
         ValueError: A file of pairs is missing, or holds no fitting crystal.
     """
-    before = before or {}
+    before, first = before or {}, next(iter(GROUPS))
     found: dict[str, Any] = {**before, "energies": {**before.get("energies", {})}, "whole": False}
     for name, (file, functional) in GROUPS.items():
         cases = cheapest_cases(folder / f"{file}.parquet", ENERGIES, functional)
@@ -87,20 +87,25 @@ def measure(
         for case in tqdm([case for case in cases if case.name in missing], name, file=sys.stderr):
             entries.append(energies(case, rival))
             keep(found)
-        if "fine" not in found:
+        if name == first and not _is_of(found.get("fine", ()), cases[:CONVERGED]):
             found["fine"] = [energies(case, rival, is_fine=True) for case in cases[:CONVERGED]]
             keep(found)
-    if "layers" not in found:
-        found["layers"] = layers(layered_cases(folder), rival)
+    cases = layered_cases(folder)
+    if not _is_of(found.get("layers", ()), cases):
+        found["layers"] = layers(cases, rival)
         keep(found)
-    if "relaxations" not in found:
-        file, functional = next(iter(GROUPS.values()))
-        first = cheapest_cases(folder / f"{file}.parquet", RELAXATIONS, functional)
-        found["relaxations"] = steps.compare(
-            first, rival, OPTIMIZER, lambda case: {"kpts": mesh(case.atoms)}
-        )
+    file, functional = GROUPS[first]
+    cases = cheapest_cases(folder / f"{file}.parquet", RELAXATIONS, functional)
+    if not _is_of(found.get("relaxations", {}).get("crystals", ()), cases):
+        found["relaxations"] = steps.compare(cases, rival, OPTIMIZER, _options)
     found["whole"] = True
     keep(found)
+
+
+def _is_of(entries: Sequence[Mapping[str, Any]], cases: Sequence[Case]) -> bool:
+    """Whether entries are of these crystals, or of some of them and the others failed."""
+    names = {entry["name"] for entry in entries}
+    return bool(names) and names <= {case.name for case in cases}
 
 
 def cheapest_cases(path: Path, count: int | None, functional: str | None = None) -> list[Case]:

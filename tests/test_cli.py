@@ -214,6 +214,7 @@ def test_train_names_a_bad_configuration(tmp_path):
         ("[]", "holds no configuration"),
         ('{"epochs": 3, "epochs": 4}', "'epochs' stands there twice: leave one of them"),
         ("network: {blocks: 1, blocks: 2}", "'blocks' stands there twice: leave one of them"),
+        ("!!map [1, 2]", "neither JSON nor YAML"),
         ('{"name": "a", "sources": [], "speed": 3}', "speed"),
         ('{"name": "a", "sources": [{"path": "none.parquet"}]}', "none.parquet"),
     ):

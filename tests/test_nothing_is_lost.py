@@ -4,7 +4,10 @@ import errno
 import fcntl
 import gzip
 import json
+import os
 from collections import OrderedDict, defaultdict
+from io import StringIO
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from ase.constraints import FixInternals
 from ase.db import connect
 from ase.io import read as ase_read
 from ase.io import write as ase_write
+from ase.io.jsonio import encode
 from pymatgen.alchemy.materials import TransformedStructure
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.surface import SlabGenerator
@@ -121,6 +125,8 @@ def test_info_keeps_its_kinds(random_weights):
         ('id="_JSON 7"', "7"),
         ('id="_JSON oops"', "_JSON oops"),
         ("bid=5 jid=x", "x"),
+        ('"old id=5" id=7', "7"),
+        (f"{'x' * 100_000} id=7", "7"),
         ("no id here", "in.xyz[0]"),
     ],
 )
@@ -131,7 +137,7 @@ def test_ids_of_frames(tmp_path, comment, name):
 
 
 def test_ids_that_look_like_numbers_are_texts_in_an_extxyz_output(tmp_path, random_weights):
-    names = ["007", "1e5", "T", "mp-1", "x y"]
+    names = ["007", "1e5", "T", "mp-1", "x y", "_JSON x"]
     frames = []
     for name in names:
         frames.append(rocksalt())
@@ -143,6 +149,32 @@ def test_ids_that_look_like_numbers_are_texts_in_an_extxyz_output(tmp_path, rand
     written = ase_read(tmp_path / "out.extxyz", ":")
     assert [atoms.info["id"] for atoms in written] == names
     assert [item.id for item in items_of_xyz("x", tmp_path / "out.extxyz")] == names
+
+
+def test_json_of_ase_that_is_no_database(tmp_path):
+    (tmp_path / "a.json").write_text(encode(rocksalt()))
+    source = read_structures(tmp_path / "a.json")
+    write_structures(source, source.structures, tmp_path / "b.json")
+    assert len(read_structures(tmp_path / "b.json").structures[0]) == 8
+
+
+def test_several_pipes_and_names_that_are_too_long(tmp_path, random_weights):
+    pipes = [tmp_path / name for name in ("one.vasp", "two.vasp")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    text = StringIO()
+    ase_write(text, rocksalt(), format="vasp")
+    writers = [Thread(target=pipe.write_text, args=(text.getvalue(),)) for pipe in pipes]
+    for writer in writers:
+        writer.start()
+    files = [*map(str, pipes), "x" * 300 + ".cif"]
+    arguments = ["relax", *files, "-o", f"{tmp_path}/out/", "--model", str(random_weights)]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    for writer in writers:
+        writer.join()
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["status"] == "failed" for row in rows] == [False, False, True]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one.vasp", "two.vasp"}
 
 
 def test_a_json_database_with_a_byte_order_mark(tmp_path):

@@ -155,6 +155,20 @@ SHEETS = {
     "Ti3C2": (titanium_carbide, True),
     "Ti3C2O2": (lambda: titanium_carbide("O"), True),
     "water on it": (lambda: on_top(titanium_carbide("O") * (3, 3, 1), molecule("H2O"), 2.5), False),
+    "chlorine on it": (
+        lambda: on_top(titanium_carbide("O") * (3, 3, 1), molecule("Cl2"), 3.0),
+        False,
+    ),
+    "boron nitride on it": (
+        lambda: on_top(
+            titanium_carbide("O") * (4, 4, 1), graphene("BN", a=2.5, size=(5, 5, 1)), 3.0
+        ),
+        False,
+    ),
+    "Ti3C2O2H, H too far away": (
+        lambda: on_top(titanium_carbide("O"), Atoms("H"), 1.4),
+        True,
+    ),
     "graphene": (lambda: lone("C"), False),
     "titanium in graphene": (lambda: lone("Ti"), False),
     "graphene on MoS2": (

@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -136,8 +136,11 @@ def _relax_file(relaxer: Any, path: Path, task: _Files, table: TextIO) -> int:
     from deeprelax_ase.files.write_files import output_path, write_structures
 
     is_printed = _is_printed(path, task.output)
-    with _readable(path) as (readable, name), tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        readable, name = path, str(path)
         try:
+            readable, name = stack.enter_context(_readable(path))
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
             source, structures = read_for_relaxation(readable, task.how)
             output = f"{folder}{os.sep}" if is_printed else task.output
             target = output_path(source, output, task.output_format)
@@ -171,7 +174,11 @@ def _is_printed(path: Path, output: str | None) -> bool:
 
 def _is_stream(path: Path) -> bool:
     """Whether a path is standard input or a pipe, as a shell makes of <(...)."""
-    return path == _STANDARD or (path.exists() and not path.is_file() and not path.is_dir())
+    if path == _STANDARD:
+        return True
+    with suppress(OSError):  # of a name that is too long
+        return path.exists() and not path.is_file() and not path.is_dir()
+    return False
 
 
 @contextmanager
@@ -181,11 +188,12 @@ def _readable(path: Path) -> Iterator[tuple[Path, str]]:
         yield path, str(path)
         return
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "stdin"
         if path != _STANDARD:
+            copy = Path(folder) / path.name
             copy.write_bytes(path.read_bytes())
             yield copy, str(path)
             return
+        copy = Path(folder) / "stdin"
         copy.write_bytes(sys.stdin.buffer.read() if sys.stdin else b"")  # None where it is closed
         yield copy, "standard input"
 

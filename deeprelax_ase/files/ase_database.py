@@ -1,6 +1,7 @@
 """Read and write databases of ASE with what their rows hold beside atoms: keys, values and data."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ def read_database(path: Path, kind: str) -> list[Atoms]:
 
 
 def metadata_of(path: Path, kind: str) -> dict[str, Any]:
-    """Title, descriptions of keys and the like of a database; nothing of a compressed one."""
-    if kind not in KINDS or is_compressed(path):
-        return {}
-    return dict(ase.db.connect(str(path), type=kind, serial=True).metadata)
+    """Title, descriptions of keys and the like of a database, if it is one that ASE opens."""
+    if kind in KINDS and not is_compressed(path):
+        with suppress(Exception):  # JSON of ASE need be no database, and may be in UTF-16
+            return dict(ase.db.connect(str(path), type=kind, serial=True).metadata)
+    return {}
 
 
 def write_database(

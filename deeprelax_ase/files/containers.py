@@ -35,8 +35,8 @@ _CHARACTERS_AT_ONCE = 1 << 20
 _LISTS = ("entries", "data", "structures")
 """Keys under which Alexandria, OPTIMADE, the Materials Project and others put their structures."""
 _LIST_FIRST = re.compile(r'\s*(?:\{\s*"entries"\s*:\s*)?\[')
-_ENTRY = re.compile(r'([^\s="]+)=(?:"((?:\\.|[^"\\])*)"|(\S+))')
-"""Key and value of the comment of an extxyz frame; what stands in quotes is no entry."""
+_ENTRY = re.compile(r'"(?:\\.|[^"\\])*"|(?<!\S)([^\s="]+)=(?:"((?:\\.|[^"\\])*)"|(\S+))')
+"""Key and value of the comment of an extxyz frame, or a text in quotes, which holds no entry."""
 _AS_JSON = "_JSON "
 """What ASE begins a value with that is JSON."""
 

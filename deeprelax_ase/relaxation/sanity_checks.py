@@ -26,7 +26,8 @@ _BONDED = 1.3
 _CRUSHED = 0.75
 """Times that sum which no bond of nonmetals is shorter than (N2 has 0.77, CO 0.79)."""
 _CRUSHED_HYDROGEN = 0.95
-"""The same for a bond of hydrogen (of 361 relaxed ones, the shortest has 0.985)."""
+"""The same for a bond of hydrogen to B, C, N, O or F (of 361 relaxed ones, the shortest: 0.985)."""
+_FLUORINE = 9
 _OVERLAPPING = 0.64
 """The same for any two atoms (of 2,137 relaxed crystals, the nearest two have 0.66)."""
 _INSIDE = 0.5
@@ -101,6 +102,7 @@ def crushed_bond(
     i, j, usual, old, new = i[near], j[near], usual[near], before[near], after[near]
     is_shorter, ends = new < _SHORTENED * old, _IS_NONMETAL[numbers[[i, j]]]
     has_hydrogen = (numbers[i] == 1) != (numbers[j] == 1)
+    has_hydrogen &= np.maximum(numbers[i], numbers[j]) <= _FLUORINE
     least = np.where(has_hydrogen, _CRUSHED_HYDROGEN, _CRUSHED) * usual
     is_crushed = ends.all(axis=0) & (old < _BONDED * usual) & (new < least) & is_shorter
     is_pressed = ~ends.any(axis=0) & (new < _NEAR * usual) & is_shorter

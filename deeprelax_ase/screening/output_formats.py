@@ -211,9 +211,12 @@ def _facts(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_text(name: str) -> str:
-    """An id that ASE reads back as a text, also one that looks like a number."""
-    read = key_val_str_to_dict(key_val_dict_to_str({"id": name}))["id"]
-    return name if isinstance(read, str) else f"_JSON {json.dumps(name)}"
+    """An id that ASE reads back as a text, also one that looks like a number, or like its JSON."""
+    if not name.startswith("_JSON"):
+        read = key_val_str_to_dict(key_val_dict_to_str({"id": name}))["id"]
+        if isinstance(read, str):
+            return name
+    return f"_JSON {json.dumps(name)}"
 
 
 def on_one_line(text: str) -> str:

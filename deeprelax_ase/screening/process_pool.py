@@ -9,23 +9,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from deeprelax_ase.relaxation.devices import limit_torch, may_have_gpu
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.screening.chunk import Chunk, failed_chunk, relax_chunk
-
-T = TypeVar("T")
 
 _AHEAD = 2
 """Chunks that wait for each process, so that none waits for a chunk."""
@@ -54,7 +51,6 @@ class ProcessPool:
         self._options = options
         self._workers = workers
         self._deaths = 0
-        self._processes: set[BaseProcess] = set()
         self._executor = self._start()
 
     def __enter__(self) -> "ProcessPool":  # noqa: PYI034 - Self came with Python 3.11
@@ -67,7 +63,8 @@ class ProcessPool:
         traceback: TracebackType | None,
     ) -> None:
         if error is not None:  # nothing that they do is asked for: nobody waits for them
-            for process in self._processes:
+            # From Python 3.14 on, this is `kill_workers`.
+            for process in [*(self._executor._processes or {}).values()]:  # noqa: SLF001
                 process.kill()
         self._executor.shutdown(cancel_futures=True)
 
@@ -108,7 +105,7 @@ class ProcessPool:
     def _check_alive(self) -> None:
         """Refuse to blame a structure where processes die before they are given one."""
         try:
-            self._begin(os.getpid).result()
+            self._executor.submit(os.getpid).result()
         except BrokenProcessPool:
             msg = (
                 "processes die as they begin, whatever they are given: is memory short? Try fewer "
@@ -118,19 +115,12 @@ class ProcessPool:
 
     def _submit(self, chunk: Chunk) -> Future[pa.Table]:
         try:
-            return self._begin(_relax, chunk)
+            with _deaf_to_interrupts():  # a process may begin here
+                return self._executor.submit(_relax, chunk)
         except BrokenProcessPool as error:
             failed: Future[pa.Table] = Future()
             failed.set_exception(error)
             return failed
-
-    def _begin(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Let a process call a function; it may be one that begins with it."""
-        with _deaf_to_interrupts():
-            others = {*multiprocessing.active_children()}
-            future = self._executor.submit(function, *arguments)
-            self._processes |= {*multiprocessing.active_children()} - others
-        return future
 
     def _restart(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -109,7 +109,7 @@ def stale_in(atoms: Atoms) -> list[str]:
     """Names of what belongs to the geometry of now: in `info`, `arrays`, and results of a file."""
     results = atoms.calc.results if isinstance(atoms.calc, SinglePointCalculator) else {}
     told = [name for name, value in results.items() if value is not None]
-    return [*stale_entries(atoms.info), *stale_names(atoms.arrays), *told]
+    return [*dict.fromkeys([*stale_entries(atoms.info), *stale_names(atoms.arrays), *told])]
 
 
 def broken_constraint(before: Atoms, after: Atoms, free: Bool[np.ndarray, "atoms 3"]) -> str | None:
@@ -170,7 +170,11 @@ def _take_lengths(atoms: Atoms) -> None:
     for constraint in atoms.constraints:
         is_linear = isinstance(constraint, FixLinearTriatomic) and constraint.bondlengths is None
         if is_linear or isinstance(constraint, FixInternals):
-            constraint.initialize(atoms)
+            try:
+                constraint.initialize(atoms)
+            except (ArithmeticError, IndexError) as error:  # a planar angle, no such atom
+                msg = f"{type(constraint).__name__}: {error}"
+                raise ValueError(msg) from error
 
 
 def copied(atoms: Atoms) -> Atoms:

@@ -2,6 +2,8 @@
 
 import numpy as np
 from jaxtyping import Bool, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.elements import covalent_radii
@@ -11,16 +13,18 @@ _CORES = (6, 7)
 _HYDROGEN = 1
 _BONDED = 1.3
 """Times the sum of their covalent radii that atoms with a bond are apart at most."""
+_HELD = 1.5
+"""The same, in a structure that is not relaxed."""
 _METALS_AROUND = 5
 """Of the six around carbon or nitrogen in an MXene, that many have to be there."""
 
 
 def is_mxene(crystal: Crystal, cutoff: float) -> bool:
-    """Whether a sheet is an MXene, terminated or not, and nothing else.
+    """Whether a sheet is an MXene, terminated or not, with nothing but atoms bound to it.
 
     It has carbon or nitrogen in octahedra or prisms of early transition metals, fewer of them than
-    of these metals; no bond between C, N and O, and no two H at one atom: so no graphene, dopant,
-    slab of a carbide, or molecule on top.
+    of these metals; no bond between C, N and O, and no two H at an atom that is no metal: so no
+    graphene, dopant, slab of a carbide, or molecule or sheet on top.
 
     Args:
         crystal: A sheet.
@@ -32,15 +36,34 @@ def is_mxene(crystal: Crystal, cutoff: float) -> bool:
         return False
     pairs = crystal.pairs_within(cutoff)
     radii = covalent_radii[numbers]
-    bonded = pairs.lengths < _BONDED * (radii[pairs.first] + radii[pairs.second])
-    first, second = pairs.first[bonded], pairs.second[bonded]
+    share = pairs.lengths / (radii[pairs.first] + radii[pairs.second])
+    held = share < _HELD
+    if _holds_another(numbers, is_metal, pairs.first[held], pairs.second[held]):
+        return False
+    first, second = pairs.first[share < _BONDED], pairs.second[share < _BONDED]
     is_light = np.isin(numbers, (*_CORES, 8))
     if (is_light[first] & is_light[second]).any():
         return False
-    if _neighbours(first, second, numbers == _HYDROGEN).max() > 1:
+    if _neighbours(first, second, numbers == _HYDROGEN)[~is_metal].max() > 1:
         return False
     inside = is_core & (_neighbours(first, second, is_metal) >= _METALS_AROUND)
     return bool(inside.any() and is_metal.sum() > inside.sum())
+
+
+def _holds_another(
+    numbers: Int[np.ndarray, " atoms"],
+    is_metal: Bool[np.ndarray, " atoms"],
+    first: Int[np.ndarray, " bonds"],
+    second: Int[np.ndarray, " bonds"],
+) -> bool:
+    """Whether a part without metal is more than an atom, OH or NH that is still too far away."""
+    count = len(numbers)
+    bonds = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
+    parts, part_of = connected_components(bonds, directed=False)
+    for part in set(range(parts)) - set(part_of[is_metal].tolist()):
+        if sorted(numbers[part_of == part].tolist())[1:] not in ([], [7], [8]):
+            return True
+    return False
 
 
 def _neighbours(

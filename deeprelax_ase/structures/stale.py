@@ -1,13 +1,10 @@
 """Find what is stored beside a structure and belongs to the geometry it had: energies, forces."""
 
-import copy
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-
-Entries = TypeVar("Entries", bound=dict[Any, Any])
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _OF_A_GEOMETRY = frozenset(
@@ -61,14 +58,13 @@ def stale_entries(entries: Mapping[Any, Any], above: str = "") -> Iterator[str]:
             yield from stale_entries(value, f"{above}{name}.")
 
 
-def without_stale(entries: Entries) -> Entries:
+def without_stale(entries: dict[Any, Any]) -> dict[Any, Any]:
     """A dictionary, and those inside of it, without what is no longer true: itself or a copy."""
     if not any(stale_entries(entries)):
         return entries
-    stale, kept = set(stale_names(entries)), copy.copy(entries)
-    for name, value in entries.items():
-        if str(name) in stale:
-            del kept[name]
-        elif isinstance(value, dict):
-            kept[name] = without_stale(value)
-    return kept
+    stale = set(stale_names(entries))
+    return {
+        name: without_stale(value) if isinstance(value, dict) else value
+        for name, value in entries.items()
+        if str(name) not in stale
+    }

@@ -112,10 +112,11 @@ def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 class _OnceLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML is not typed
     """YAML whose mappings name an entry once."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """As PyYAML does, and refuse an entry that stands there twice."""
-        _once([(key.value, value) for key, value in node.value])
-        return super().construct_mapping(node, deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        _once([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+        return found
 
 
 def read_config(path: Path, data: Path | None = None, **changes: Any) -> TrainConfig:
