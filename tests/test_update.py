@@ -213,12 +213,15 @@ def test_dft_goes_on_where_it_was(morse, adapters, tmp_path, monkeypatch):  # no
     assert again[-1]["layers"] == kept[-1]["layers"]
 
 
-def test_distances_between_layers(morse, tmp_path):  # noqa: F811
+def test_distances_between_layers(morse, tmp_path, monkeypatch):  # noqa: F811
     write_layered(tmp_path / "layered.parquet")
     cases = dft.layered_cases(tmp_path)
     assert sorted(case.name for case in cases) == ["MoS2", "WS2"]
     found = {entry["formula"]: entry for entry in dft.layers(cases, morse)}
     assert "three is too many" in found["S2W"]["error"]
+    assert found["MoS2"]["error"] == "it ends without these layers"  # to Morse, all atoms attract
+    monkeypatch.setattr(dft, "_layers_of", lambda _: ((0, 0, 1), 1))
+    found = {entry["formula"]: entry for entry in dft.layers(cases, morse)}
     mos2 = found["MoS2"]
     assert mos2["input"] == pytest.approx(8.0)
     assert mos2["data"] == pytest.approx(7.0)
