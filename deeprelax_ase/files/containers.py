@@ -84,8 +84,9 @@ def _own_id(comment: str) -> str:
     for found in _ENTRY.finditer(comment):
         if found[1] in ID_KEYS:
             value = re.sub(r"\\(.)", r"\1", found[2] or found[3] or "")
-            with suppress(ValueError):
-                return str(json.loads(value.removeprefix(_AS_JSON))) if _AS_JSON in value else value
+            if value.startswith(_AS_JSON):
+                with suppress(ValueError):
+                    return str(json.loads(value.removeprefix(_AS_JSON)))
             return value
     return ""
 

@@ -10,7 +10,7 @@ from deeprelax_ase.structures.crystal import (
     Crystal,
     nearest_pair,
 )
-from deeprelax_ase.structures.elements import atomic_numbers, covalent_radii
+from deeprelax_ase.structures.elements import BONDED, atomic_numbers, covalent_radii
 
 LARGEST_DISPLACEMENT = 4.0
 """A move further than this (Å) is refused."""
@@ -21,10 +21,8 @@ _NONMETALS = "H B C N O F Si P S Cl As Se Br Te I"
 _IS_NONMETAL = np.isin(
     np.arange(MAX_ATOMIC_NUMBER + 1), [atomic_numbers[one] for one in _NONMETALS.split()]
 )
-_BONDED = 1.3
-"""Times the sum of their covalent radii that atoms with a bond are apart at most."""
 _CRUSHED = 0.75
-"""Times that sum which no bond of nonmetals is shorter than (N2 has 0.77, CO 0.79)."""
+"""Times the sum of their covalent radii that no bond of nonmetals is shorter than (of N2: 0.77)."""
 _CRUSHED_HYDROGEN = 0.95
 """The same for a bond of hydrogen to B, C, N, O or F (of 361 relaxed ones, the shortest: 0.985)."""
 _FLUORINE = 9
@@ -104,7 +102,7 @@ def crushed_bond(
     has_hydrogen = (numbers[i] == 1) != (numbers[j] == 1)
     has_hydrogen &= np.maximum(numbers[i], numbers[j]) <= _FLUORINE
     least = np.where(has_hydrogen, _CRUSHED_HYDROGEN, _CRUSHED) * usual
-    is_crushed = ends.all(axis=0) & (old < _BONDED * usual) & (new < least) & is_shorter
+    is_crushed = ends.all(axis=0) & (old < BONDED * usual) & (new < least) & is_shorter
     is_pressed = ~ends.any(axis=0) & (new < _NEAR * usual) & is_shorter
     is_pressed &= new < _AGAINST_NETWORK * predicted[near]
     is_inside = (new < _OVERLAPPING * usual) & (is_shorter | (old < _INSIDE * usual))

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from pymatgen.core.composition import Composition, reduce_formula
 
 __all__ = [
+    "BONDED",
     "HYDROGEN_ISOTOPES",
     "atomic_masses",
     "atomic_numbers",
@@ -23,6 +24,8 @@ __all__ = [
 
 HYDROGEN_ISOTOPES = ("D", "T")
 """Symbols of hydrogen that are no element to ASE."""
+BONDED = 1.3
+"""Times the sum of their covalent radii that two atoms with a bond are apart at most."""
 _UNRANKED = frozenset({"He", "Ne", "Ar", *chemical_symbols[104:]})
 """Elements without an electronegativity."""
 

@@ -6,15 +6,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from deeprelax_ase.structures.crystal import Crystal
-from deeprelax_ase.structures.elements import covalent_radii
+from deeprelax_ase.structures.elements import BONDED, covalent_radii
 
 _METALS = (21, 22, 23, 24, 39, 40, 41, 42, 57, 72, 73, 74)
 _CORES = (6, 7)
 _HYDROGEN = 1
-_BONDED = 1.3
-"""Times the sum of their covalent radii that atoms with a bond are apart at most."""
 _HELD = 1.5
-"""The same, in a structure that is not relaxed."""
+"""Times that sum which neighbours in one piece are apart at most, where it is not relaxed."""
 _METALS_AROUND = 5
 """Of the six around carbon or nitrogen in an MXene, that many have to be there."""
 
@@ -40,7 +38,7 @@ def is_mxene(crystal: Crystal, cutoff: float) -> bool:
     held = share < _HELD
     if _holds_another(numbers, is_metal, pairs.first[held], pairs.second[held]):
         return False
-    first, second = pairs.first[share < _BONDED], pairs.second[share < _BONDED]
+    first, second = pairs.first[share < BONDED], pairs.second[share < BONDED]
     is_light = np.isin(numbers, (*_CORES, 8))
     if (is_light[first] & is_light[second]).any():
         return False
