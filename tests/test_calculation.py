@@ -310,6 +310,12 @@ def test_vasp_optcell_holds_what_is_not_read(tmp_path):
     folder = run_folder(tmp_path / "run", f"{RELAXATION}ISIF = 3\n")
     (folder / "OPTCELL").write_text("110\n")
     assert "OPTCELL holds part of the cell" in read_vasp_calculation(folder).refusal
+    (folder / "OPTCELL").unlink()
+    incar = (folder / "INCAR").read_text()
+    (folder / "INCAR").write_text(f"{incar}\nIOPTCELL = 1 1 0 1 1 0 0 0 0\n")
+    assert "holds part of the cell by IOPTCELL" in read_vasp_calculation(folder).refusal
+    (folder / "INCAR").write_text(f"{incar}\nIOPTCELL = 9*1\n")
+    assert not read_vasp_calculation(folder).refusal
     (folder / "INCAR").write_text(f"{RELAXATION}ISIF = 2\n")
     assert read_vasp_calculation(folder).held.names == {"cell"}
 

@@ -114,6 +114,13 @@ def test_names_numbers_and_operations(more, expected):
         (cif("Mg1 Mg 0 0 0 2", columns="_atom_site_attached_hydrogens\n"), "leaves out hydrogen"),
         (cif().replace("fract", "Cartn"), "gives no fractional coordinates"),
         (cif().replace("_cell_length_c", "_cell_no"), "has atom sites and no _cell_length_c"),
+        (cif(c=-4.2), "has _cell_length_c = -4.2, which has to be above 0 Å"),
+        (cif(gamma=190), "has _cell_angle_gamma = 190, .* above 0 and below 180 degrees"),
+        (cif("Mg1 Mg 0 0 0 -1", columns="_atom_site_occupancy\n"), "occupancy is -1"),
+        (cif("Va1 Va 0 0 0"), "the site 'Va', which is a vacancy"),
+        (cif("Vac Vac 0 0 0"), "the site 'Vac', which is a vacancy"),
+        (cif(more=f"{named('F 4/m m m')}_symmetry_Int_Tables_number 139\n"), "no operations"),
+        (cif(more=f"{named('C 4/m m m')}_space_group_IT_number 123\n"), "no operations"),
         ("data_global\n_journal_year 2001\n", "no block has atom sites"),
     ],
 )
@@ -128,6 +135,21 @@ def test_an_occupancy_that_is_not_given_is_one(value):
     sites = f"Mg1 Mg 0 0 0 1\nO1 O 0.5 0.5 0.5 {value}"
     text = cif(sites, named("F m -3 m"), columns="_atom_site_occupancy\n")
     assert formula(text) == ["Mg4 O4"]
+
+
+def test_an_empty_site_is_left_out_with_a_word():
+    sites = "Mg1 Mg 0 0 0 1\nO1 O 0.5 0.5 0.5 1\nLi1 Li 0.5 0.5 0 0.0"
+    structures, told = read_cif(cif(sites, named("P 1"), columns="_atom_site_occupancy\n"))
+    assert structures[0].composition.formula == "Mg1 O1"
+    assert told == ("site 'Li1' is left out: its occupancy is 0.0",)
+
+
+@pytest.mark.parametrize("shares", [(0.6, 0.4), (0.5, 0.5)])
+def test_isotopes_that_share_a_site_are_one_hydrogen(shares):
+    sites = "Mg1 Mg 0 0 0 1\nD1 D 0.5 0.5 0.5 {}\nH1 H 0.5 0.5 0.5 {}\nD2 D 0.5 0.5 0 1"
+    text = cif(sites.format(*shares), named("P 1"), columns="_atom_site_occupancy\n")
+    structure = read_cif(text)[0][0]
+    assert [str(site.specie) for site in structure] == ["Mg", "H", "H"]
 
 
 def test_sites_of_p1_stay_in_the_order_of_the_file():

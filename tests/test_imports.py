@@ -29,6 +29,8 @@ LIBRARIES = {
     "files/castep_text": {"ase"},
     "files/cif": {"pymatgen"},
     "files/cif_checks": {"pymatgen"},
+    "files/cif_moments": {"pymatgen"},
+    "files/new_poscar": {"pymatgen"},
     "files/file_formats": {"ase"},
     "files/read_files": {"ase"},
     "files/parse_file": {"ase", "pymatgen"},

@@ -172,6 +172,20 @@ def test_a_pass_is_made_only_where_it_is_worth_it(second, passes):
         np.testing.assert_allclose(result.move.deformation, np.eye(3))
 
 
+@pytest.mark.parametrize(("closer", "passes"), [(0.85, 2), (0.999, 1)])
+def test_layers_go_on_closing_once_they_are_neighbours(closer, passes):
+    """No pair of the first pass is between them, and a larger error is expected of the second."""
+    entry = read_structure(Atoms("Cu", cell=[3, 3, 4.6], pbc=True))
+    calibration = Calibration(crystal=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    first = says(deformation=np.diag([1.03, 0.97, 0.74]), scale=0.03)
+    second = says(deformation=np.diag([1.0, 1.0, closer]), scale=0.04)
+    predictor = Scripted([first, second], calibration=calibration)
+    (result,) = run(predictor, entry, passes=2, keep_symmetry=False)
+    assert not result.prediction.offsets[:, 2].any()
+    assert result.passes == passes
+    assert result.move.deformation[2, 2] == pytest.approx(0.74 * (closer if passes > 1 else 1))
+
+
 @pytest.mark.parametrize(
     ("first", "words"),
     [

@@ -6,7 +6,8 @@ import spglib
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Poscar
 
-from deeprelax_ase.files.poscar_text import new_poscar_text, read_poscar_text
+from deeprelax_ase.files.new_poscar import new_poscar_text
+from deeprelax_ase.files.poscar_text import read_poscar_text
 from deeprelax_ase.structures.validation import StructureError
 
 PLAIN = """  a comment, kept
@@ -155,8 +156,10 @@ def test_an_old_file_says_its_elements_behind_the_atoms_or_not_at_all():
         ("Ni Ni O", "Ni Q O", "names the species 'Q', which is no element"),
         ("Ni Ni O", "Ni1 Ni2 O", "names the species 'Ni1', which is no element"),
         ("1 1 2", "0 0 0", "has no atoms: its counts are 0 0 0"),
-        ("SCALE", "-2 1 1", "of the three scales '-2 1 1', none may be negative"),
-        ("SCALE", "0.0", "the scale '0.0' is zero"),
+        ("SCALE", "-2 1 1", "the scale is '-2 1 1': give one number"),
+        ("SCALE", "0.0", "the scale is '0.0': give one number, not zero"),
+        ("SCALE", "1.0 1.0", "the scale is '1.0 1.0': give one number"),
+        ("Direct\n", "", "has no line with Direct or Cartesian"),
         ("0.5 0.5 0.0", "0.5 x 0.0", "'0.5 x 0.0' holds no three coordinates"),
         ("1 1 2", "1 1 1", "lists more coordinates than the 3 atoms of its counts"),
         ("0.25 0.25 0.25", "0.25 0.25", "holds no three coordinates"),

@@ -237,6 +237,7 @@ def test_vasp_4_takes_species_from_potcar(call, folder):
         ("POSCAR", POSCAR.replace("0.0 2.1 0.0", "nan 2.1 0.0"), "have to be finite"),
         ("POTCAR", POTCAR.replace("PBE O", "PBE Mg"), "POTCAR Ti Ti Mg: bring them into the same"),
         ("INCAR", INCAR.replace("4*0", "5*0"), "MAGMOM has 7 values for 6 atoms"),
+        ("INCAR", INCAR.replace("4*0", "4*x"), "MAGMOM has '4*x', which is no number"),
         ("INCAR", INCAR.replace("3 4 0", "3 4"), "LDAUU has 2 values for 3 groups"),
         ("OUTCAR", "still going", "is VASP running there? Pass --force"),
     ],

@@ -148,8 +148,21 @@ def test_velocities_go_and_are_named():
     [("Fe1", "Fe"), ("fe_up", "Fe"), ("O-h", "O"), ("CL", "Cl"), ("Ow", "O"), ("D1", "H")],
 )
 def test_labels_are_elements(label, element):
-    text = PW.replace("Mg 0 0 0", f"{label} 0 0 0")
+    text = PW.replace("Mg 0 0 0", f"{label} 0 0 0").replace("Mg 24.3", f"{label} 24.3")
     assert read_pw_text(text).get_chemical_symbols()[0] == element
+
+
+def test_labels_that_are_no_elements():
+    with pytest.raises(StructureError, match="'Qq' in ATOMIC_POSITIONS begins with no element"):
+        read_pw_text(PW.replace("Mg 0", "Qq 0").replace("Mg 24.3", "Qq 24.3"))
+
+
+def test_a_value_over_several_lines_is_not_rewritten():
+    text = PW.replace(CARD, "").replace("ibrav = 0,", "ibrav = 8, celldm = 8, 1,\n 1\n")
+    atoms = read_pw_text(text)
+    atoms.set_cell(atoms.cell * 1.1, scale_atoms=True)
+    with pytest.raises(StructureError, match="its layout is not followed"):
+        with_atoms(text, atoms)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +185,14 @@ def test_labels_are_elements(label, element):
         ("crystal\n", "crystal_sg\n", "are in crystal_sg"),
         ("O 1/2 1/2 1/2", "O 1/2 1/2", "are no three numbers"),
         ("O 1/2 1/2 1/2", "O 1/2 foo 1/2", "'foo' is no number"),
-        ("O 1/2 1/2 1/2", "Qq 1/2 1/2 1/2", "'Qq' in ATOMIC_POSITIONS begins with no element"),
+        ("O 1/2 1/2 1/2", "Qq 1/2 1/2 1/2", "has 'Qq' in ATOMIC_POSITIONS, and .* knows Mg, O"),
+        ("ntyp = 2", "ntyp = 3", "says ntyp is 3, and ATOMIC_SPECIES has 2 species"),
+        ("O 1/2 1/2 1/2", "O 1/2 1/2 1/2 0 0", "has 6 columns: write a label and three coord"),
+        (
+            "ibrav = 0, ",
+            "ibrav = 1, A = 4.5, ",
+            "ibrav = 1 and CELL_PARAMETERS give",
+        ),
         ("ecutwfc", "space_group = 225, ecutwfc", "names a space_group"),
         ("&SYSTEM", "&SYSTEMS", "no namelist &SYSTEM"),
         ("&CONTROL", "BEGIN\n&CONTROL", "several engine inputs"),

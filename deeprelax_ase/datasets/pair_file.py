@@ -119,7 +119,8 @@ class PairFile:
         table = pq.read_table(path, columns=[name for name in wanted if name in schema.names])
         in_split = np.array([row == split for row in table["split"].to_pylist()])
         if not in_split.any():
-            msg = f"{path}: no row with split {split!r}"
+            there = ", ".join(sorted({str(row) for row in table["split"].to_pylist()})) or "none"
+            msg = f"{path}: no row with split {split!r}; its rows are of {there}"
             raise EmptySplitError(msg)
         table = table.filter(in_split)
         self._columns = {name: self._column(name, table[name]) for name in table.column_names}

@@ -66,7 +66,7 @@ def calibrate(
             msg = f"{file}: not a single bond to calibrate on"
             raise ValueError(msg)
     crystal_errors, signs = zip(*map(errors_and_signs, evaluations), strict=True)
-    _check_count(sum(map(len, crystal_errors)), signs[0].shape[1] + 1)
+    _check_count(sum(map(len, crystal_errors)), signs[0].shape[1] + 1, limit)
     crystal = fit_crystal(crystal_errors, signs)
     own = Calibration(crystal=crystal)
     nearly = [evaluate(file, plain, limit=limit, nearly=True, always_move=True) for file in files]
@@ -107,12 +107,12 @@ def calibrate(
     return calibration
 
 
-def _check_count(crystals: int, numbers: int) -> None:
+def _check_count(crystals: int, numbers: int, limit: int | None) -> None:
     """Refuse fewer crystals than numbers fitted to them, and warn where they are few."""
     if crystals <= numbers:
         msg = (
-            f"{crystals} crystals with bonds are too few to fit {numbers} numbers to: give more, "
-            "some hundreds, or leave out the limit"
+            f"{crystals} crystals with bonds are too few to fit {numbers} numbers to: give some "
+            f"hundreds{'' if limit is None else ', or leave out the limit'}"
         )
         raise ValueError(msg)
     if crystals < _ENOUGH_CRYSTALS:

@@ -23,21 +23,27 @@ from deeprelax_ase.files.cif_checks import (
     fits_file,
     is_same,
 )
+from deeprelax_ase.files.cif_moments import check_moments, has_moments, plain_moments, usual_tags
 from deeprelax_ase.files.cif_symmetry import CifSymmetry, Operation, cif_symmetry, text_of
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE
+from deeprelax_ase.structures.elements import HYDROGEN_ISOTOPES
 from deeprelax_ase.structures.validation import FULL, StructureError
 
-_ATOMS = ("_atom_site_fract_x", "_atom_site_label", "_atom_site_type_symbol")
+_SYMBOLS = "_atom_site_type_symbol"
+_ATOMS = ("_atom_site_fract_x", "_atom_site_label", _SYMBOLS)
 _OCCUPANCY = "_atom_site_occupancy"
 """A dot stands for the default value, which is 1."""
 _LENGTHS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")
 _ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
-_MAGNETIC = ("_space_group_magn.name_bns", "_space_group_magn_name_bns")
 _COARSE = 3e-3
 """Fractional coordinates of three digits differ from special positions by no more."""
 _ONE_SITE = 0.1
 """Atoms as near (Å) are one, on a special position that is written with too few digits."""
 _EXACT = 1e-4
+_NUMBER = re.compile(
+    r"^\s*_(?:space_group_IT|symmetry_Int_Tables)_number\s+\S+", re.MULTILINE | re.IGNORECASE
+)
+"""pymatgen takes the usual setting of the group of that number where it knows no name."""
 _TAGS = re.compile(
     r"^\s*(?:loop_|_(?:cell_(?:length|angle)|atom_site_(?:fract|label|type|occ))\w*)", re.IGNORECASE
 )
@@ -51,7 +57,7 @@ def read_cif(text: str) -> tuple[list[Structure], tuple[str, ...]]:
     """
     structures: list[Structure] = []
     notes: dict[str, None] = {}
-    for name, block_text in _blocks(text):
+    for name, block_text in _blocks(usual_tags(text)):
         block = _values(block_text)
         if not any(tag in block for tag in _ATOMS):
             continue
@@ -100,6 +106,9 @@ def _parser(text: str, tolerance: float, rounding: float) -> CifParser:
         values = block.data.get(_OCCUPANCY)
         if isinstance(values, list):
             block.data[_OCCUPANCY] = ["1" if value == "." else value for value in values]
+        symbols = block.data.get(_SYMBOLS)
+        if isinstance(symbols, list):  # of D and H on one site it adds up the occupancies wrongly
+            block.data[_SYMBOLS] = ["H" if s in HYDROGEN_ISOTOPES else s for s in symbols]
     return parser
 
 
@@ -122,13 +131,17 @@ def _values(text: str) -> dict[str, Any]:
 
 def _read_block(text: str, block: Mapping[str, Any]) -> tuple[Structure, list[str]]:
     told = check_sites(block)
-    if any("magn" in tag or "_atom_site_moment" in tag for tag in block):
-        name = next((str(block[tag]) for tag in _MAGNETIC if tag in block), "")
-        return _parsed(text, _EXACT, _EXACT, "" if name.startswith("P1") else name), told
     lattice = _lattice(block)
-    symmetry = cif_symmetry(block, lattice.metric_tensor)
-    if not symmetry.name and not symmetry.is_listed:
-        told.append("no space group is named: taken for P 1")
+    is_magnetic, group = has_moments(block)
+    if not group:
+        symmetry = cif_symmetry(block, lattice.metric_tensor)
+        if not symmetry.name and not symmetry.is_listed:
+            told.append("no space group is named: taken for P 1")
+    if is_magnetic:
+        if not group:
+            check_moments(block, symmetry)
+        name = "" if group.startswith("P1") else group
+        return plain_moments(_parsed(text, _EXACT, _EXACT, name)), told
     found = _candidates(text, symmetry)
     fitting = [one for one in found if fits_file(one, block, symmetry)] or found
     if len(fitting) > 1:
@@ -158,7 +171,7 @@ def _in_order(structure: Structure, block: Mapping[str, Any]) -> Structure:
 def _candidates(text: str, symmetry: CifSymmetry) -> list[Structure]:
     """Structures by each of the sets of operations that it may be; equal ones once."""
     if not symmetry.operations:
-        return [_parsed(text, _EXACT, _EXACT, symmetry.name)]
+        return [_parsed(_NUMBER.sub("", text), _EXACT, _EXACT, symmetry.name)]
     found: list[Structure] = []
     problems: list[StructureError] = []
     for operations in symmetry.operations:
@@ -229,6 +242,16 @@ def _lattice(block: Mapping[str, Any]) -> Lattice:
     try:
         values = [_number(block[tag]) for tag in _LENGTHS]
         values += [_number(block.get(tag, "90")) for tag in _ANGLES]
+    except (ValueError, TypeError, AttributeError) as error:
+        msg = f"has a cell that cannot be read: {error}"
+        raise StructureError(msg) from error
+    for tag, value in zip((*_LENGTHS, *_ANGLES), values, strict=True):
+        most, unit = (180, "degrees") if tag in _ANGLES else (np.inf, "Å")
+        if not 0 < value < most:
+            below = "" if most == np.inf else f" and below {most}"
+            msg = f"has {tag} = {value:g}, which has to be above 0{below} {unit}"
+            raise StructureError(msg)
+    try:
         lattice = Lattice.from_parameters(*values)
     except (ValueError, TypeError, AttributeError) as error:
         msg = f"has a cell that cannot be read: {error}"

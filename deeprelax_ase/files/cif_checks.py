@@ -1,7 +1,7 @@
 """Check that the structure of a CIF block is the one that the block describes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ _FORMULAS = ("_chemical_formula_sum", "_chemical_formula_structural")
 _MULTIPLICITIES = ("_atom_site_symmetry_multiplicity", "_atom_site_site_symmetry_multiplicity")
 _MANY = ("Wat", "wat", "OH", "NO3")
 """What pymatgen takes for water, hydroxide or nitrate: sites of more than one atom."""
+_VACANCY = re.compile(r"Va(?![a-z])|[Vv][Aa][Cc]")
 _RATIO = 0.02
 """Difference of two compositions in atomic fractions."""
 
@@ -36,17 +37,9 @@ def check_sites(block: Mapping[str, Any]) -> list[str]:
                 label = block.get("_atom_site_label", names)[site]
                 msg = f"says of the site {label!r} that its {tag} is {value!r}, which is no number"
                 raise StructureError(msg)
-    guessed = set()
+    guessed = _check_occupancies(block, names)
     for name in names:
-        letters = re.match(r"[A-Za-z]*", name)
-        symbols = [(letters[0] if letters else "")[:count].title() for count in (2, 1)]
-        if name.startswith(_MANY):
-            msg = f"has the site {name!r}, which is more than one atom: give each its own site"
-            raise StructureError(msg)
-        if not any(map(Element.is_valid_symbol, symbols)):
-            msg = f"has the site {name!r}, which names no element"
-            raise StructureError(msg)
-        symbol = next(filter(Element.is_valid_symbol, symbols))
+        symbol = _symbol_of(name)
         if not re.match(rf"{symbol}(?![a-z])", name):
             guessed.add(f"site {name!r} is read as {symbol}")
     hydrogens = block.get("_atom_site_attached_hydrogens", [])
@@ -54,6 +47,38 @@ def check_sites(block: Mapping[str, Any]) -> list[str]:
         msg = "leaves out hydrogen atoms (_atom_site_attached_hydrogens): add their sites"
         raise StructureError(msg)
     return sorted(guessed)
+
+
+def _symbol_of(name: str) -> str:
+    """Element of a site, by its symbol or label."""
+    letters = re.match(r"[A-Za-z]*", name)
+    symbols = [(letters[0] if letters else "")[:count].title() for count in (2, 1)]
+    found = [symbol for symbol in symbols if Element.is_valid_symbol(symbol)]
+    problem = "" if found else "names no element"
+    problem = "is a vacancy: take it out" if _VACANCY.match(name) else problem
+    if name.startswith(_MANY):
+        problem = "is more than one atom: give each its own site"
+    if problem:
+        msg = f"has the site {name!r}, which {problem}"
+        raise StructureError(msg)
+    return found[0]
+
+
+def _check_occupancies(block: Mapping[str, Any], names: Sequence[str]) -> set[str]:
+    """Refuse negative occupancies; what should be told of sites that are empty."""
+    values = block.get("_atom_site_occupancy", [])
+    labels = block.get("_atom_site_label", names)
+    if not isinstance(values, list) or not isinstance(labels, list):
+        return set()
+    told = set()
+    for label, value in zip(labels, values, strict=False):
+        number = re.match(r"-?(\d+\.?\d*|\.\d+)", value)
+        if number and float(number[0]) < 0:
+            msg = f"says of the site {label!r} that its occupancy is {value}: it has to be 0 to 1"
+            raise StructureError(msg)
+        if number and not float(number[0]):
+            told.add(f"site {label!r} is left out: its occupancy is {value}")
+    return told
 
 
 def fits_file(structure: Structure, block: Mapping[str, Any], symmetry: CifSymmetry) -> bool:

@@ -30,6 +30,12 @@ _SOME = {
     "turbomole": (FixAtoms,),
 }
 """Formats of ASE that hold some."""
+_MOMENTS = (
+    *_ALL,
+    *("extxyz", "aims", "castep-cell", "abinit-in", "espresso-in"),
+    *("cif", "mcif", "pymatgen-json", "yaml"),
+)
+"""Formats that hold magnetic moments."""
 _PARALLEL = 1e-6
 
 
@@ -89,6 +95,22 @@ def _selective_dynamics(atoms: Atoms) -> Bool[np.ndarray, "atoms 3"] | None:
             lost.append(type(constraint).__name__)
     _warn(lost, "selective dynamics")
     return None if free.all() else free
+
+
+def warn_of_lost_moments(structures: Sequence[Any], file_format: str) -> None:
+    """Say that a format does not hold magnetic moments."""
+    if file_format not in _MOMENTS and any(map(has_moments, structures)):
+        what = f"magnetic moments that the format {file_format!r} cannot hold"
+        warnings.warn(f"{what} are left out (a .traj holds them)", stacklevel=3)
+
+
+def has_moments(structure: Any) -> bool:
+    """Whether an atom has a magnetic moment."""
+    if isinstance(structure, Atoms):
+        moments = structure.arrays.get("initial_magmoms", ())
+    else:
+        moments = structure.site_properties.get("magmom", ())
+    return any(np.any(m) if np.ndim(m) else float(m or 0.0) for m in moments)
 
 
 def warn_of_lost(frames: Sequence[Atoms], file_format: str) -> None:

@@ -2,13 +2,13 @@
 
 Groups of species stay as they are, also two neighbouring ones of the same element, since POTCAR,
 MAGMOM and LDAUU go by them. So does the scale of line 2, the unit of Cartesian KPOINTS:
-https://www.vasp.at/wiki/POSCAR. `new_poscar_text` makes the text of any other structure.
+https://www.vasp.at/wiki/POSCAR. `new_poscar` makes the text of any other structure.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, takewhile
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from jaxtyping import Float
 from pymatgen.core import Element, IStructure, Structure
 
 from deeprelax_ase.files.file_text import fortran_float
-from deeprelax_ase.files.handedness import right_handed
 from deeprelax_ase.structures.validation import StructureError
 
 _NUMBER = re.compile(r"[-+]?(?:nan|inf|(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?)")
@@ -106,14 +105,14 @@ class PoscarText:
         is_volume = len(_floats(self.lines[1])) == 1 and _floats(self.lines[1])[0] < 0
         volume = f"{-abs(np.linalg.det(matrix)):.16f}"
         atoms = [
-            f"{_numbers(place)}{tail}"
+            f"{numbers_line(place)}{tail}"
             for place, tail in zip(structure.frac_coords, self.tails, strict=True)
         ]
         return "\n".join(
             [
                 self.head,
                 volume if is_volume else self.lines[1],
-                *(_numbers(vector) for vector in matrix / scale),
+                *(numbers_line(vector) for vector in matrix / scale),
                 *self.middle,
                 "Direct",
                 *atoms,
@@ -151,11 +150,20 @@ def read_poscar_text(text: str) -> PoscarText:
         is_selective = lines[at].strip()[:1] in ("S", "s")
         at += is_selective
         first = at + 1
+        has_mode = not _begins_with_three(lines[at])
+        first -= not has_mode
         atoms = [lines[first + k] for k in range(sum(counts))]
         tails = tuple(_tail(line) for line in atoms)
-    except (IndexError, ValueError) as error:
+    except IndexError as error:
+        count = len(text.rstrip().splitlines())
+        msg = f"is no POSCAR, or breaks off after {count} lines" if count else "is empty"
+        raise StructureError(msg) from error
+    except ValueError as error:
         msg = f"is no POSCAR, or breaks off ({error})"
         raise StructureError(msg) from error
+    if not has_mode:
+        msg = "has no line with Direct or Cartesian above its coordinates: add one"
+        raise StructureError(msg)
     symbols = () if is_old else tuple(_element(word) for word in _plain(lines[_HEAD]))
     if symbols and len(symbols) != len(counts):
         msg = f"names {len(symbols)} species and {len(counts)} counts: they have to be as many"
@@ -168,7 +176,7 @@ def read_poscar_text(text: str) -> PoscarText:
         remarks, rest = tuple(line for line in rest if line), []
     else:
         remarks = ()
-    if rest and len([*takewhile(_NUMBER.fullmatch, rest[0].split())]) > 2:  # noqa: PLR2004
+    if rest and _begins_with_three(rest[0]):
         msg = f"lists more coordinates than the {len(atoms)} atoms of its counts"
         raise StructureError(msg)
     return PoscarText(
@@ -186,39 +194,6 @@ def read_poscar_text(text: str) -> PoscarText:
     )
 
 
-def new_poscar_text(structure: IStructure, comment: str = "") -> str:
-    """Write any structure as a POSCAR, one group for each run of the same element.
-
-    It is right-handed: see `right_handed`.
-    """
-    structure = right_handed(structure)
-    symbols = [str(_main_species(site).symbol) for site in structure]
-    groups = [(name, len(list(group))) for name, group in groupby(symbols)]
-    middle = [
-        " ".join(name for name, _ in groups),
-        " ".join(str(count) for _, count in groups),
-    ]
-    flags = structure.site_properties.get("selective_dynamics")
-    tails = [""] * len(structure)
-    if flags is not None:
-        middle.append("Selective dynamics")
-        tails = [
-            "  " + " ".join("T" if flag else "F" for flag in ([True] * 3 if one is None else one))
-            for one in flags
-        ]
-    head = " ".join(comment.split()) or structure.formula
-    vectors = [_numbers(vector) for vector in structure.lattice.matrix]
-    atoms = [
-        f"{_numbers(place)}{tail}" for place, tail in zip(structure.frac_coords, tails, strict=True)
-    ]
-    return "\n".join([head, "1.0", *vectors, *middle, "Direct", *atoms, ""])
-
-
-def _main_species(site: Any) -> Any:
-    """Species of a site; the most abundant one of several of one element."""
-    return max(site.species.items(), key=lambda pair: pair[1])[0]
-
-
 def _check_names(names: Sequence[str], counts: Sequence[int]) -> None:
     if len(names) != len(counts):
         msg = f"has {len(counts)} groups of atoms, and {len(names)} species are given for them"
@@ -232,13 +207,10 @@ def _check_names(names: Sequence[str], counts: Sequence[int]) -> None:
 def _scale(line: str, lattice: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
     """Factors of x, y and z: one for all, one each, or a volume (negative)."""
     values = _floats(line)
-    if not all(values):
-        msg = f"the scale {line.strip()!r} is zero"
+    if not all(values) or len(values) not in (1, _AXES) or min(values) < 0 < len(values) - 1:
+        msg = f"the scale is {line.strip()!r}: give one number, not zero, or three, none negative"
         raise ValueError(msg)
-    if len(values) == 3:  # noqa: PLR2004 - x, y and z
-        if min(values) < 0:
-            msg = f"of the three scales {line.strip()!r}, none may be negative"
-            raise ValueError(msg)
+    if len(values) == _AXES:
         return np.array(values)
     if values[0] < 0:
         return np.full(3, (-values[0] / abs(np.linalg.det(lattice))) ** (1 / 3))
@@ -260,9 +232,13 @@ def _floats(line: str) -> list[float]:
     return found
 
 
+def _begins_with_three(line: str) -> bool:
+    return len([*takewhile(_NUMBER.fullmatch, line.split())]) >= _AXES
+
+
 def _three(line: str) -> list[float]:
     values = _floats(line)
-    if len(values) < 3:  # noqa: PLR2004 - x, y and z
+    if len(values) < _AXES:
         msg = f"{line!r} holds no three coordinates"
         raise ValueError(msg)
     return values
@@ -294,5 +270,6 @@ def _flags(tail: str, number: int) -> list[bool]:
     return [flag == "T" for flag in flags] or [True] * _AXES
 
 
-def _numbers(values: Float[np.ndarray, "3"] | Any) -> str:
+def numbers_line(values: Float[np.ndarray, "3"] | Any) -> str:
+    """Three numbers, as a line of a POSCAR has them."""
     return " ".join(f"{value + 0.0:21.16f}" for value in values)  # -0 as 0

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 
 from deeprelax_ase.files.calculation import Calculation, with_dispersion
 from deeprelax_ase.files.file_text import has_value
+from deeprelax_ase.files.pw_cards import has_card, read_card
 from deeprelax_ase.files.pw_namelists import namelists_of, number_of
-from deeprelax_ase.files.pw_text import has_card, read_card
 from deeprelax_ase.structures.exact_holds import HeldEntries
 from deeprelax_ase.structures.held import Held
 from deeprelax_ase.structures.validation import StructureError
@@ -95,7 +95,9 @@ def _refusal(
 ) -> str:
     """Say why the structure of an input is not to be relaxed; nothing, if it is."""
     if kind not in ("relax", "vc-relax"):
-        return f"calculation = '{kind}' asks for {_NOT_RELAXED.get(kind, 'no relaxation')}"
+        unknown = "is none that pw.x knows: write relax or vc-relax"
+        asked = f"asks for {_NOT_RELAXED[kind]}" if kind in _NOT_RELAXED else unknown
+        return f"calculation = '{kind}' {asked}"
     if _number(control, "nstep", 1.0) == 0:
         return "nstep = 0 asks for a single point: no atom moves"
     if has_card(text, "CONSTRAINTS"):

@@ -5,17 +5,17 @@ https://www.quantum-espresso.org/Doc/INPUT_PW.html. `pw_namelists` reads namelis
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
 from jaxtyping import Float
 
+from deeprelax_ase.files.pw_cards import CARD, has_card, lines_of, read_card, words_of
 from deeprelax_ase.files.pw_namelists import (
     BOHR,
     cell_of_ibrav,
-    hide_quoted,
     integer_of,
     lattice_parameters,
     namelists_of,
@@ -25,25 +25,13 @@ from deeprelax_ase.files.pw_namelists import (
 from deeprelax_ase.structures.elements import HYDROGEN_ISOTOPES, atomic_numbers
 from deeprelax_ase.structures.validation import StructureError
 
-_CARDS = (
-    "ATOMIC_SPECIES",
-    "ATOMIC_POSITIONS",
-    "K_POINTS",
-    "ADDITIONAL_K_POINTS",
-    "CELL_PARAMETERS",
-    "CONSTRAINTS",
-    "OCCUPATIONS",
-    "ATOMIC_VELOCITIES",
-    "ATOMIC_FORCES",
-    "SOLVENTS",
-    "HUBBARD",
-)
-_CARD = re.compile(rf"^\s*({'|'.join(_CARDS)})\b", re.IGNORECASE)
 _LEFT_OUT = ("ATOMIC_VELOCITIES",)
 _K_UNITS = {"automatic", "gamma", "crystal", "crystal_b", "crystal_c"}
 _SAME = 1e-9
 """A cell that differs by no more (Å) stays as it is written."""
 _ROUNDING = 1e-6
+_COLUMNS = (4, 7)
+"""Words of a position, without flags and with them."""
 _IBRAV = re.compile(r"\bibrav\s*=\s*[-+\d.eEdD]+", re.IGNORECASE)
 _CELL_KEYS = re.compile(
     r"\b(?:celldm(?:\s*\(\s*\d\s*\))?|A|B|C|cosAB|cosAC|cosBC)\s*="
@@ -55,7 +43,7 @@ _CELL_KEYS = re.compile(
 def is_pw_text(text: str) -> bool:
     """Whether a text looks like an input of pw.x."""
     namelists = re.findall(r"^\s*&(\w+)", text, flags=re.MULTILINE)
-    cards = {line.split()[0].upper() for line in text.splitlines() if _CARD.match(line)}
+    cards = {line.split()[0].upper() for line in text.splitlines() if CARD.match(line)}
     is_pw = {"ATOMIC_SPECIES", "ATOMIC_POSITIONS"} & cards
     return "system" in map(str.lower, namelists) and bool(is_pw)
 
@@ -78,6 +66,7 @@ def read_pw_text(text: str) -> Atoms:
         raise StructureError(msg)
     try:
         cell, alat = _cell(text, system)
+        _check_species(text, integer_of(system, "ntyp"))
         return _atoms(text, integer_of(system, "nat"), cell, alat)
     except StructureError:
         raise
@@ -88,7 +77,7 @@ def read_pw_text(text: str) -> Atoms:
 
 def dropped_cards(text: str) -> tuple[str, ...]:
     """Cards that `with_atoms` leaves out: velocities and forces of the unrelaxed atoms."""
-    return tuple(sorted({card for card, _, _ in _lines(text) if card in _LEFT_OUT}))
+    return tuple(sorted({card for card, _, _ in lines_of(text) if card in _LEFT_OUT}))
 
 
 def notes_of_dropped(text: str) -> tuple[str, ...]:
@@ -107,27 +96,6 @@ def notes_of_dropped(text: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def has_card(text: str, name: str) -> bool:
-    """Whether a text has a card of this name."""
-    return any(card == name for card, _, _ in _lines(text))
-
-
-def read_card(text: str, name: str) -> tuple[str, list[list[str]]]:
-    """Unit of a card, in small, and the words of its lines.
-
-    Raises:
-        ValueError: There is none, or there are several.
-    """
-    found = [line for card, _, line in _lines(text) if card == name]
-    heads = [line for line in found if _CARD.match(line)]
-    if len(heads) != 1:
-        msg = f"the card {name} is there {len(heads)} times, and has to be there once"
-        raise ValueError(msg)
-    # pw.x itself prints (alat= 8.50000000).
-    units = re.sub(r"[{}()=]", " ", " ".join(_words(heads[0]))).lower().split()[1:2]
-    return "".join(units), [_words(line) for line in found if line != heads[0] and _words(line)]
-
-
 def with_atoms(text: str, atoms: Atoms) -> str:
     """Write the text with another cell and other positions, its atoms in the same order.
 
@@ -144,12 +112,12 @@ def with_atoms(text: str, atoms: Atoms) -> str:
         _check_k_points(text)
     lines: list[str] = []
     places = iter(atoms.positions)
-    for card, name, line in _lines(text):
+    for card, name, line in lines_of(text):
         if card in _LEFT_OUT or (is_new and card == "CELL_PARAMETERS"):
             continue
-        if card == "ATOMIC_POSITIONS" and _CARD.match(line):
+        if card == "ATOMIC_POSITIONS" and CARD.match(line):
             lines.append("ATOMIC_POSITIONS angstrom")
-        elif card == "ATOMIC_POSITIONS" and _words(line):
+        elif card == "ATOMIC_POSITIONS" and words_of(line):
             label, *rest = line.split()
             x, y, z = next(places)
             lines.append(f"{label} {x:18.12f} {y:18.12f} {z:18.12f} {' '.join(rest[3:])}".rstrip())
@@ -159,7 +127,10 @@ def with_atoms(text: str, atoms: Atoms) -> str:
         cell = [" ".join(f"{value:18.12f}" for value in vector) for vector in atoms.cell]
         lines += ["CELL_PARAMETERS angstrom", *cell]
     written = "\n".join([*lines, ""])
-    found = read_pw_text(written)
+    try:
+        found = read_pw_text(written)
+    except StructureError:  # a value over several lines stayed in part
+        found = Atoms()
     same = len(found) == len(atoms) and np.allclose(found.cell[:], atoms.cell[:], atol=_ROUNDING)
     if not same or not np.allclose(found.positions, atoms.positions, atol=_ROUNDING):
         msg = "cannot be rewritten: its layout is not followed; give one atom, or one value, a line"
@@ -175,7 +146,11 @@ def _cell(text: str, system: Mapping[str, str]) -> tuple[Float[np.ndarray, "3 3"
         raise ValueError(msg)
     parameters = lattice_parameters(system, ibrav)
     if ibrav:
-        return cell_of_ibrav(ibrav, parameters), parameters[0]
+        made = cell_of_ibrav(ibrav, parameters)
+        if has_card(text, "CELL_PARAMETERS"):
+            msg = f"ibrav = {ibrav} and CELL_PARAMETERS give the cell twice: take one of them out"
+            raise ValueError(msg)
+        return made, parameters[0]
     units, rows = read_card(text, "CELL_PARAMETERS")
     if len(rows) < 3:  # noqa: PLR2004 - three vectors
         msg = f"ibrav is 0, and CELL_PARAMETERS gives {len(rows)} of three vectors"
@@ -191,6 +166,21 @@ def _cell(text: str, system: Mapping[str, str]) -> tuple[Float[np.ndarray, "3 3"
         raise ValueError(msg)
     cell: np.ndarray = vectors * factors[units]
     return cell, alat or float(np.linalg.norm(cell[0]))
+
+
+def _check_species(text: str, count: int | None) -> None:
+    """Refuse positions of species that have no pseudopotential, as pw.x does."""
+    if not has_card(text, "ATOMIC_SPECIES"):
+        return
+    known = [row[0] for row in read_card(text, "ATOMIC_SPECIES")[1]]
+    if count is not None and count != len(known):
+        msg = f"says ntyp is {count}, and ATOMIC_SPECIES has {len(known)} species"
+        raise StructureError(msg)
+    for row in read_card(text, "ATOMIC_POSITIONS")[1]:
+        if row[0].lower() not in map(str.lower, known):
+            names = ", ".join(known)
+            msg = f"has {row[0]!r} in ATOMIC_POSITIONS, and ATOMIC_SPECIES knows {names}: add it"
+            raise StructureError(msg)
 
 
 def _atoms(text: str, count: int | None, cell: Float[np.ndarray, "3 3"], alat: float) -> Atoms:
@@ -220,9 +210,15 @@ def _constraints(rows: Sequence[Sequence[str]]) -> list[FixAtoms | FixCartesian]
     """What the flags behind the coordinates fix: 0 holds one."""
     held: dict[tuple[bool, ...], list[int]] = {}
     for index, row in enumerate(rows):
+        if len(row) not in _COLUMNS:
+            msg = (
+                f"{' '.join(row)!r} in ATOMIC_POSITIONS has {len(row)} columns: write a label and "
+                "three coordinates, and three flags where some are fixed"
+            )
+            raise ValueError(msg)
         flags = tuple(number_of(word) == 0 for word in row[4:7])
         if any(flags):
-            held.setdefault(tuple([*flags, False, False][:3]), []).append(index)
+            held.setdefault(flags, []).append(index)
     return [
         FixAtoms(indices) if all(mask) else FixCartesian(indices, mask)
         for mask, indices in held.items()
@@ -250,8 +246,8 @@ def _three(words: Sequence[str]) -> list[float]:
 
 
 def _check_k_points(text: str) -> None:
-    for card, _, line in _lines(text):
-        if card in ("K_POINTS", "ADDITIONAL_K_POINTS") and _CARD.match(line):
+    for card, _, line in lines_of(text):
+        if card in ("K_POINTS", "ADDITIONAL_K_POINTS") and CARD.match(line):
             words = re.sub(r"[{}()]", " ", line).lower().split()[1:2]
             if not _K_UNITS & set(words):
                 msg = (
@@ -259,24 +255,6 @@ def _check_k_points(text: str) -> None:
                     "parameter that changes: give them as automatic, gamma or crystal"
                 )
                 raise StructureError(msg)
-
-
-def _lines(text: str) -> Iterator[tuple[str, str, str]]:
-    """Lines, each with the card it stands in and the namelist it stands in, in small."""
-    card, name = "", ""
-    for line in text.splitlines():
-        start = None if name else re.match(r"\s*[&$](\w+)", line)
-        name = start[1].lower() if start else name
-        found = None if name else _CARD.match(line)
-        card = found[1].upper() if found else "" if name else card
-        yield card, name, line
-        if name and re.search(r"/|[&$]end\b", hide_quoted(without_comment(line)), re.IGNORECASE):
-            name = ""
-
-
-def _words(line: str) -> list[str]:
-    """Words of a line of a card, without its comment."""
-    return re.split(r"[!#]", line, maxsplit=1)[0].split()
 
 
 def _without_lattice(line: str) -> str:

@@ -19,6 +19,14 @@ _LATTICE = re.compile(r"^LATT\s+(-?\d+)", re.MULTILINE | re.IGNORECASE)
 _ATOM_OF_RES = re.compile(
     r"^([A-Z]+\d*\w*)\s+\d+(?:\s+[-+\d.]+){3}\s+([-+\d.]+)", re.MULTILINE | re.IGNORECASE
 )
+_INSTRUCTIONS = (
+    "TITL CELL ZERR LATT SYMM SFAC DISP UNIT TEMP SIZE HKLF END ABIN ACTA AFIX ANIS "
+    "ANSC ANSR BASF BIND BLOC BOND BUMP CGLS CHIV CONF CONN DAMP DANG DEFS DELU DFIX "
+    "EADP EQIV EXTI EXYZ FEND FLAT FMAP FRAG FREE FVAR GRID HFIX HTAB ISOR LAUE LIST "
+    "MERG MORE MOVE MPLA NCSY NEUT OMIT PART PLAN PRIG REM RESI RIGU RTAB SADI SAME "
+    "SHEL SIMU SPEC STIR SUMP SWAT TIME TWIN TWST WGHT WIGL WPDB XNPD "
+)
+"""Words that begin no atom in SHELXL."""
 _BOX = re.compile(r"^CRYST1.{49}(.{1,11})", re.MULTILINE)
 _ATOM_OF_PDB = re.compile(r"^(?:ATOM  |HETATM).{6}(.{4}).{38}(.{1,6})", re.MULTILINE)
 _GROUP_OF_CSSR = re.compile(r"SPGR\s*=(.*?)(?:OPT|$)", re.MULTILINE)
@@ -36,10 +44,15 @@ def _of_res(text: str) -> str:
     if found:
         return f"the operation {found[1].strip()}"
     lattice = _LATTICE.search(text)
-    if lattice and lattice[1] != "-1":
+    if lattice is None:
+        return "no LATT, which SHELXL takes for a centre of symmetry (LATT 1)"
+    if lattice[1] != "-1":
         return f"the lattice LATT {lattice[1]}"
     for label, occupancy in _ATOM_OF_RES.findall(text):
-        if abs(float(occupancy) % _FIXED - 1.0) > FULL:
+        if (
+            label.upper() not in _INSTRUCTIONS.split()
+            and abs(float(occupancy) % _FIXED - 1.0) > FULL
+        ):
             return f"the occupancy {occupancy} of {label}"
     return ""
 

@@ -22,11 +22,19 @@ from pymatgen.io.cif import CifWriter
 from deeprelax_ase.files import ase_database
 from deeprelax_ase.files import file_formats as formats
 from deeprelax_ase.files.atomic_write import written_beside
-from deeprelax_ase.files.convert import as_atoms, as_structure, warn_of_lost, without_constraints
+from deeprelax_ase.files.convert import (
+    as_atoms,
+    as_structure,
+    has_moments,
+    warn_of_lost,
+    warn_of_lost_moments,
+    without_constraints,
+)
 from deeprelax_ase.files.file_text import split_name
 from deeprelax_ase.files.handedness import right_handed, right_handed_atoms
+from deeprelax_ase.files.new_poscar import new_poscar_text
 from deeprelax_ase.files.parse_file import StructureFile
-from deeprelax_ase.files.poscar_text import new_poscar_text, poscar_ending
+from deeprelax_ase.files.poscar_text import poscar_ending
 from deeprelax_ase.files.records import reason_of
 from deeprelax_ase.structures.validation import StructureError
 
@@ -73,6 +81,8 @@ _NO_CELL = ("mol", "sdf", "turbomole", "xyz")
 """Formats of molecules, into which ASE writes no cell."""
 _NO_CASTEP = r"Generating CASTEP keywords|Could not determine the version of your CASTEP"
 """What ASE says before it writes a .cell where there is no CASTEP."""
+_OPTIONS = {formats.CASTEP: {"magnetic_moments": "initial"}}
+"""Of ASE's writers, so that they write all that there is."""
 _NEEDS = {
     formats.PW: "pseudopotentials: write a CIF, or let deeprelax qe change an input that has them",
 }
@@ -237,6 +247,7 @@ def _write(
         text = text.replace("\n", "\r\n") if source.has_crlf else text
         plain.write_bytes(text.encode("utf-8", "surrogateescape"))
         return
+    warn_of_lost_moments(structures, wanted)
     if wanted in _BY_PYMATGEN:
         if wanted in (formats.CIF, formats.MCIF):
             structures = [without_constraints(structure, wanted) for structure in structures]
@@ -261,15 +272,13 @@ def _write(
     warn_of_lost(frames, wanted)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", _NO_CASTEP)
-        ase_write(str(plain), frames, format=wanted)
+        ase_write(str(plain), frames, format=wanted, **_OPTIONS.get(wanted, {}))
 
 
 def _text(source: StructureFile, structures: list[Structure], wanted: str, path: Path) -> str:
     """Structures in one of pymatgen's formats."""
     if wanted in (formats.CIF, formats.MCIF):
-        blocks = [
-            _cif_block(structure, is_magnetic=wanted == formats.MCIF) for structure in structures
-        ]
+        blocks = [*map(_cif_block, structures)]
         if len(blocks) > 1:  # names of data blocks have to differ
             blocks = [
                 re.sub(r"^data_(.*)$", rf"data_\1_{number}", block, count=1, flags=re.MULTILINE)
@@ -284,9 +293,8 @@ def _text(source: StructureFile, structures: list[Structure], wanted: str, path:
     return new_poscar_text(structures[0], source.comment)
 
 
-def _cif_block(structure: Structure, *, is_magnetic: bool) -> str:
+def _cif_block(structure: Structure) -> str:
     """One structure as a CIF; labels that several sites share get numbers, as CIFs ask for."""
     structure = right_handed(structure).copy()
     structure.relabel_sites(ignore_uniq=True)
-    has_moments = is_magnetic and "magmom" in structure.site_properties
-    return str(CifWriter(structure, write_magmoms=has_moments))
+    return str(CifWriter(structure, write_magmoms=has_moments(structure)))

@@ -6,7 +6,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
-from ase.filters import Filter, OptimizableFilter, StrainFilter, UnitCellFilter
+from ase.filters import (
+    ExpCellFilter,
+    Filter,
+    FrechetCellFilter,
+    OptimizableFilter,
+    StrainFilter,
+    UnitCellFilter,
+)
 from ase.optimize.optimize import OptimizableAtoms
 
 from deeprelax_ase.relaxation.relaxer import Relaxer
@@ -81,8 +88,9 @@ def _held_by(target: Filter) -> Held:
         )
         if is_held
     ]
-    # The masks of these two are on the deformation, those of the others on its logarithm.
-    kind = HeldComponents if type(target) in (UnitCellFilter, StrainFilter) else HeldStrains
+    # The masks of these are on the logarithm of the deformation, of the others on itself.
+    is_logarithm = isinstance(target, FrechetCellFilter | ExpCellFilter)
+    kind = HeldStrains if is_logarithm else HeldComponents
     return Held(frozenset(names), (kind(held_strain(~mask)),))
 
 

@@ -112,7 +112,8 @@ class DeepRelaxOptimizer(_WithRelaxer, Optimizer):  # type: ignore[misc]
     def todict(self) -> dict[str, Any]:
         """Description of the run, as trajectories store it."""
         options = self._options
-        model = options.model if self._relaxer is None else self._relaxer.weights.name
+        model = options.model if self._relaxer is None else self._relaxer.weights
+        model = getattr(model, "name", model) if not isinstance(model, str | Path) else model
         own = {"model": str(model), "functional": options.functional, "hold": options.hold or ""}
         return super().todict() | own | {"relax_cell": options.relax_cell}
 

@@ -8,10 +8,11 @@ import inspect
 import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from numbers import Real
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, PlainSerializer
-from pymatgen.core import Structure
+from pymatgen.core import IStructure, Structure
 
 from deeprelax_ase.relaxation.options import RelaxOptions, check_limit, split_options
 from deeprelax_ase.relaxation.relaxer import shared_relaxer
@@ -69,7 +70,7 @@ class DeepRelaxDocument(BaseModel):
         description="Relaxed; the input unless `moved`."
     )
     moved: bool = Field(description="Whether the structure is another one than the input.")
-    status: str = Field(description="`relaxed`, `unchanged` or `refused`, see `RelaxResult`.")
+    status: str = Field(description="`relaxed`, `unchanged`, `refused` or `failed`.")
     message: str = Field(description="What a person should know.")
     expected_error: float | None = Field(description="Of the bond lengths, Å, calibrated.")
     gain_probability: float | None = Field(
@@ -130,6 +131,11 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         self._options()
         check_limit("max_error", self.max_error)
         check_limit("bond_limit", self.bond_limit)
+        for name in ("model", "bond_limit"):
+            if not isinstance(getattr(self, name), str if name == "model" else Real):
+                kind = "a name or a path" if name == "model" else "a length in Å"
+                msg = f"{name} is {getattr(self, name)!r}: it has to be {kind}"
+                raise ValueError(msg)
 
     def _options(self) -> RelaxOptions:
         return RelaxOptions(**split_options(vars(self))[0])
@@ -141,6 +147,7 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         Args:
             structure: Stays as it is.
         """
+        structure = Structure.from_sites(structure) if type(structure) is IStructure else structure
         relaxer = shared_relaxer(self._options())
         (result,) = relaxer.relax_many([structure])
         return self._document(structure, result)
@@ -211,6 +218,9 @@ def precondition(maker: Maker, deeprelax: DeepRelaxMaker | None = None) -> Preco
     Raises:
         ValueError: It is no maker, or one that takes no structure.
     """
+    if not isinstance(deeprelax, DeepRelaxMaker | None):
+        msg = f"deeprelax is {deeprelax!r}: it has to be a DeepRelaxMaker"
+        raise ValueError(msg)
     if not isinstance(maker, Maker):
         what = getattr(maker, "__name__", type(maker).__name__)
         msg = f"precondition takes a jobflow Maker, made with its options, and got {what}"

@@ -21,6 +21,7 @@ from deeprelax_ase.network.weights_registry import (
     weights_sha256,
 )
 from deeprelax_ase.relaxation.options import RelaxOptions
+from deeprelax_ase.structures.adapter import adapter_of
 
 _OF_STRUCTURE, _OF_SITES = "deeprelax", "expected_error"
 """Properties of a structure and of its sites that say what was expected of the move."""
@@ -99,11 +100,14 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
 
         relaxer = shared_relaxer(self.options)
         result = relaxer.relax(structure)
-        is_specialist = result.weights.sha256 != relaxer.weights.sha256
-        self._check_weights(result.weights, self.sheets_sha256 if is_specialist else self.sha256)
+        weights = result.weights
+        if weights.sha256 == relaxer.weights.sha256:
+            self._check_weights(weights, self._sha256(), self.sha256)
+        else:
+            self._check_weights(weights, weights.sha256, self.sheets_sha256)
         if not result.is_sound:
             warnings.warn(f"{result.formula}: {result.message}", stacklevel=2)
-        made = result.structure if result.is_sound else structure.copy()
+        made = result.structure if result.is_sound else adapter_of(structure).copied(structure)
         relaxed: Structure = _without_annotations(made)
         if self.annotate:
             facts = result.facts()
@@ -120,8 +124,12 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
             relaxed.add_site_property(_OF_SITES, result.site_errors.tolist())
         return relaxed
 
-    def _check_weights(self, weights: Any, expected: str | None) -> None:
-        if expected is not None and weights.sha256 != expected:
+    def _sha256(self) -> str:
+        """Hash of the weights, and of their replicates where these are asked for."""
+        return weights_sha256(self.options.model, ensemble=self.options.ensemble)
+
+    def _check_weights(self, weights: Any, found: str, expected: str | None) -> None:
+        if expected is not None and found != expected:
             is_ours = weights.name in available_weights()
             way = (
                 "install the version of deeprelax-ase it was made with"
@@ -129,7 +137,7 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
                 else "put the file back that was there then"
             )
             msg = (
-                f"the weights {weights.name!r} have the SHA-256 {weights.sha256[:12]}..., and this "
+                f"the weights {weights.name!r} have the SHA-256 {found[:12]}..., and this "
                 f"transformation was made with {expected[:12]}...: {way}, or pass sha256=None and "
                 "sheets_sha256=None"
             )
@@ -154,7 +162,7 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         if sheets is None and has_specialist(self.options.model):
             sheets = weights_sha256(SPECIALIST)
         return {
-            "sha256": self.sha256 or weights_sha256(self.options.model),
+            "sha256": self.sha256 or self._sha256(),
             "sheets_sha256": sheets,
         }
 

@@ -53,7 +53,13 @@ class Weights:
 
         from deeprelax_ase.network.paegnn import PaEGNN
 
-        network = PaEGNN(self.config)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)  # whatever the process has set for others
+        try:
+            with torch.device("cpu"):
+                network = PaEGNN(self.config)
+        finally:
+            torch.set_default_dtype(before)
         network.load_state_dict({k: torch.from_numpy(v) for k, v in self.stored.items()})
         return network.eval().requires_grad_(requires_grad=False)
 

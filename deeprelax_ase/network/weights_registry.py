@@ -1,5 +1,7 @@
 """Where weights lie and what their hash is: all that can be known of them without torch."""
 
+from functools import lru_cache
+from hashlib import sha256
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -24,7 +26,8 @@ def is_shipped(path: Path) -> bool:
 
 def has_specialist(model: object) -> bool:
     """Whether sheets are relaxed by weights of their own where a model is asked for."""
-    return model == "default" and SPECIALIST in available_weights()
+    is_default = isinstance(model, str | Path) and str(model) == "default"
+    return is_default and SPECIALIST in available_weights()
 
 
 def weights_path(name: str | Path) -> Path:
@@ -64,13 +67,24 @@ def file_states(model: object) -> tuple[tuple[int, int], ...]:
     """Time and size of the files that a path stands for; none for names, whose files stay."""
     if not isinstance(model, str | Path) or not Path(model).is_file():
         return ()
-    states = [path.stat() for path in replicate_paths(model)]
-    return tuple((state.st_mtime_ns, state.st_size) for state in states)
+    return tuple(map(_state, replicate_paths(model)))
 
 
-def weights_sha256(name: str | Path) -> str:
-    """SHA-256 of a weights file, in hexadecimal."""
-    return sha256_of(weights_path(name))
+def weights_sha256(name: str | Path, *, ensemble: bool = False) -> str:
+    """SHA-256 of a weights file, in hexadecimal; of its hash and those of its replicates."""
+    paths = replicate_paths(name) if ensemble else [weights_path(name)]
+    hashes = [_sha256_of(path, *_state(path)) for path in paths]
+    return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _sha256_of(path: Path, time: int, size: int) -> str:  # noqa: ARG001 - as it was then
+    return sha256_of(path)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
 
 
 def name_of(sha256: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,12 @@ class Batches:
         self, crystals: Sequence[Crystal], functionals: Sequence[str]
     ) -> list[tuple[CrystalPrediction, ...]]:
         """What each of the networks makes of each crystal, with its functional."""
-        graph = build_graph(crystals, functionals, self.config)
-        replicates = [list(self._predict(network, graph)) for network in self.networks]
-        return list(zip(*replicates, strict=True))
+        # Whatever device the process has set for others.
+        is_usual = torch.empty(0).device.type == "cpu"
+        with nullcontext() if is_usual else torch.device("cpu"):
+            graph = build_graph(crystals, functionals, self.config)
+            replicates = [list(self._predict(network, graph)) for network in self.networks]
+            return list(zip(*replicates, strict=True))
 
     def run_network(self, network: torch.nn.Module, graph: CrystalGraph) -> Prediction:
         """What one network says of a batch, in double precision, where the solve is made."""

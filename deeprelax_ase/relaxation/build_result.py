@@ -76,9 +76,8 @@ def build_result(
         )
         doubt = Note("within_error", text)
     outcome = _decide(entry, relaxation, refusal, made, doubt, stays)
-    is_still = np.logical_not(entry.free.any(axis=1))
-    is_cell_held = not bool(entry.crystal.strain_freedom().any())
-    is_known = is_still if is_cell_held else np.zeros_like(is_still)
+    is_still = np.logical_not(entry.free.any(axis=1)) | bool(stays)
+    is_cell_held = bool(stays) or not bool(entry.crystal.strain_freedom().any())
     return RelaxResult(
         **outcome,
         formula=entry.formula,
@@ -92,7 +91,7 @@ def build_result(
         error_signs=relaxation.signs,
         site_errors=calibration.displacement * prediction.displacement_scales * ~is_still,
         strain_error=0.0 if is_cell_held else calibration.strain * prediction.strain_scale,
-        bonds=_bonds(entry, relaxation, lengths, predictor, is_known),
+        bonds=_bonds(entry, relaxation, lengths, predictor, is_still, is_cell_held=is_cell_held),
         seconds=seconds + time.perf_counter() - started,
         weights=predictor.weights,
     )
@@ -208,12 +207,25 @@ def _bonds(
     relaxation: Relaxation,
     lengths: Float[np.ndarray, " bonds"],
     predictor: Predictor,
-    is_known: Bool[np.ndarray, " atoms"],
+    is_still: Bool[np.ndarray, " atoms"],
+    *,
+    is_cell_held: bool,
 ) -> Bonds:
-    """Bonds of these lengths, between the cells of the input; of some atoms the place is known."""
+    """Bonds of these lengths, between the cells of the input; what is held is known."""
     prediction, calibration = relaxation.prediction, predictor.calibration
     scales = calibration.bond_scales(prediction.distance_scales, relaxation.expected_error)
-    scales = np.where(is_known[prediction.edge_index].all(axis=0), 0.0, scales)
+    first, second = prediction.edge_index
+    is_fixed = (is_still[first] & is_still[second]) | (first == second)  # an atom and its image
+    if is_cell_held:
+        scales = np.where(is_fixed, 0.0, scales)
+    elif is_fixed.any():  # no strain that is free may change the length
+        crystal = entry.crystal
+        vectors = crystal.positions[second] - crystal.positions[first]
+        vectors = vectors + prediction.offsets @ crystal.cell
+        outer = (vectors[:, :, None] * vectors[:, None, :]).reshape(-1, 9)
+        change = np.linalg.norm(outer @ crystal.strain_freedom(), axis=1)
+        is_same = change < _STILL * np.linalg.norm(outer, axis=1)
+        scales = np.where(is_fixed & is_same, 0.0, scales)
     return Bonds(
         edge_index=prediction.edge_index,
         offsets=entry.between_cells(prediction.edge_index, prediction.offsets),

@@ -34,7 +34,7 @@ def check_elements(crystal: Crystal, predictor: Predictor) -> None:
     if unseen and predictor.seen:
         msg = (
             f"the weights {predictor.weights.name!r} never saw {_symbols(unseen)}: "
-            "pass allow_unseen=True to go on all the same, or train on it"
+            "pass allow_unseen=True (--allow-unseen) to go on all the same, or train on it"
         )
         raise StructureError(msg)
 

@@ -113,32 +113,39 @@ class RelaxOptions:
             ("method", SOLVER_METHODS),
         ):
             value = getattr(self, name)
-            if value not in choices:
+            if not isinstance(value, str) or value not in choices:
                 msg = f"unknown {name} {value!r}: choose from {', '.join(choices)}"
                 raise ValueError(msg)
-        for name in _SWITCHES:
-            if not isinstance(getattr(self, name), bool | np.bool_):
-                msg = f"{name} is {getattr(self, name)!r}: it has to be True or False"
+        edges, passes, gain = self.edges_per_batch, self.passes, self.min_gain
+        is_share = isinstance(gain, Real) and not isinstance(gain, bool) and 0 <= gain <= 1
+        for name, is_right, what in (
+            *(
+                (k, isinstance(getattr(self, k), bool | np.bool_), "True or False")
+                for k in _SWITCHES
+            ),
+            ("edges_per_batch", _is_whole(edges) and edges > 0, "a positive whole number"),
+            (
+                "passes",
+                _is_whole(passes) and 1 <= passes <= MOST_PASSES,
+                f"a whole number from 1 to {MOST_PASSES}",
+            ),
+            ("min_gain", gain is None or is_share, "a probability, from 0 to 1"),
+        ):
+            if not is_right:
+                msg = f"{name} is {getattr(self, name)!r}: it has to be {what}"
                 raise ValueError(msg)
-        edges = self.edges_per_batch
-        if not isinstance(edges, int | np.integer) or edges < 1:
-            msg = f"edges_per_batch is {edges!r}: it has to be a positive whole number"
-            raise ValueError(msg)
-        if not isinstance(self.passes, int | np.integer) or not 1 <= self.passes <= MOST_PASSES:
-            msg = f"passes is {self.passes!r}: it has to be a whole number from 1 to {MOST_PASSES}"
-            raise ValueError(msg)
-        gain = self.min_gain
-        if gain is not None and not (isinstance(gain, Real) and 0 <= gain <= 1):
-            msg = f"min_gain is {gain!r}: it has to be a probability, from 0 to 1"
-            raise ValueError(msg)
         if self.hold is not None and not isinstance(self.hold, str):
             msg = f"hold is {self.hold!r}: give names with commas between, such as 'volume,c'"
             raise ValueError(msg)
-        Held.of(self.hold)
+        names = sorted(Held.of(self.hold).names)
+        if (self.hold or "").strip() and not names:
+            msg = f"hold is {self.hold!r}: choose from {', '.join(HOLDS)}, or None"
+            raise ValueError(msg)
         # As they are stored in JSON, and such that equal options are equal.
         made_of = {
             "model": tuple(self.model) if isinstance(self.model, list) else self.model,
             "device": str(self.device),
+            "hold": ",".join(names) or None,
             **{name: bool(getattr(self, name)) for name in _SWITCHES},
             "passes": int(self.passes),
             "edges_per_batch": int(edges),
@@ -160,6 +167,10 @@ class RelaxOptions:
         """
         _check_names(changes)
         return replace(self, **changes)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 OPTION_NAMES = tuple(option.name for option in fields(RelaxOptions))

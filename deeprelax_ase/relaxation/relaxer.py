@@ -44,6 +44,7 @@ from deeprelax_ase.structures.read_structure import (
     read_structure,
 )
 from deeprelax_ase.structures.structure_input import StructureInput
+from deeprelax_ase.structures.symmetry import symmetry_notes
 
 
 class Relaxer:
@@ -231,7 +232,9 @@ class Relaxer:
         if not self.options.allow_unseen:
             check_elements(read.crystal, predictor)
         functional = read.functional or self.options.functional
-        return replace(read, notes=read.notes + foreign_notes(read.crystal, functional, predictor))
+        more = symmetry_notes(read.crystal) if self.options.keep_symmetry else ()
+        more += foreign_notes(read.crystal, functional, predictor)
+        return replace(read, notes=read.notes + more)
 
     def _relax_batch(self, inputs: Sequence[StructureInput]) -> list[RelaxResult[Any]]:
         is_small = max(len(entry.crystal) for entry in inputs) < WORTH_THREADS
@@ -262,8 +265,7 @@ class Relaxer:
         return [results[place] for place in range(len(inputs))]
 
     def _failed(self, structure: Any, error: Exception) -> RelaxResult[Any]:
-        is_ours = isinstance(error, ValueError)
-        text = str(error) if is_ours else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         structure = plain_structure(structure)
         return RelaxResult(
             structure,
@@ -272,7 +274,7 @@ class Relaxer:
             strain=np.zeros((3, 3)),
             displacement=np.zeros((0, 3)),
             formula="",
-            num_atoms=len(structure) if hasattr(structure, "__len__") else 0,
+            num_atoms=len(structure) if isinstance(structure, KINDS) else 0,  # type: ignore[arg-type]
             functional=self.functional,
             passes=0,
             expected_error=float("nan"),

@@ -8,7 +8,7 @@ from pymatgen.core import Structure
 
 from deeprelax_ase.files.atomic_write import replace_text
 from deeprelax_ase.files.handedness import right_handed
-from deeprelax_ase.files.poscar_text import new_poscar_text
+from deeprelax_ase.files.new_poscar import new_poscar_text
 from deeprelax_ase.relaxation.result import SOUND
 from deeprelax_ase.screening.output_formats import on_one_line, read_rows
 from deeprelax_ase.screening.rows import structure_of_row

@@ -23,7 +23,7 @@ RUN_KEY = b"deeprelax_screen"
 """Where the metadata of an output says which run it is of."""
 _RUN = "run.json"
 _FINISHED = "finished"
-_NAMES = {"input_sha256": "the names, sizes and times of change of the input"}
+_NAMES = {"input_sha256": "the input: names, sizes and times of change, or how it is read"}
 """What a message calls parts of a run."""
 _LENGTH_OF_SHA256 = 64
 Run = Mapping[str, Any]

@@ -6,6 +6,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import (
+    ExternalForce,
     FixAtoms,
     FixBondLengths,
     FixCartesian,
@@ -14,6 +15,9 @@ from ase.constraints import (
     FixInternals,
     FixLinearTriatomic,
     FixScaled,
+    Hookean,
+    MirrorForce,
+    MirrorTorque,
 )
 from jaxtyping import Bool, Float, Int
 
@@ -22,6 +26,8 @@ from deeprelax_ase.structures.stale import stale_entries, stale_names, without_s
 from deeprelax_ase.structures.validation import FULL, StructureError, disordered
 
 KIND = Atoms
+_FROM_OUTSIDE = (ExternalForce, MirrorForce, MirrorTorque)
+"""What changes forces, so that a relaxation ends elsewhere."""
 _LARGEST_STRAIN_STEP = 0.1
 _SAME_LENGTH = 1e-6
 _HELD = 1e-8
@@ -34,8 +40,16 @@ def read(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     """Atoms as they stand there, and which of their coordinates may change.
 
     Raises:
-        StructureError: A site is not fully occupied by one species.
+        StructureError: A site is not fully occupied by one species, or something of ASE's
+            `constraints` changes forces.
     """
+    for constraint in atoms.constraints:
+        if isinstance(constraint, _FROM_OUTSIDE):
+            msg = (
+                f"{type(constraint).__name__} asks for forces from outside, which no prediction "
+                "knows: take it out"
+            )
+            raise StructureError(msg)
     occupancy = atoms.info.get("occupancy")
     if isinstance(occupancy, dict):  # as ASE's reader of CIF writes it; others write other things
         for site in occupancy.values():
@@ -68,7 +82,9 @@ def free_coordinates(atoms: Atoms) -> Bool[np.ndarray, "atoms 3"]:
     """Fractional coordinates that no constraint fixes."""
     free = np.ones((len(atoms), 3), dtype=bool)
     for constraint in atoms.constraints:
-        _ = free[getattr(constraint, "index", [])]  # an IndexError where it names no atom
+        # An IndexError where it names no atom.
+        named = constraint.get_indices() if hasattr(constraint, "get_indices") else []
+        _ = free[getattr(constraint, "index", named)], free[named]
         if isinstance(constraint, FixScaled):
             free[np.ix_(constraint.index, constraint.mask)] = False
         elif holds_coordinates(constraint):
@@ -125,9 +141,9 @@ def broken_constraint(before: Atoms, after: Atoms, free: Bool[np.ndarray, "atoms
     """
     if not before.constraints:
         return None
-    old, new = (complete_cell(np.array(atoms.cell), atoms.pbc) for atoms in (before, after))
-    change = after.positions @ np.linalg.inv(new) - before.positions @ np.linalg.inv(old)
-    drift = np.abs(change * ~free) @ np.abs(new)
+    old_cell, new_cell = (complete_cell(np.array(a.cell), a.pbc) for a in (before, after))
+    change = after.positions @ np.linalg.inv(new_cell) - before.positions @ np.linalg.inv(old_cell)
+    drift = np.abs(change * ~free) @ np.abs(new_cell)
     if drift.max() > _HELD:
         atom = int(drift.max(axis=1).argmax())
         return f"atom {atom} is fixed, and other constraints move it by {drift.max():.2g} Å"
@@ -146,10 +162,27 @@ def broken_constraint(before: Atoms, after: Atoms, free: Bool[np.ndarray, "atoms
     for constraint in _rigid_bonds(start):
         for k, (i, j) in enumerate(constraint.pairs):
             given = constraint.bondlengths
-            old = before.get_distance(i, j, mic=True) if given is None else given[k]
-            new = after.get_distance(i, j, mic=True)
+            vector = before.get_distance(i, j, mic=True, vector=True)
+            old = np.linalg.norm(vector) if given is None else given[k]
+            # Another image may be the nearest one now.
+            image = (vector + before.positions[i] - before.positions[j]) @ np.linalg.inv(old_cell)
+            same = after.positions[j] - after.positions[i] + image.round() @ new_cell
+            lengths = after.get_distance(i, j, mic=True), float(np.linalg.norm(same))
+            new = min(lengths, key=lambda length: abs(length - old))
             if abs(new - old) > _SAME_LENGTH:
                 return f"the bond of atoms {i} and {j} is fixed at {old:.4f} Å, and is {new:.4f} Å"
+    return _pull(after)
+
+
+def _pull(atoms: Atoms) -> str | None:
+    """Say where a spring pulls at atoms; one that is slack says nothing."""
+    for constraint in atoms.constraints:
+        if isinstance(constraint, Hookean):
+            forces = np.zeros((len(atoms), 3))
+            constraint.adjust_forces(atoms, forces)
+            sizes = np.linalg.norm(forces, axis=1)
+            if sizes.any():
+                return f"Hookean pulls atom {sizes.argmax()} by {sizes.max():.3g} eV/Å"
     return None
 
 

@@ -22,12 +22,14 @@ from scipy.spatial import cKDTree
 from deeprelax_ase.compiled import IS_COMPILED
 from deeprelax_ase.structures.boxes import in_box
 from deeprelax_ase.structures.crystal import MAX_ATOMIC_NUMBER, Crystal
+from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.space_group import SpaceGroup
 
 SYMPREC = 1e-3
 """Tolerance within which the input is symmetric, Å."""
 _VACUUM = 20.0
-_MOST_ATOMS = 1000
+MOST_SYMMETRIC = 1000
+"""Atoms of the largest crystal whose symmetry is looked for."""
 _SMALL = 200
 _HALVINGS = 4
 _spglib_lock = Lock()
@@ -43,6 +45,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_lock)
 
 
+def symmetry_notes(crystal: Crystal) -> tuple[Note, ...]:
+    """What a user should know of a crystal whose symmetry is not looked for."""
+    text = f"symmetry is not looked for in more than {MOST_SYMMETRIC} atoms"
+    return (Note("symmetry_not_sought", text),) if len(crystal) > MOST_SYMMETRIC else ()
+
+
 def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup | None:
     """The symmetry of a crystal; None for P1, and for crystals of more than 1000 atoms.
 
@@ -50,7 +58,7 @@ def find_space_group(crystal: Crystal, symprec: float = SYMPREC) -> SpaceGroup |
         crystal: Of any periodicity; vacuum is made around a sheet, wire or molecule.
         symprec: Å. Where the operations found within it form no group, it is halved.
     """
-    if len(crystal) > _MOST_ATOMS:
+    if len(crystal) > MOST_SYMMETRIC:
         return None
     if crystal.fixed is not None:  # no operation takes a fixed atom to a free one
         numbers = crystal.numbers + MAX_ATOMIC_NUMBER * crystal.fixed

@@ -138,7 +138,8 @@ class RunFolder:
             step: Of all others.
         """
         for path in self.path.glob("*.csv"):
-            head, *rows = path.read_text().splitlines(keepends=True) or [""]
+            with path.open(newline="") as stream:  # ends of lines as they are
+                head, *rows = list(stream) or [""]
             if not head.endswith("\n"):  # of a disk that was full
                 path.unlink()
                 continue

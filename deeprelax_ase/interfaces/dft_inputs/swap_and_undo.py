@@ -134,10 +134,10 @@ def undo(path: Path, *, force: bool = False, dry_run: bool = False) -> None:
     facts = _read_record(record)
     is_ours = not path.exists() or sha256_of(path) in (facts.get("sha256_written"), sha256_of(kept))
     if not is_ours and not force:
-        msg = (
-            f"{path} was changed since it was prepared: pass --force to put {kept.name} in its "
-            "place all the same"
-        )
+        why = "was changed since it was prepared"
+        if not record.exists():
+            why = f"may have been changed since it was prepared ({record.name} is missing)"
+        msg = f"{path} {why}: pass --force to put {kept.name} in its place all the same"
         raise ValueError(msg)
     if dry_run:
         return

@@ -9,17 +9,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monty.os.path import zpath
 from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import Incar
 
 from deeprelax_ase.datasets.importers.ended_runs import has_ended
 from deeprelax_ase.files.calculation import Calculation
+from deeprelax_ase.files.file_text import fortran_float
 from deeprelax_ase.files.handedness import right_handed
 from deeprelax_ase.files.incar_text import joined_lines, read_tags, text_of
+from deeprelax_ase.files.new_poscar import new_poscar_text
 from deeprelax_ase.files.poscar_text import (
     PoscarText,
-    new_poscar_text,
     read_poscar_text,
 )
 from deeprelax_ase.files.vasp_calculation import read_vasp_calculation
@@ -28,9 +30,11 @@ from deeprelax_ase.structures.validation import StructureError
 
 _ELEMENT = re.compile(r"[A-Z][a-z]?")
 _RECENT = 24 * 3600
+"""Seconds for which an OUTCAR without an end may be that of a running job."""
 _AT_ONCE = 60
 """Seconds within which the files of a folder may have been put there together."""
-"""Seconds for which an OUTCAR without an end may be that of a running job."""
+_COLLINEAR = 1e-3
+"""Components of moments across the direction of the others, in Bohr magnetons."""
 _PER_GROUP = ("LDAUL", "LDAUU", "LDAUJ")
 _OF_THE_OLD_CELL = ("WAVECAR", "CHGCAR", "CHG")
 
@@ -90,6 +94,11 @@ def read_vasp_folder(path: Path, *, force: bool = False) -> VaspFolder:
     calculation = read_vasp_calculation(path)
     _check_lengths(path, _read_incar(path), text)
     notes = [*_warnings(path, text, potentials)]
+    if "cell" not in calculation.held.names and _are_cartesian(text_of(path / "KPOINTS") or ""):
+        notes.append(
+            "KPOINTS are Cartesian, which are others in another cell: give them as Reciprocal, or "
+            "as a mesh"
+        )
     return VaspFolder(path, text, structure, calculation, tuple(notes))
 
 
@@ -105,7 +114,7 @@ def write_vasp_inputs(structure: Structure, folder: Path, tags: Mapping[str, Any
     left-handed cells, and pymatgen would write their mirror image: see `right_handed`.
 
     Raises:
-        ValueError: pymatgen cannot make them.
+        ValueError: pymatgen cannot make them, or moments are not collinear.
     """
     from pymatgen.io.vasp.sets import MPRelaxSet
 
@@ -113,7 +122,9 @@ def write_vasp_inputs(structure: Structure, folder: Path, tags: Mapping[str, Any
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        inputs = MPRelaxSet(right_handed(structure), user_incar_settings=dict(tags))
+        inputs = MPRelaxSet(
+            right_handed(_with_collinear(structure)), user_incar_settings=dict(tags)
+        )
         inputs.write_input(beside, potcar_spec=not SETTINGS.get("PMG_VASP_PSP_DIR"))
         text = new_poscar_text(inputs.poscar.structure, inputs.poscar.comment)
         (beside / "POSCAR").write_text(text, encoding="utf-8")
@@ -126,6 +137,21 @@ def write_vasp_inputs(structure: Structure, folder: Path, tags: Mapping[str, Any
         raise ValueError(msg[:300]) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _with_collinear(structure: Structure) -> Structure:
+    """The structure with moments that are numbers: MAGMOM where spins are up or down."""
+    given = structure.site_properties.get("magmom", [])
+    if not any(np.ndim(moment) for moment in given):
+        return structure
+    moments = np.array([np.broadcast_to(moment, 3) for moment in given], dtype=float)
+    axis = np.linalg.svd(moments)[2][0]
+    along = moments @ axis
+    if np.abs(moments - np.outer(along, axis)).max() > _COLLINEAR:
+        msg = "its moments are not collinear, which takes LNONCOLLINEAR and an INCAR of your own"
+        raise ValueError(msg)
+    sign = np.sign(along[np.flatnonzero(np.abs(along) > _COLLINEAR)[:1]])
+    return structure.copy(site_properties={"magmom": (along * sign.prod() + 0.0).tolist()})
 
 
 def is_finished(folder: Path) -> bool:
@@ -194,6 +220,10 @@ def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:
     # As they stand there: pymatgen puts three together where moments are not collinear.
     magmom = read_tags(text_of(path / "INCAR") or "").get("MAGMOM", "").split()
     if magmom:
+        odd = next((word for word in magmom if not _is_number(word.rpartition("*")[2])), None)
+        if odd is not None:
+            msg = f"{path / 'INCAR'}: MAGMOM has {odd!r}, which is no number"
+            raise StructureError(msg)
         length = sum(map(_repeats, magmom))
         is_noncollinear = bool(incar.get("LNONCOLLINEAR") or incar.get("LSORBIT"))
         needed = 3 * atoms if is_noncollinear else atoms
@@ -209,6 +239,20 @@ def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:
             groups = len(text.counts)
             msg = f"{path / 'INCAR'}: {name} has {len(values)} values for {groups} groups of atoms"
             raise StructureError(msg)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        fortran_float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _are_cartesian(k_points: str) -> bool:
+    """Whether a KPOINTS lists points, or vectors of a mesh, by Cartesian coordinates."""
+    third, fourth = [line.strip()[:1].lower() for line in k_points.splitlines()[2:4]] or ("", "")
+    return (fourth if third == "l" else third) in ("c", "k")
 
 
 def _repeats(word: str) -> int:
