@@ -46,9 +46,10 @@ def test_bonds_that_are_short_or_were_are_no_matter():
     assert "atoms 0 and 1 would be crushed" in of("OH", [0.97], [0.90])
     assert of("HBrHI", [1.50, 1.69], [1.414, 1.609]) is None  # as they are
     assert "would be 1.00 Å apart, which is too near" in of("CK", [0.8], [1.0])
-    assert of("KK", [3.8], [3.4], [3.5]) is None
-    assert "would be 3.00 Å apart" in of("KK", [3.8], [3.0], [3.5])
-    assert of("KK", [3.8], [2.7]) is None  # ions
+    assert of("ZnZn", [2.6], [2.05], [2.3]) is None
+    assert "would be 1.90 Å apart" in of("ZnZn", [2.6], [1.9], [2.3])
+    assert of("KKRbRbCsCs", [3.8, 3.9, 3.4], [2.7, 2.8, 3.26], [3.5, 3.3, 4.06]) is None  # ions
+    assert "would be 2.20 Å apart" in of("KK", [3.8], [2.2], [3.5])
     assert of("OO", [2.4], [0.9]) is None  # no bond was there
     said = of("CONN", [1.15, 1.1], [0.95, 0.6])
     assert "atoms 2 and 3" in said

@@ -21,6 +21,11 @@ _NONMETALS = "H B C N O F Si P S Cl As Se Br Te I"
 _IS_NONMETAL = np.isin(
     np.arange(MAX_ATOMIC_NUMBER + 1), [atomic_numbers[one] for one in _NONMETALS.split()]
 )
+_ALKALIS = "Li Na K Rb Cs"
+_IS_ALKALI = np.isin(
+    np.arange(MAX_ATOMIC_NUMBER + 1), [atomic_numbers[one] for one in _ALKALIS.split()]
+)
+"""As ions they are smaller than as atoms: relaxed pnictides have Rb at 2.9 Å from Rb."""
 _CRUSHED = 0.75
 """Times the sum of their covalent radii that no bond of nonmetals is shorter than (of N2: 0.77)."""
 _CRUSHED_HYDROGEN = 0.95
@@ -28,6 +33,8 @@ _CRUSHED_HYDROGEN = 0.95
 _FLUORINE = 9
 _OVERLAPPING = 0.64
 """The same for any two atoms (of 2,137 relaxed crystals, the nearest two have 0.66)."""
+_OVERLAPPING_IONS = 0.58
+"""The same for two alkali ions."""
 _INSIDE = 0.5
 """The same for two atoms that no move is trusted to part."""
 _NEAR = 0.85
@@ -103,9 +110,11 @@ def crushed_bond(
     has_hydrogen &= np.maximum(numbers[i], numbers[j]) <= _FLUORINE
     least = np.where(has_hydrogen, _CRUSHED_HYDROGEN, _CRUSHED) * usual
     is_crushed = ends.all(axis=0) & (old < BONDED * usual) & (new < least) & is_shorter
-    is_pressed = ~ends.any(axis=0) & (new < _NEAR * usual) & is_shorter
+    are_ions = _IS_ALKALI[numbers[[i, j]]].all(axis=0)
+    is_pressed = ~ends.any(axis=0) & ~are_ions & (new < _NEAR * usual) & is_shorter
     is_pressed &= new < _AGAINST_NETWORK * predicted[near]
-    is_inside = (new < _OVERLAPPING * usual) & (is_shorter | (old < _INSIDE * usual))
+    overlapping = np.where(are_ions, _OVERLAPPING_IONS, _OVERLAPPING) * usual
+    is_inside = (new < overlapping) & (is_shorter | (old < _INSIDE * usual))
     wrong = np.flatnonzero(is_crushed | is_pressed | is_inside)
     if not len(wrong):
         return None
