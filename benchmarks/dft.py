@@ -31,8 +31,8 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 """Kinds of crystals, each with the file of pairs and the functional."""
 ENERGIES = 12
 """Crystals of a group."""
-RELAXATIONS = 16
-"""Crystals of the first group."""
+RELAXATIONS: Mapping[str, int] = {"bulk": 4, "sheet": 4, "slab": 4, "inserted ion": 4}
+"""Crystals of these groups that are relaxed."""
 CONVERGED = 2
 """Crystals of the first group whose energies are computed with the finer settings, too."""
 LAYERED = ("layered", "PBE-D3")
@@ -78,13 +78,11 @@ def measure(
     """
     before, first = before or {}, next(iter(GROUPS))
     found: dict[str, Any] = {**before, "energies": {**before.get("energies", {})}, "whole": False}
-    for name, (file, functional) in GROUPS.items():
-        cases = cheapest_cases(folder / f"{file}.parquet", ENERGIES, functional)
-        wanted = {case.name for case in cases}
-        entries = [entry for entry in found["energies"].get(name, ()) if entry["name"] in wanted]
+    for name in GROUPS:
+        cases = _cases_of(folder, name, ENERGIES)
+        entries, missing = _known_of(found["energies"].get(name, ()), cases)
         found["energies"][name] = entries
-        missing = wanted - {entry["name"] for entry in entries}
-        for case in tqdm([case for case in cases if case.name in missing], name, file=sys.stderr):
+        for case in tqdm(missing, name, file=sys.stderr):
             entries.append(energies(case, rival))
             keep(found)
         if name == first and not _is_of(found.get("fine", ()), cases[:CONVERGED]):
@@ -94,12 +92,33 @@ def measure(
     if not _is_of(found.get("layers", ()), cases):
         found["layers"] = layers(cases, rival)
         keep(found)
-    file, functional = GROUPS[first]
-    cases = cheapest_cases(folder / f"{file}.parquet", RELAXATIONS, functional)
-    if not _is_of(found.get("relaxations", {}).get("crystals", ()), cases):
-        found["relaxations"] = steps.compare(cases, rival, OPTIMIZER, _options)
+    found["relaxations"] = {**before.get("relaxations", {})}
+    for name, count in RELAXATIONS.items():
+        cases = _cases_of(folder, name, count)
+        known = found["relaxations"].get(name, {}).get("crystals", ())
+        entries, missing = _known_of(known, cases)
+        group = found["relaxations"][name] = {"failures": 0, "crystals": entries}
+        for case in missing:
+            one = steps.compare([case], rival, OPTIMIZER, _relaxation_options)
+            group["failures"] += one["failures"]
+            entries += one["crystals"]
+            keep(found)
     found["whole"] = True
     keep(found)
+
+
+def _cases_of(folder: Path, name: str, count: int) -> list[Case]:
+    file, functional = GROUPS[name]
+    return cheapest_cases(folder / f"{file}.parquet", count, functional)
+
+
+def _known_of(
+    known: Sequence[dict[str, Any]], cases: Sequence[Case]
+) -> tuple[list[dict[str, Any]], list[Case]]:
+    """Entries of these crystals, and the crystals without one."""
+    entries = [entry for entry in known if entry["name"] in {case.name for case in cases}]
+    names = {entry["name"] for entry in entries}
+    return entries, [case for case in cases if case.name not in names]
 
 
 def _is_of(entries: Sequence[Mapping[str, Any]], cases: Sequence[Case]) -> bool:
@@ -166,9 +185,7 @@ def energies(case: Case, rival: Rival, *, is_fine: bool = False) -> dict[str, An
     options = _options(case)
     if is_fine:
         options |= {"kpts": mesh(case.atoms, _FINE_SPACING), "cutoff": _FINE_CUTOFF}
-    answers = [
-        rival.ask("energy", _periodic(atoms), options=options) for atoms in _geometries(case)
-    ]
+    answers = [rival.ask("energy", atoms, options=options) for atoms in _geometries(case)]
     entry: dict[str, Any] = {"name": case.name, "atoms": len(case.atoms)}
     reasons = [answer["error"] for answer in answers if "error" in answer]
     if reasons:
@@ -197,8 +214,9 @@ def layers(cases: Sequence[Case], rival: Rival) -> list[dict[str, Any]]:
     found = []
     for case in tqdm(cases, "layers", file=sys.stderr):
         start = steps.predicted(case, passes=3)
-        options = _options(case) | {"cutoff": _FINE_CUTOFF}
-        run = rival.relax(start, OPTIMIZER, options, fmax=_SOFT_FMAX, steps=_SOFT_STEPS)
+        run = rival.relax(
+            start, OPTIMIZER, _relaxation_options(case), fmax=_SOFT_FMAX, steps=_SOFT_STEPS
+        )
         entry = {"name": case.name, "formula": case.atoms.get_chemical_formula(empirical=True)}
         if not run.get("converged"):
             reason = run.get("error", f"not converged in {_SOFT_STEPS} steps")
@@ -232,14 +250,15 @@ def _options(case: Case) -> dict[str, Any]:
     return {"kpts": mesh(case.atoms), "functional": case.pair.functional}
 
 
+def _relaxation_options(case: Case) -> dict[str, Any]:
+    """A cell that changes needs the finer cutoff: its stress converges later than energies do."""
+    finer = {"cutoff": _FINE_CUTOFF} if any(case.strains) else {}
+    return _options(case) | finer
+
+
 def _geometries(case: Case) -> list[Atoms]:
     """The relaxed crystal, the input, and our predictions in one pass and in three."""
     return [case.target, case.atoms, steps.predicted(case), steps.predicted(case, passes=3)]
-
-
-def _periodic(atoms: Atoms) -> Atoms:
-    """Plane waves repeat along every axis."""
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
 
 
 def table(found: Mapping[str, Any]) -> str:

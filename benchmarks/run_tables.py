@@ -66,8 +66,8 @@ def steps_table(results: Path) -> str:
     rows = []
     sources = store.measured("steps", results)
     by_dft = store.read("dft", results)
-    if "relaxations" in by_dft:
-        sources["hypothetical (PBE), the smallest"] = {dft.RIVAL: by_dft["relaxations"]}
+    for group, found in by_dft.get("relaxations", {}).items():
+        sources[f"the smallest of `{dft.GROUPS[group][0]}`"] = {dft.RIVAL: found}
     for name, rivals in sources.items():
         for rival, found in rivals.items():
             entry = steps.summarise(found)

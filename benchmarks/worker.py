@@ -64,7 +64,7 @@ class Worker:
 
         `fixed`: indices of atoms that stay; `mask`: which strains (Voigt) are free, all by default.
         """
-        atoms = _atoms(task)
+        atoms = self._atoms(task)
         if "fixed" in task:
             atoms.set_constraint(FixAtoms(task["fixed"]))
         mask = task.get("mask", [True] * 6)
@@ -92,17 +92,21 @@ class Worker:
         if self._packaged is None:
             self._packaged = self.adapter.packaged(self.weights)
         started = time.perf_counter()
-        atoms, steps = self._packaged(_atoms(task))
+        atoms, steps = self._packaged(self._atoms(task))
         return {"seconds": time.perf_counter() - started, "steps": steps, **_geometry(atoms)}
 
     def energy(self, task: dict[str, Any]) -> dict[str, Any]:
         """Energy (eV) and the largest force (eV/Å)."""
-        atoms = _atoms(task)
+        atoms = self._atoms(task)
         atoms.calc = self._fresh_calculator(task)
         started = time.perf_counter()
         energy = float(atoms.get_potential_energy())
         force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
         return {"seconds": time.perf_counter() - started, "energy": energy, "largest_force": force}
+
+    def _atoms(self, task: dict[str, Any]) -> Atoms:
+        pbc = getattr(self.adapter, "PERIODIC", False) or task["pbc"]
+        return Atoms(task["numbers"], task["positions"], cell=task["cell"], pbc=pbc)
 
     def _fresh_calculator(self, task: dict[str, Any]) -> Any:
         """The calculator, made once for the same options, unless it has to be made every time."""
@@ -111,10 +115,6 @@ class Worker:
         if key not in self._calculators or getattr(self.adapter, "MADE_EVERY_TIME", False):
             self._calculators = {key: self.adapter.calculator(self.weights, **options)}
         return self._calculators[key]
-
-
-def _atoms(task: dict[str, Any]) -> Atoms:
-    return Atoms(task["numbers"], task["positions"], cell=task["cell"], pbc=task["pbc"])
 
 
 def _geometry(atoms: Atoms) -> dict[str, Any]:

@@ -89,6 +89,24 @@ def test_a_rival_relaxes_and_is_asked_once(morse, adapters, tmp_path):
     again.close()
 
 
+def test_an_adapter_that_repeats_everything_sees_no_vacuum(adapters, tmp_path):
+    flat = bulk("Cu", a=3.3)
+    flat.pbc = [True, True, False]
+    answers = []
+    for line in ("", "PERIODIC = True\n"):
+        (adapters / "morse.py").write_text(textwrap.dedent(ADAPTER) + line)
+        started = rival.Rival("morse", tmp_path)
+        answers.append((started.ask("energy", flat)["energy"], started.relax(flat)["energies"][0]))
+        started.close()
+    whole = flat.copy()
+    whole.pbc = True
+    started = rival.Rival("morse", tmp_path)
+    asked = started.ask("energy", whole)["energy"]
+    started.close()
+    assert answers[0] != answers[1]
+    assert answers[1] == pytest.approx((asked, asked))
+
+
 def test_a_failing_task_is_an_answer_and_the_next_goes_on(morse):
     assert morse.relax(bulk("Cu") * (3, 1, 1))["error"] == "RuntimeError: three is too many"
     assert morse.ask("energy", bulk("Cu", a=3.3))["energy"] < 0

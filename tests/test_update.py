@@ -168,6 +168,7 @@ def test_energies_by_dft_and_their_table(morse, tmp_path, monkeypatch):  # noqa:
     write_pairs(tmp_path / "hypothetical.parquet", 60)
     write_layered(tmp_path / "layered.parquet")
     monkeypatch.setattr(dft, "GROUPS", {"bulk": ("hypothetical", "PBE")})
+    monkeypatch.setattr(dft, "RELAXATIONS", {"bulk": 2})
     monkeypatch.setattr(dft, "ENERGIES", 9)
     kept = []
     dft.measure(tmp_path, morse, lambda part: kept.append(copy.deepcopy(part)))
@@ -179,8 +180,12 @@ def test_energies_by_dft_and_their_table(morse, tmp_path, monkeypatch):  # noqa:
     assert later == [
         ["energies", "fine", "whole"],
         ["energies", "fine", "layers", "whole"],
+        *2 * [["energies", "fine", "layers", "relaxations", "whole"]],
         ["energies", "fine", "layers", "relaxations", "whole"],
     ]
+    relaxed = [part["relaxations"]["bulk"] for part in kept if "relaxations" in part]
+    done = [len(group["crystals"]) + group["failures"] for group in relaxed]
+    assert done == [1, 2, 2]
     assert [part["whole"] for part in kept] == [False] * (len(kept) - 1) + [True]
     cases = dft.choose_cases(tmp_path / "hypothetical.parquet", None, functional="PBE")
     formulas = {case.name: case.atoms.get_chemical_formula() for case in cases}
@@ -198,16 +203,27 @@ def test_dft_goes_on_where_it_was(morse, adapters, tmp_path, monkeypatch):  # no
     write_pairs(tmp_path / "hypothetical.parquet", 60)
     write_layered(tmp_path / "layered.parquet")
     monkeypatch.setattr(dft, "GROUPS", {"bulk": ("hypothetical", "PBE")})
+    monkeypatch.setattr(dft, "RELAXATIONS", {"bulk": 2})
     kept = []
     dft.measure(tmp_path, morse, lambda part: kept.append(copy.deepcopy(part)))
     (tmp_path / "morse.jsonl").unlink()
     fresh = rival.Rival("morse", tmp_path, record=tmp_path / "morse.jsonl")
     already = calls(adapters)
-    before = kept[-1] | {"energies": {"bulk": kept[-1]["energies"]["bulk"][1:]}}
+    relaxed = kept[-1]["relaxations"]["bulk"]
+    before = kept[-1] | {
+        "energies": {"bulk": kept[-1]["energies"]["bulk"][1:]},
+        "relaxations": {"bulk": relaxed | {"crystals": relaxed["crystals"][:-1]}},
+    }
     again = []
     dft.measure(tmp_path, fresh, lambda part: again.append(copy.deepcopy(part)), before)
     fresh.close()
-    assert 0 < calls(adapters) - already <= 2 * (1 + len(dft.GEOMETRIES))
+    steps = sum(relaxed["crystals"][-1]["steps"]) + 2
+    assert 0 < calls(adapters) - already <= 2 * (1 + len(dft.GEOMETRIES)) + 2 * steps
+    ends = [
+        [(e["name"], e["steps"], e["ends_above"]) for e in part["relaxations"]["bulk"]["crystals"]]
+        for part in (kept[-1], again[-1])
+    ]
+    assert ends[0] == ends[1]
     by_name = [{e["name"]: e for e in part["energies"]["bulk"]} for part in (kept[-1], again[-1])]
     assert by_name[0] == by_name[1]
     assert again[-1]["layers"] == kept[-1]["layers"]

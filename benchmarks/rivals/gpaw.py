@@ -14,6 +14,8 @@ from gpaw.xc import XC
 
 MADE_EVERY_TIME = True
 """A calculator keeps the density of the last crystal."""
+PERIODIC = True
+"""Plane waves repeat along every axis."""
 FUNCTIONALS = ("PBE", "PBEsol", "PBE-D3")
 """With the cores of PBE for all: GPAW comes with no others that are as near."""
 _CORES = "PBE"
