@@ -135,3 +135,18 @@ def test_names_as_long_as_they_may_be(tmp_path):
     result = call("relax", path, "-o", output)
     assert result.exit_code == 0, result.stderr
     assert output.exists()
+
+
+def test_interrupted_while_libraries_are_read():
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from deeprelax_ase.__main__ import main\n"
+        "main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (130, "Aborted.\n")
