@@ -312,8 +312,9 @@ def test_vasp_optcell_holds_what_is_not_read(tmp_path):
     assert "OPTCELL holds part of the cell" in read_vasp_calculation(folder).refusal
     (folder / "OPTCELL").unlink()
     incar = (folder / "INCAR").read_text()
-    (folder / "INCAR").write_text(f"{incar}\nIOPTCELL = 1 1 0 1 1 0 0 0 0\n")
-    assert "holds part of the cell by IOPTCELL" in read_vasp_calculation(folder).refusal
+    for value in ("1 1 0 1 1 0 0 0 0", "6*1 3*0", "1,1,0,1,1,0,0,0,0", "110 110 000", "110110000"):
+        (folder / "INCAR").write_text(f"{incar}\nIOPTCELL = {value}\n")
+        assert "holds part of the cell by IOPTCELL" in read_vasp_calculation(folder).refusal
     (folder / "INCAR").write_text(f"{incar}\nIOPTCELL = 9*1\n")
     assert not read_vasp_calculation(folder).refusal
     (folder / "INCAR").write_text(f"{RELAXATION}ISIF = 2\n")

@@ -137,6 +137,38 @@ def test_an_occupancy_that_is_not_given_is_one(value):
     assert formula(text) == ["Mg4 O4"]
 
 
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("P m -3 m (221)", 221),
+        ("Pm-3m(No. 221)", 221),
+        ("Pm\\-3m", 221),
+        ("P m \\bar{3} m", 221),
+        ("P m -3 m O1", 221),
+        ("221", 221),
+        ("unknown", 221),
+    ],
+)
+def test_names_with_what_journals_and_programs_add(name, number):
+    more = f"{named(name)}_symmetry_Int_Tables_number {number}\n"
+    assert formula(cif(more=more)) == ["Mg1 O1"]
+
+
+@pytest.mark.parametrize(
+    "name", ["P 63/m m c", "P6(3)/mmc", "P 6~3~/m m c", "P6<sub>3</sub>/mmc", "P 63/m m c H"]
+)
+def test_names_of_screw_axes(name):
+    more = f"{named(name)}_symmetry_Int_Tables_number 194\n"
+    text = cif("Mg1 Mg 0 0 0\nO1 O 0.3333 0.6667 0.25", more, a=3.0, c=5.0, gamma=120)
+    assert formula(text) == ["Mg2 O2"]
+
+
+def test_a_hexagonal_setting_that_is_written_small_or_without_a_space():
+    for name in ("R -3 m h", "R-3mH", "R -3 m H"):
+        more = f"{named(name)}_symmetry_Int_Tables_number 166\n"
+        assert formula(cif("Mg1 Mg 0 0 0\nO1 O 0 0 0.5", more, **HEXAGONAL)) == ["Mg3 O3"]
+
+
 def test_an_empty_site_is_left_out_with_a_word():
     sites = "Mg1 Mg 0 0 0 1\nO1 O 0.5 0.5 0.5 1\nLi1 Li 0.5 0.5 0 0.0"
     structures, told = read_cif(cif(sites, named("P 1"), columns="_atom_site_occupancy\n"))

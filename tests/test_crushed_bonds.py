@@ -48,13 +48,21 @@ def test_bonds_that_are_short_or_were_are_no_matter():
     assert "would be 1.00 Å apart, which is too near" in of("CK", [0.8], [1.0])
     assert of("ZnZn", [2.6], [2.05], [2.3]) is None
     assert "would be 1.90 Å apart" in of("ZnZn", [2.6], [1.9], [2.3])
-    assert of("KKRbRbCsCs", [3.8, 3.9, 3.4], [2.7, 2.8, 3.26], [3.5, 3.3, 4.06]) is None  # ions
-    assert "would be 2.20 Å apart" in of("KK", [3.8], [2.2], [3.5])
+    ions = [3.8, 3.9, 3.4], [2.7, 2.8, 3.26], [3.5, 3.3, 4.06]
+    assert of("KKRbRbCsCsSb3", *ions) is None
+    assert "which is too near" in of("KKRbRbCsCsSb", *ions)  # a metal
+    assert "would be 2.20 Å apart" in of("KKSb", [3.8], [2.2], [3.5])
     assert of("OO", [2.4], [0.9]) is None  # no bond was there
     said = of("CONN", [1.15, 1.1], [0.95, 0.6])
     assert "atoms 2 and 3" in said
     assert of("NN", [1.13], [0.99])
     assert "from 1.10 to 0.60 Å" in said
+
+
+def test_two_potassium_atoms_at_a_site_are_no_ions():
+    atoms = bulk("K", a=5.28, cubic=True) * 3
+    atoms.append(Atom("K", atoms.positions[0] + [0, 0, 1.584]))
+    assert Relaxer(functional="PBE").relax(atoms).status == "refused"
 
 
 @pytest.mark.parametrize(("metal", "constant"), [("Cu", 3.63), ("Ni", 3.52), ("Ag", 4.15)])

@@ -30,6 +30,7 @@ LIBRARIES = {
     "files/cif": {"pymatgen"},
     "files/cif_checks": {"pymatgen"},
     "files/cif_moments": {"pymatgen"},
+    "files/moments": {"ase"},
     "files/new_poscar": {"pymatgen"},
     "files/file_formats": {"ase"},
     "files/read_files": {"ase"},

@@ -1,5 +1,6 @@
 """What programs around the relaxer may do: defaults of torch, shared properties, odd options."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -8,16 +9,18 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
-from ase.constraints import FixBondLengths, FixInternals, Hookean
+from ase.calculators.emt import EMT
+from ase.constraints import ExternalForce, FixBondLengths, FixInternals, Hookean
 from ase.filters import UnitCellFilter
 from pymatgen.alchemy.materials import TransformedStructure
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.surface import Slab
 
-from deeprelax_ase import DeepRelaxOptimizer, DeepRelaxTransformation, Relaxer
+from deeprelax_ase import DeepRelaxBFGS, DeepRelaxOptimizer, DeepRelaxTransformation, Relaxer
 from deeprelax_ase.network.checkpoint import load_weights
-from deeprelax_ase.network.weights_registry import has_specialist, weights_path
+from deeprelax_ase.network.weights_registry import has_specialist, weights_path, weights_sha256
 from deeprelax_ase.relaxation.options import RelaxOptions
+from deeprelax_ase.structures.notes import MEANINGS
 from deeprelax_ase.structures.symmetry import MOST_SYMMETRIC
 from deeprelax_ase.structures.validation import StructureError
 
@@ -195,3 +198,50 @@ def test_a_word_where_symmetry_is_not_looked_for():
     for keep, count in ((True, 1), (False, 0)):
         result = Relaxer(keep_symmetry=keep).relax(atoms)
         assert [note.code for note in result.notes].count("symmetry_not_sought") == count
+
+
+def test_codes_of_notes_have_a_meaning():
+    texts = [path.read_text() for path in Path("deeprelax_ase").rglob("*.py")]
+    codes = {code for text in texts for code in re.findall(r"Note\(\s*\"(\w+)\"", text)}
+    assert len(codes) > 10
+    assert codes <= set(MEANINGS)
+
+
+def test_forces_from_outside_are_left_to_the_relaxation_that_follows():
+    atoms = bulk("Cu", cubic=True, a=3.9) * (2, 1, 1)
+    atoms.rattle(0.05)
+    atoms.calc = EMT()
+    atoms.set_constraint(ExternalForce(0, 1, 0.1))
+    with pytest.warns(UserWarning, match="asks for forces from outside"):
+        DeepRelaxBFGS(atoms, logfile=None, always_move=True).run(fmax=0.5, steps=5)
+
+
+class OthersConstraint:
+    """A constraint of someone else, that names no atoms."""
+
+    def get_indices(self):
+        raise NotImplementedError
+
+    def adjust_positions(self, atoms, positions):
+        pass
+
+    def adjust_forces(self, atoms, forces):
+        pass
+
+    def copy(self):
+        return self
+
+
+def test_a_constraint_that_names_no_atoms(random_weights):
+    atoms = bulk("MgO", "rocksalt", a=4.5)
+    atoms.set_constraint(OthersConstraint())
+    assert Relaxer(model=random_weights, always_move=True).relax(atoms).status == "relaxed"
+
+
+def test_a_transformation_that_was_stored_before_replicates_were_hashed():
+    stored = DeepRelaxTransformation(ensemble=True).as_dict()
+    stored["sha256"] = weights_sha256("default")
+    structure = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.5), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    DeepRelaxTransformation.from_dict(stored).apply_transformation(structure)

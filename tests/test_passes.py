@@ -79,8 +79,9 @@ def crystal():
 def run(predictor, *inputs, passes=5, keep_symmetry=True, least_gain=0.0):
     inputs = inputs or (crystal(),)
     names = [f"f{number}" for number in range(len(inputs))]
+    gains = [least_gain] * len(inputs)
     return run_passes(
-        inputs, names, predictor, passes, keep_symmetry=keep_symmetry, least_gain=least_gain
+        inputs, names, predictor, passes, keep_symmetry=keep_symmetry, least_gains=gains
     )
 
 

@@ -17,6 +17,7 @@ from deeprelax_ase.datasets.importers.ended_runs import END_OF_OUTCAR
 from deeprelax_ase.files.poscar_text import read_poscar_text
 from deeprelax_ase.files.pw_text import read_pw_text
 from deeprelax_ase.interfaces.dft_inputs import swap_and_undo as swap
+from deeprelax_ase.interfaces.dft_inputs.vasp import read_vasp_folder
 from deeprelax_ase.relaxation.relaxer import Relaxer
 
 # Two groups of Ti, as two potentials or two values of LDAUU ask for.
@@ -91,6 +92,28 @@ def folder(tmp_path):
 
 def listing(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("points", "isif", "is_told"),
+    [
+        ("k\n4\nCartesian\n0 0 0 1\n.5 0 0 1\n0 .5 0 1\n0 0 .5 1\n", 3, True),
+        ("k\n4\nCartesian\n0 0 0 1\n.5 0 0 1\n0 .5 0 1\n0 0 .5 1\n", 2, False),
+        ("k\n20\nLine-mode\ncart\n0 0 0\n0 0 .5\n", 3, True),
+        ("k\n20\nLine-mode\nrec\n0 0 0\n0 0 .5\n", 3, False),
+        ("k\n0\nCartesian\n.25 0 0\n0 .25 0\n0 0 .25\n0 0 0\n", 3, True),
+        ("k\n1\nCartesian\n0 0 0 1\n", 3, False),
+        ("k\n0\nGamma\n4 4 4\n", 3, False),
+        ("k\n0\nGamma\n", 3, False),
+        ("k\n0\n", 3, False),
+        ("", 3, False),
+    ],
+)
+def test_k_points_that_are_others_in_another_cell(folder, points, isif, is_told):
+    (folder / "KPOINTS").write_text(points)
+    (folder / "INCAR").write_text(INCAR.replace("ISIF = 3", f"ISIF = {isif}"))
+    told = [word for word in read_vasp_folder(folder).warnings if "Cartesian" in word]
+    assert bool(told) == is_told
 
 
 def test_vasp_keeps_all_that_is_not_geometry(call, folder, random_weights):

@@ -157,6 +157,11 @@ def test_labels_that_are_no_elements():
         read_pw_text(PW.replace("Mg 0", "Qq 0").replace("Mg 24.3", "Qq 24.3"))
 
 
+def test_species_behind_the_last_one_are_ignored():
+    text = PW.replace("O 16.0 o.UPF\n", "O 16.0 o.UPF\nFe 55.8 fe.UPF\n----\n")
+    assert read_pw_text(text).get_chemical_symbols() == ["Mg", "O"]
+
+
 def test_a_value_over_several_lines_is_not_rewritten():
     text = PW.replace(CARD, "").replace("ibrav = 0,", "ibrav = 8, celldm = 8, 1,\n 1\n")
     atoms = read_pw_text(text)

@@ -32,7 +32,7 @@ AIMS = (
     ("name", "text"),
     [
         ("a.res", RES.format("LATT -1\n", "1.0")),
-        ("a.res", RES.format("", "11.0000")),
+        ("a.res", RES.format(" LATT -1\nZERR 1 0 0 0 0 0 0\nDFIX_2 1 .1 .1 .1 .5\n", "11.0000")),
         ("a.pdb", PDB.format("P 1", "  1.00")),
         ("a.pdb", PDB.format("", "      ")),
         ("a.pdb", PDB.format("P 1           1", "  1.00")),

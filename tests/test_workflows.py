@@ -9,7 +9,7 @@ jobflow = pytest.importorskip("jobflow")
 from jobflow import Flow, Maker, job, run_locally  # noqa: E402
 from monty.io import zopen  # noqa: E402
 from monty.json import MontyDecoder, MontyEncoder  # noqa: E402
-from pymatgen.core import Lattice, Structure  # noqa: E402
+from pymatgen.core import IStructure, Lattice, Structure  # noqa: E402
 
 from deeprelax_ase.interfaces.jobflow import (  # noqa: E402
     NEEDED_JOBFLOW,
@@ -182,8 +182,25 @@ def test_double_relaxation_of_atomate2_takes_it_in_front(perovskite):
         {"max_error": "a"},
         {"max_error": float("nan")},
         {"bond_limit": -1.0},
+        {"bond_limit": True},
+        {"model": 3},
     ],
 )
 def test_wrong_options_are_told_before_a_job_goes_anywhere(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DeepRelaxMaker(**wrong)
+
+
+def test_no_limit_lists_no_bonds_and_a_path_is_a_model(random_weights, perovskite):
+    maker = DeepRelaxMaker(model=Path(random_weights), bond_limit=None)
+    given = IStructure.from_sites(perovskite, charge=1, properties={"id": "a"})
+    (result,) = Relaxer(model=random_weights).relax_many([perovskite])
+    assert maker._document(perovskite, result).uncertain_bonds == []
+    made = DeepRelaxMaker.make.original(maker, given)
+    assert made.structure._charge == 1
+    assert made.structure.properties["id"] == "a"
+
+
+def test_precondition_takes_a_maker():
+    with pytest.raises(ValueError, match="deeprelax is 3: it has to be a DeepRelaxMaker"):
+        precondition(DeepRelaxMaker(), 3)

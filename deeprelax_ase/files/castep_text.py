@@ -22,6 +22,7 @@ _UNITS |= {"m": 1e10, "cm": 1e8}
 _BLOCK = re.compile(r"^\s*%(end)?block\s+(\w+)", re.IGNORECASE)
 _LATTICES = ("LATTICE_CART", "LATTICE_ABC")
 _POSITIONS = ("POSITIONS_FRAC", "POSITIONS_ABS")
+_SPIN = re.compile(r"\bspin\s*[=:]?\s*([-+]?\d*\.?\d+)", re.IGNORECASE)
 _FIXED = re.compile(r"^\s*FIX_ALL_IONS\s*[:=]?\s*T", re.IGNORECASE | re.MULTILINE)
 
 
@@ -37,6 +38,8 @@ def read_castep_text(text: str) -> Atoms:
         places = np.array([_numbers(row[1:4]) for row in rows]).reshape(-1, 3)
         positions = places @ cell if name == "POSITIONS_FRAC" else places * factor
         atoms = Atoms([_element(row[0]) for row in rows], positions, cell=cell, pbc=True)
+        if any(_spins(rows)):
+            atoms.set_initial_magnetic_moments(_spins(rows))
     except ValueError as error:
         msg = f"cannot be read as a CASTEP .cell file: {error}"
         raise StructureError(msg) from error
@@ -81,6 +84,12 @@ def _cell(text: str) -> Float[np.ndarray, "3 3"]:
         return values * factor
     cell: np.ndarray = cellpar_to_cell([*values[0] * factor, *values[1]])
     return cell
+
+
+def _spins(rows: Sequence[Sequence[str]]) -> list[float]:
+    """Moments behind the coordinates of atoms, such as SPIN= 2.0."""
+    found = [_SPIN.search(" ".join(row[4:])) for row in rows]
+    return [float(spin[1]) if spin else 0.0 for spin in found]
 
 
 def _block(text: str, names: Sequence[str]) -> tuple[str, list[list[str]], float]:

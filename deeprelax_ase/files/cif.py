@@ -23,7 +23,15 @@ from deeprelax_ase.files.cif_checks import (
     fits_file,
     is_same,
 )
-from deeprelax_ase.files.cif_moments import check_moments, has_moments, plain_moments, usual_tags
+from deeprelax_ase.files.cif_moments import (
+    check_moments,
+    is_whole,
+    magnetism_of,
+    plain_moments,
+    usual_tags,
+    without_group,
+    without_moments,
+)
 from deeprelax_ase.files.cif_symmetry import CifSymmetry, Operation, cif_symmetry, text_of
 from deeprelax_ase.structures.crystal import LEAST_DISTANCE
 from deeprelax_ase.structures.elements import HYDROGEN_ISOTOPES
@@ -132,16 +140,18 @@ def _values(text: str) -> dict[str, Any]:
 def _read_block(text: str, block: Mapping[str, Any]) -> tuple[Structure, list[str]]:
     told = check_sites(block)
     lattice = _lattice(block)
-    is_magnetic, group = has_moments(block)
-    if not group:
-        symmetry = cif_symmetry(block, lattice.metric_tensor)
-        if not symmetry.name and not symmetry.is_listed:
-            told.append("no space group is named: taken for P 1")
+    is_magnetic, group = magnetism_of(block)
+    if group:
+        return _magnetic(text, block, group, told)
+    symmetry = cif_symmetry(block, lattice.metric_tensor)
+    if not symmetry.name and not symmetry.is_listed:
+        told.append("no space group is named: taken for P 1")
     if is_magnetic:
-        if not group:
-            check_moments(block, symmetry)
-        name = "" if group.startswith("P1") else group
-        return plain_moments(_parsed(text, _EXACT, _EXACT, name)), told
+        check_moments(block, symmetry)
+        structure, told = _magnetic(text, block, "", told)
+        check_group(structure, symmetry)
+        return structure, told
+    text = without_moments(text)
     found = _candidates(text, symmetry)
     fitting = [one for one in found if fits_file(one, block, symmetry)] or found
     if len(fitting) > 1:
@@ -155,6 +165,18 @@ def _read_block(text: str, block: Mapping[str, Any]) -> tuple[Structure, list[st
     told += check_formula(structure, block)
     if symmetry.operations and all(len(one) == 1 for one in symmetry.operations):
         structure = _in_order(structure, block)
+    return structure, told
+
+
+def _magnetic(
+    text: str, block: Mapping[str, Any], group: str, told: list[str]
+) -> tuple[Structure, list[str]]:
+    """The structure of a block by its magnetic group; of none, its sites as they stand there."""
+    if is_whole(group):
+        structure = _in_order(_parsed(without_group(text), 1e-8, 0.0), block)
+    else:
+        structure = _parsed(text, _EXACT, _EXACT, group)
+    told += [*plain_moments(structure, block), *check_formula(structure, block)]
     return structure, told
 
 
@@ -213,7 +235,7 @@ def _parsed(text: str, tolerance: float, rounding: float, name: str = "") -> Str
         parser = _parser(text, tolerance, rounding)
         try:
             structures = parser.parse_structures(primitive=False, on_error="raise")
-        except (ValueError, KeyError, NotImplementedError, IndexError) as error:
+        except (ValueError, KeyError, NotImplementedError, IndexError, TypeError) as error:
             reason = str(error).partition("\n")[2] or str(error)
             msg = f"cannot be read as a CIF: {' '.join(reason.split())[:200]}"
             if "exceeded tolerance" in reason:

@@ -19,7 +19,8 @@ _FORMULAS = ("_chemical_formula_sum", "_chemical_formula_structural")
 _MULTIPLICITIES = ("_atom_site_symmetry_multiplicity", "_atom_site_site_symmetry_multiplicity")
 _MANY = ("Wat", "wat", "OH", "NO3")
 """What pymatgen takes for water, hydroxide or nitrate: sites of more than one atom."""
-_VACANCY = re.compile(r"Va(?![a-z])|[Vv][Aa][Cc]")
+_VACANCY_LABEL = re.compile("vac", re.IGNORECASE)
+_VACANCY = re.compile("Va(?![a-z])|[Vv][Aa][Cc]")
 _RATIO = 0.02
 """Difference of two compositions in atomic fractions."""
 
@@ -28,6 +29,7 @@ def check_sites(block: Mapping[str, Any]) -> list[str]:
     """Refuse sites without a place, that would be left out, or that are more than one atom."""
     names = block.get("_atom_site_type_symbol", block.get("_atom_site_label", []))
     names = [names] if isinstance(names, str) else names
+    vacancy = _VACANCY if "_atom_site_type_symbol" in block else _VACANCY_LABEL
     for tag in COORDINATES:
         if tag not in block:
             msg = f"gives no fractional coordinates ({tag}): it cannot be read as a crystal"
@@ -39,7 +41,7 @@ def check_sites(block: Mapping[str, Any]) -> list[str]:
                 raise StructureError(msg)
     guessed = _check_occupancies(block, names)
     for name in names:
-        symbol = _symbol_of(name)
+        symbol = _symbol_of(name, vacancy)
         if not re.match(rf"{symbol}(?![a-z])", name):
             guessed.add(f"site {name!r} is read as {symbol}")
     hydrogens = block.get("_atom_site_attached_hydrogens", [])
@@ -49,13 +51,13 @@ def check_sites(block: Mapping[str, Any]) -> list[str]:
     return sorted(guessed)
 
 
-def _symbol_of(name: str) -> str:
+def _symbol_of(name: str, vacancy: re.Pattern[str]) -> str:
     """Element of a site, by its symbol or label."""
     letters = re.match(r"[A-Za-z]*", name)
     symbols = [(letters[0] if letters else "")[:count].title() for count in (2, 1)]
     found = [symbol for symbol in symbols if Element.is_valid_symbol(symbol)]
     problem = "" if found else "names no element"
-    problem = "is a vacancy: take it out" if _VACANCY.match(name) else problem
+    problem = "is a vacancy: take it out" if vacancy.match(name) else problem
     if name.startswith(_MANY):
         problem = "is more than one atom: give each its own site"
     if problem:

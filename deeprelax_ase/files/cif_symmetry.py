@@ -37,7 +37,7 @@ _HALL_NUMBERS = range(1, 531)
 _UNKNOWN = {"", "?", "."}
 _OLD_NAMES = {"cmca": "cmce", "abm2": "aem2", "aba2": "aea2", "cmma": "cmme", "ccca": "ccce"}
 """Names before the glide e came, in 1992, and those since."""
-_CHOICES = {"s": "1", "z": "2", "hr": "h", "he": "h", "rh": "r"}
+_CHOICES = {"s": "1", "z": "2", "o1": "1", "o2": "2", "hr": "h", "he": "h", "rh": "r"}
 _TERM = re.compile(r"([+-]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:/(\d+(?:\.\d*)?))?)?\*?([xyz]?)")
 _FITS = 0.01
 """Relative difference of a cell from its image under an operation."""
@@ -94,6 +94,7 @@ def _named(
 ) -> tuple[str, tuple[int, ...]]:
     """What the block calls its group, and the settings in spglib's list that it may be."""
     hall, name, number = (str(_first(block, tags) or "") for tags in (_HALL, _NAMES, _NUMBERS))
+    name = _without_markup(name, number)
     found: tuple[int, ...] = ()
     if hall:
         found = _where(lambda one: _plain(_type(one).hall_symbol) == _plain(hall))
@@ -110,6 +111,17 @@ def _named(
     return name or hall or number, _that_fit(both or (() if name else of_number), metric)
 
 
+def _without_markup(name: str, number: str) -> str:
+    """A name without what journals and programs put into it; nothing where it is a number."""
+    name = re.sub(r"<[^>]*>|[~$\s]*\bunknown\b", "", name, flags=re.IGNORECASE)
+    name = re.sub(r"\\bar\s*\{?(\d)\}?|\\overline\s*\{?(\d)\}?", r"-\1\2", name)
+    name = re.sub(r"[~\\{}$]", "", name)
+    if number:
+        name = re.sub(rf"\s*\(\s*(?:No\.?\s*)?{re.escape(number)}\s*\)\s*$", "", name)
+    name = re.sub(r"(?<=\d)\((\d)\)", r"\1", name)  # 6(3)
+    return "" if name.strip() == number else name
+
+
 def _of_name(name: str) -> tuple[int, ...]:
     """Settings with a Hermann-Mauguin name, in any spelling."""
     plain = name.replace("'", "").replace('"', "").strip()
@@ -119,7 +131,9 @@ def _of_name(name: str) -> tuple[int, ...]:
         wanted = {_plain(spelling), _OLD_NAMES.get(_plain(spelling), _plain(spelling))}
         found = tuple(one for one in _HALL_NUMBERS if wanted & _names(one))
         if found:
-            return tuple(hall for hall in found if _is_choice(_type(hall).choice, choice))
+            chosen = tuple(hall for hall in found if _is_choice(_type(hall).choice, choice))
+            # A choice where there is none says nothing.
+            return chosen or (() if any(_type(hall).choice for hall in found) else found)
     return ()
 
 
@@ -133,9 +147,11 @@ def _with_colon(name: str) -> str:
     """A name whose setting stands behind a space or in brackets: `R -3 m H`, `F d -3 m (2)`."""
     words = re.sub(r"\b(?:origin|choice|axes|setting|cell)\b|[={}]", " ", name, flags=re.IGNORECASE)
     found = re.fullmatch(
-        r"(.*?)(?:\s*\(\s*(\w+)\s*\)|\s+(S|Z|HR|H|R|hexagonal|rhombohedral))\s*", words
+        r"(.*?)(?:\s*\(\s*(\w+)\s*\)|\s+((?i:S|Z|O[12]|HR|H|R|hexagonal|rhombohedral))"
+        r"|(?<=[a-z\d])(HR?|R))\s*",
+        words,
     )
-    return f"{found[1]}:{(found[2] or found[3])[:2]}" if found else name
+    return f"{found[1]}:{(found[2] or found[3] or found[4])[:2]}" if found else name
 
 
 def _plain(name: str) -> str:

@@ -10,6 +10,7 @@ from ase.constraints import FixAtoms, FixCartesian
 from jaxtyping import Bool
 from pymatgen.core import Composition, Structure
 
+from deeprelax_ase.files.moments import moments_of, up_or_down
 from deeprelax_ase.structures.ase_adapter import (
     copied,
     directions_of,
@@ -30,12 +31,6 @@ _SOME = {
     "turbomole": (FixAtoms,),
 }
 """Formats of ASE that hold some."""
-_MOMENTS = (
-    *_ALL,
-    *("extxyz", "aims", "castep-cell", "abinit-in", "espresso-in"),
-    *("cif", "mcif", "pymatgen-json", "yaml"),
-)
-"""Formats that hold magnetic moments."""
 _PARALLEL = 1e-6
 
 
@@ -50,6 +45,8 @@ def as_structure(structure: Any) -> Structure:
             structure.set_cell(box, apply_constraint=False)
         flags = _selective_dynamics(structure)
         made = AseAtomsAdaptor.get_structure(_unheld(structure))
+        if "magmom" in made.site_properties:  # numbers of numpy, which no writer of YAML knows
+            made.add_site_property("magmom", structure.get_initial_magnetic_moments().tolist())
         if flags is not None:
             made.add_site_property("selective_dynamics", flags.tolist())
         return made
@@ -67,6 +64,9 @@ def as_atoms(structure: Any) -> Atoms:
         structure = structure.copy()
         for site in structure:
             site.species = Composition({next(iter(site.species)): 1})
+    numbers = up_or_down(moments_of(structure))
+    if numbers:  # as ASE has them; the direction of collinear moments is of no account
+        structure = structure.copy(site_properties={"magmom": numbers})
     return structure.to_ase_atoms()
 
 
@@ -95,22 +95,6 @@ def _selective_dynamics(atoms: Atoms) -> Bool[np.ndarray, "atoms 3"] | None:
             lost.append(type(constraint).__name__)
     _warn(lost, "selective dynamics")
     return None if free.all() else free
-
-
-def warn_of_lost_moments(structures: Sequence[Any], file_format: str) -> None:
-    """Say that a format does not hold magnetic moments."""
-    if file_format not in _MOMENTS and any(map(has_moments, structures)):
-        what = f"magnetic moments that the format {file_format!r} cannot hold"
-        warnings.warn(f"{what} are left out (a .traj holds them)", stacklevel=3)
-
-
-def has_moments(structure: Any) -> bool:
-    """Whether an atom has a magnetic moment."""
-    if isinstance(structure, Atoms):
-        moments = structure.arrays.get("initial_magmoms", ())
-    else:
-        moments = structure.site_properties.get("magmom", ())
-    return any(np.any(m) if np.ndim(m) else float(m or 0.0) for m in moments)
 
 
 def warn_of_lost(frames: Sequence[Atoms], file_format: str) -> None:

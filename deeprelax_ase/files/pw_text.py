@@ -169,13 +169,17 @@ def _cell(text: str, system: Mapping[str, str]) -> tuple[Float[np.ndarray, "3 3"
 
 
 def _check_species(text: str, count: int | None) -> None:
-    """Refuse positions of species that have no pseudopotential, as pw.x does."""
+    """Refuse positions of species that have no pseudopotential.
+
+    pw.x reads `ntyp` lines of ATOMIC_SPECIES, and ignores what comes after them.
+    """
     if not has_card(text, "ATOMIC_SPECIES"):
         return
     known = [row[0] for row in read_card(text, "ATOMIC_SPECIES")[1]]
-    if count is not None and count != len(known):
+    if count is not None and count > len(known):
         msg = f"says ntyp is {count}, and ATOMIC_SPECIES has {len(known)} species"
         raise StructureError(msg)
+    known = known[:count]
     for row in read_card(text, "ATOMIC_POSITIONS")[1]:
         if row[0].lower() not in map(str.lower, known):
             names = ", ".join(known)

@@ -186,7 +186,8 @@ def _refusal_of_cell(incar: Path, tags: Mapping[str, str]) -> str:
         return f"{incar} asks for an external pressure: PSTRESS = {pressure:g} kB"
     if (incar.parent / "OPTCELL").exists():  # of a patch of VASP that many use
         return f"{incar.parent / 'OPTCELL'} holds part of the cell: name it with --hold and --force"
-    if any(word == "0" for word in tags.get("IOPTCELL", "").split()):  # the same as a tag
+    components = re.sub(r"(\d+)\*(\d)", lambda of: of[2] * int(of[1]), tags.get("IOPTCELL", ""))
+    if "0" in components:  # the same as a tag
         return f"{incar} holds part of the cell by IOPTCELL: name it with --hold and --force"
     return ""
 

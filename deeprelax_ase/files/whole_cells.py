@@ -15,17 +15,18 @@ from deeprelax_ase.structures.validation import FULL, StructureError
 _P1 = {"", "1", "P1", "1P1", "GroupName"}
 """Ways to say that there is no symmetry; ASE writes the last one into .xsd."""
 _SYMMETRY = re.compile(r"^SYMM\s+(.+)$", re.MULTILINE | re.IGNORECASE)
-_LATTICE = re.compile(r"^LATT\s+(-?\d+)", re.MULTILINE | re.IGNORECASE)
+_LATTICE = re.compile(r"^\s*LATT\s+(-?\d+)", re.MULTILINE | re.IGNORECASE)
 _ATOM_OF_RES = re.compile(
     r"^([A-Z]+\d*\w*)\s+\d+(?:\s+[-+\d.]+){3}\s+([-+\d.]+)", re.MULTILINE | re.IGNORECASE
 )
-_INSTRUCTIONS = (
+_WORDS = (
     "TITL CELL ZERR LATT SYMM SFAC DISP UNIT TEMP SIZE HKLF END ABIN ACTA AFIX ANIS "
     "ANSC ANSR BASF BIND BLOC BOND BUMP CGLS CHIV CONF CONN DAMP DANG DEFS DELU DFIX "
     "EADP EQIV EXTI EXYZ FEND FLAT FMAP FRAG FREE FVAR GRID HFIX HTAB ISOR LAUE LIST "
     "MERG MORE MOVE MPLA NCSY NEUT OMIT PART PLAN PRIG REM RESI RIGU RTAB SADI SAME "
     "SHEL SIMU SPEC STIR SUMP SWAT TIME TWIN TWST WGHT WIGL WPDB XNPD "
 )
+_INSTRUCTIONS = frozenset(_WORDS.split())
 """Words that begin no atom in SHELXL."""
 _BOX = re.compile(r"^CRYST1.{49}(.{1,11})", re.MULTILINE)
 _ATOM_OF_PDB = re.compile(r"^(?:ATOM  |HETATM).{6}(.{4}).{38}(.{1,6})", re.MULTILINE)
@@ -49,10 +50,8 @@ def _of_res(text: str) -> str:
     if lattice[1] != "-1":
         return f"the lattice LATT {lattice[1]}"
     for label, occupancy in _ATOM_OF_RES.findall(text):
-        if (
-            label.upper() not in _INSTRUCTIONS.split()
-            and abs(float(occupancy) % _FIXED - 1.0) > FULL
-        ):
+        is_atom = label.upper().split("_")[0] not in _INSTRUCTIONS  # of a residue: DFIX_2
+        if is_atom and abs(float(occupancy) % _FIXED - 1.0) > FULL:
             return f"the occupancy {occupancy} of {label}"
     return ""
 

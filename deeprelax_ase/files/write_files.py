@@ -22,16 +22,10 @@ from pymatgen.io.cif import CifWriter
 from deeprelax_ase.files import ase_database
 from deeprelax_ase.files import file_formats as formats
 from deeprelax_ase.files.atomic_write import written_beside
-from deeprelax_ase.files.convert import (
-    as_atoms,
-    as_structure,
-    has_moments,
-    warn_of_lost,
-    warn_of_lost_moments,
-    without_constraints,
-)
+from deeprelax_ase.files.convert import as_atoms, as_structure, warn_of_lost, without_constraints
 from deeprelax_ase.files.file_text import split_name
 from deeprelax_ase.files.handedness import right_handed, right_handed_atoms
+from deeprelax_ase.files.moments import fitting_moments, moments_of
 from deeprelax_ase.files.new_poscar import new_poscar_text
 from deeprelax_ase.files.parse_file import StructureFile
 from deeprelax_ase.files.poscar_text import poscar_ending
@@ -247,7 +241,7 @@ def _write(
         text = text.replace("\n", "\r\n") if source.has_crlf else text
         plain.write_bytes(text.encode("utf-8", "surrogateescape"))
         return
-    warn_of_lost_moments(structures, wanted)
+    structures = fitting_moments(structures, wanted)
     if wanted in _BY_PYMATGEN:
         if wanted in (formats.CIF, formats.MCIF):
             structures = [without_constraints(structure, wanted) for structure in structures]
@@ -297,4 +291,4 @@ def _cif_block(structure: Structure) -> str:
     """One structure as a CIF; labels that several sites share get numbers, as CIFs ask for."""
     structure = right_handed(structure).copy()
     structure.relabel_sites(ignore_uniq=True)
-    return str(CifWriter(structure, write_magmoms=has_moments(structure)))
+    return str(CifWriter(structure, write_magmoms=bool(moments_of(structure))))

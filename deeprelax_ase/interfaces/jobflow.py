@@ -8,7 +8,7 @@ import inspect
 import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from numbers import Real
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, PlainSerializer
@@ -103,7 +103,7 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         always_move: Move whatever that probability.
         ensemble: Mean of all replicates.
         max_error: Å; a structure with a higher expected error is handed on as it came.
-        bond_limit: Å; bonds with a higher expected error are listed in the document.
+        bond_limit: Å; bonds with a higher expected error are listed in the document; None: none.
     """
 
     name: str = "deeprelax"
@@ -120,7 +120,7 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
     always_move: bool = False
     ensemble: bool = False
     max_error: float | None = None
-    bond_limit: float = 0.2
+    bond_limit: float | None = 0.2
 
     def __post_init__(self) -> None:
         """Check the options before a job goes anywhere.
@@ -131,11 +131,9 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         self._options()
         check_limit("max_error", self.max_error)
         check_limit("bond_limit", self.bond_limit)
-        for name in ("model", "bond_limit"):
-            if not isinstance(getattr(self, name), str if name == "model" else Real):
-                kind = "a name or a path" if name == "model" else "a length in Å"
-                msg = f"{name} is {getattr(self, name)!r}: it has to be {kind}"
-                raise ValueError(msg)
+        if not isinstance(self.model, str | Path):
+            msg = f"model is {self.model!r}: it has to be a name or a path"
+            raise ValueError(msg)
 
     def _options(self) -> RelaxOptions:
         return RelaxOptions(**split_options(vars(self))[0])
@@ -147,7 +145,9 @@ class DeepRelaxMaker(Maker):  # type: ignore[misc]
         Args:
             structure: Stays as it is.
         """
-        structure = Structure.from_sites(structure) if type(structure) is IStructure else structure
+        if not isinstance(structure, Structure) and isinstance(structure, IStructure):
+            charge, properties = structure.charge, structure.properties
+            structure = Structure.from_sites(structure, charge=charge, properties=properties)
         relaxer = shared_relaxer(self._options())
         (result,) = relaxer.relax_many([structure])
         return self._document(structure, result)
@@ -235,9 +235,9 @@ def precondition(maker: Maker, deeprelax: DeepRelaxMaker | None = None) -> Preco
     return PreconditionedMaker(f"deeprelax, {maker.name}", maker, deeprelax or DeepRelaxMaker())
 
 
-def _bonds_above(result: RelaxResult[Structure], limit: float) -> list[UncertainBond]:
+def _bonds_above(result: RelaxResult[Structure], limit: float | None) -> list[UncertainBond]:
     bonds = result.bonds
-    if bonds is None:
+    if bonds is None or limit is None:
         return []
     above = (bonds.uncertainties > limit).nonzero()[0]
     return [

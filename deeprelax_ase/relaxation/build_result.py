@@ -11,6 +11,7 @@ from deeprelax_ase.relaxation.calibration import (
     root_mean_square,
     system_uncertainty,
 )
+from deeprelax_ase.relaxation.foreign import CAREFUL
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.passes import Move, Relaxation
@@ -23,6 +24,9 @@ from deeprelax_ase.structures.structure_input import StructureInput
 
 _STILL = 1e-10
 """What symmetry lets not move is moved by less (Å)."""
+_NEARLY_CERTAIN = 0.95
+_NOTED_STRAIN = 3e-3
+"""Of a slab whose fixed atoms are to stay where they are in the plane."""
 
 
 def build_result(
@@ -46,7 +50,7 @@ def build_result(
     stays = _why_all_stays(entry, relaxation)
     expected_error = 0.0 if stays else relaxation.expected_error
     refusal = _refusal(entry, relaxation, predictor.config.cutoff)
-    made = None
+    made = wrong = None
     if refusal is None and getattr(entry.source, "constraints", None):
         # They can make less of the move than was predicted, and it is that which is judged.
         made = _moved(entry, relaxation.move)
@@ -62,11 +66,11 @@ def build_result(
             prediction.distances,
             lengths,
         )
-        refusal = None if crushed is None else Note("prediction_unsound", crushed)
+        wrong = None if crushed is None else Note("prediction_unsound", crushed)
     change = np.abs(lengths - prediction.lengths) if len(lengths) else np.full(1, np.nan)
     calibration = predictor.calibration
     gain = calibration.gain_probability(root_mean_square(change), expected_error)
-    least_gain = least_gain_of(options, calibration)
+    least_gain = least_gain_of(entry, options, calibration)
     doubt = None
     if gain < least_gain:
         text = (
@@ -76,6 +80,12 @@ def build_result(
         )
         doubt = Note("within_error", text)
     outcome = _decide(entry, relaxation, refusal, made, doubt, stays)
+    if outcome["status"] == "relaxed":
+        pulled = entry.adapter.force_from_outside(outcome["structure"])
+        if pulled is not None:
+            wrong = Note("force_from_outside", f"input kept: {pulled}")
+        if wrong is not None:
+            outcome = _kept(entry, "refused", wrong)
     is_still = np.logical_not(entry.free.any(axis=1)) | bool(stays)
     is_cell_held = bool(stays) or not bool(entry.crystal.strain_freedom().any())
     return RelaxResult(
@@ -97,11 +107,14 @@ def build_result(
     )
 
 
-def least_gain_of(options: RelaxOptions, calibration: Calibration) -> float:
+def least_gain_of(entry: StructureInput, options: RelaxOptions, calibration: Calibration) -> float:
     """Probability of a gain that a move needs."""
     if options.always_move:
         return 0.0
-    return calibration.least_gain if options.min_gain is None else options.min_gain
+    if options.min_gain is not None:
+        return options.min_gain
+    is_careful = any(note.code == CAREFUL for note in entry.notes)
+    return max(calibration.least_gain, _NEARLY_CERTAIN) if is_careful else calibration.least_gain
 
 
 def _why_all_stays(entry: StructureInput, relaxation: Relaxation) -> str:
@@ -180,6 +193,14 @@ def _moved(entry: StructureInput, move: Move) -> dict[str, Any]:
         if reason is not None:
             return _kept(entry, "refused", Note("prediction_unsound", reason))
     notes, stale = entry.notes, entry.stale()
+    fixed = np.flatnonzero(~entry.free.any(axis=1))
+    apart = np.abs(np.linalg.eigvalsh(strain)).max()
+    if len(fixed) and not entry.crystal.pbc.all() and apart > _NOTED_STRAIN:
+        text = (
+            f"its {len(fixed)} fixed atoms moved with the cell, which is strained by "
+            f"{100 * apart:.1f} %: hold='cell' keeps it"
+        )
+        notes = (*notes, Note("fixed_atoms_strained", text))
     if stale:
         text = f"dropped, being of the unrelaxed atoms: {', '.join(stale)}"
         notes = (*notes, Note("stale_dropped", text))

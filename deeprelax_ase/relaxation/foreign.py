@@ -6,11 +6,13 @@ What counts of kinds is what the files of the recipe hold: bulk crystals, sheets
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from deeprelax_ase.network.config import FUNCTIONALS
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.structures.crystal import Crystal
-from deeprelax_ase.structures.elements import chemical_symbols, covalent_radii
+from deeprelax_ase.structures.elements import BONDED, chemical_symbols, covalent_radii
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.validation import StructureError
 
@@ -21,7 +23,15 @@ _MOST_THICKNESS = 15.0
 _LAYER, _BULK = 2, 3
 """Periodic axes of each."""
 _KIND_OF_FUNCTIONAL = {"optB88-vdW": _LAYER, "PBEsol": _BULK, "r2SCAN": _BULK}
-"""Functionals that the files have for one kind alone."""
+"""Functionals that the files have for one kind alone; PBE-D3 they have for stacks of layers."""
+CAREFUL = "dispersion_elsewhere"
+"""Code of a note with which a move is made only where it is nearly certainly a gain.
+
+Of other kinds these functionals know that things come together: graphite by 22 % with optB88-vdW,
+benzene on silver by 0.5 Å with PBE-D3, each with a probability of 0.9.
+"""
+_OPEN_SHELLS = frozenset(range(24, 29))
+"""Atomic numbers from Cr to Ni."""
 
 
 def check_elements(crystal: Crystal, predictor: Predictor) -> None:
@@ -44,7 +54,7 @@ def foreign_notes(crystal: Crystal, functional: str, predictor: Predictor) -> tu
     return (
         *(Note(*note) for note in _of_functional(crystal, functional, predictor)),
         *(Note("foreign_kind", text) for text in _of_kind(crystal)),
-        *(Note("foreign_kind", text) for text in _of_kind_with(crystal, functional)),
+        *(Note(*note) for note in _of_kind_with(crystal, functional)),
     )
 
 
@@ -87,11 +97,48 @@ def _of_kind(crystal: Crystal) -> Iterator[str]:
             )
 
 
-def _of_kind_with(crystal: Crystal, functional: str) -> Iterator[str]:
+def _of_kind_with(crystal: Crystal, functional: str) -> Iterator[tuple[str, str]]:
     periodic, known = int(crystal.pbc.sum()), _KIND_OF_FUNCTIONAL.get(functional)
     if known is not None and periodic in (_LAYER, _BULK) and periodic != known:
         own, other = ("layer", "bulk crystal") if known == _BULK else ("bulk crystal", "layer")
-        yield f"a {own}: the weights know {functional} of {other}s only"
+        code = CAREFUL if functional == "optB88-vdW" else "foreign_kind"
+        yield code, f"a {own}: the weights know {functional} of {other}s only"
+    if functional == "PBE-D3" and periodic in (_LAYER, _BULK):
+        parts, along_all, is_layers = _parts(crystal)
+        if not is_layers:
+            code = "foreign_kind" if parts == along_all == 1 else CAREFUL
+            yield code, "no stack of layers: the weights know PBE-D3 of layered crystals only"
+    magnetic = _elements(crystal) & _OPEN_SHELLS
+    if functional == "PBEsol" and magnetic:
+        text = (
+            f"the weights know PBEsol of {_symbols(magnetic)} with low spin only: volumes of "
+            "high-spin compounds come out up to a third too small"
+        )
+        yield "low_spin", text
+
+
+def _parts(crystal: Crystal) -> tuple[int, int, bool]:
+    """How many bonded parts a cell has, and one of twice its axes, and whether they are layers.
+
+    Twice the cell has no more of what is bonded along all of its axes, twice as many layers of a
+    crystal, and more of molecules and chains.
+    """
+    usual = covalent_radii[crystal.numbers]
+    pairs = crystal.pairs_within(2 * BONDED * float(usual.max()))
+    is_bond = pairs.lengths < BONDED * (usual[pairs.first] + usual[pairs.second])
+    first, second, offsets = (of[is_bond] for of in (pairs.first, pairs.second, pairs.offsets))
+    counts = []
+    for sizes in ((1, 1, 1), tuple(np.where(crystal.pbc, 2, 1).tolist())):
+        cells = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
+        images = np.moveaxis((cells[:, None] + offsets) % sizes, -1, 0)
+        here = np.arange(len(cells))[:, None] * len(crystal) + first
+        there = np.ravel_multi_index(tuple(images), sizes) * len(crystal) + second
+        size = len(cells) * len(crystal)
+        graph = coo_array((np.ones(here.size), (here.ravel(), there.ravel())), shape=(size, size))
+        counts.append(int(connected_components(graph)[0]))
+    parts, doubled = counts
+    is_flat = int(crystal.pbc.sum()) == _LAYER
+    return parts, doubled, doubled == parts > 1 if is_flat else doubled == 2 * parts
 
 
 def _elements(crystal: Crystal) -> frozenset[int]:

@@ -204,7 +204,8 @@ def check_limit(name: str, value: Any) -> None:
     Raises:
         ValueError: It is no length.
     """
-    if value is not None and not (isinstance(value, Real) and float(value) >= 0):
+    is_length = isinstance(value, Real) and not isinstance(value, bool) and float(value) >= 0
+    if value is not None and not is_length:
         msg = f"{name} is {value!r}: it has to be a length in Å, zero or more"
         raise ValueError(msg)
 

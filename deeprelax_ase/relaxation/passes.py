@@ -8,7 +8,7 @@ off what is relaxed already, each by less than its error.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +61,7 @@ class Relaxation:
         move: Since the input, symmetrised, without what is held.
         lengths: Of the pairs of the prediction after the move, Å.
         signs: `crystal_signs` of the first pass.
-        expected_error: Of these lengths after the first pass, Å; more passes do not raise it.
+        expected_error: Of these lengths, Å: after the first pass, or a later one that expects more.
         last_expected_error: What the last pass expects, Å. It is too sure of what it made itself.
         last_change: Root mean square change by the last pass of the lengths of its own pairs, Å.
         refusal: Why the prediction of the first pass is not to be used, or None.
@@ -86,7 +86,7 @@ def run_passes(
     passes: int,
     *,
     keep_symmetry: bool,
-    least_gain: float,
+    least_gains: Sequence[float],
 ) -> list[Relaxation]:
     """Relax a batch of inputs.
 
@@ -96,15 +96,15 @@ def run_passes(
         predictor: The networks.
         passes: At most so many.
         keep_symmetry: Average each move over the space group of its input.
-        least_gain: Probability of a gain that a move needs. What the first pass would leave as it
-            was, the others leave alone.
+        least_gains: Probability of a gain that a move of each needs. What the first pass would
+            leave as it was, the others leave alone.
     """
     calibration = predictor.calibration
     results: list[Relaxation | None] = [None] * len(inputs)
     active = list(range(len(inputs)))
     for number in range(passes):
         if number == 1:
-            active = [k for k in active if _is_begun(results[k], calibration, least_gain)]
+            active = [k for k in active if _is_begun(results[k], calibration, least_gains[k])]
         if not active:
             break
         crystals = [
@@ -116,8 +116,11 @@ def run_passes(
         for k, prediction in zip(active, predictions, strict=True):
             before = results[k]
             after = _add_pass(inputs[k], before, prediction, predictor, keep_symmetry)
-            if before is not None and _is_no_gain(before, after, calibration, least_gain):
+            if before is not None and _is_no_gain(before, after, calibration, least_gains[k]):
                 continue
+            if before is not None and _is_worse(before, after):
+                error = max(before.expected_error, after.last_expected_error)
+                after = replace(after, expected_error=error)
             results[k] = after
             going_on.append(k)
         active = going_on
@@ -177,6 +180,10 @@ def _is_begun(first: Relaxation | None, calibration: Calibration, least_gain: fl
     return calibration.gain_probability(change, first.expected_error) >= least_gain
 
 
+def _is_worse(before: Relaxation, after: Relaxation) -> bool:
+    return after.last_expected_error > _WORSE * before.last_expected_error
+
+
 def _is_no_gain(
     before: Relaxation, after: Relaxation, calibration: Calibration, least_gain: float
 ) -> bool:
@@ -185,7 +192,7 @@ def _is_no_gain(
         return True
     if calibration.gain_probability(after.last_change, after.last_expected_error) >= _SURE:
         return False
-    if after.last_expected_error > _WORSE * before.last_expected_error:
+    if _is_worse(before, after):
         return True
     change = root_mean_square(after.lengths - before.lengths)
     gain = calibration.gain_probability(change, after.last_expected_error)

@@ -246,22 +246,21 @@ class Relaxer:
         results: dict[int, RelaxResult[Any]] = {}
         for predictor in dict.fromkeys(predictors):
             places = [k for k, one in enumerate(predictors) if one is predictor]
+            entries = [inputs[k] for k in places]
+            gains = [least_gain_of(e, self.options, predictor.calibration) for e in entries]
             started = time.perf_counter()
             relaxations = run_passes(
-                [inputs[k] for k in places],
-                [inputs[k].functional or self.options.functional for k in places],
+                entries,
+                [entry.functional or self.options.functional for entry in entries],
                 predictor,
                 self.options.passes,
                 keep_symmetry=self.options.keep_symmetry,
-                least_gain=least_gain_of(self.options, predictor.calibration),
+                least_gains=gains,
             )
-            each = time.perf_counter() - started
-            each /= sum(len(inputs[k].crystal) for k in places)
-            for place, relaxation in zip(places, relaxations, strict=True):
-                seconds = each * len(inputs[place].crystal)
-                results[place] = build_result(
-                    inputs[place], relaxation, predictor, self.options, seconds
-                )
+            each = (time.perf_counter() - started) / sum(len(e.crystal) for e in entries)
+            for place, entry, relaxation in zip(places, entries, relaxations, strict=True):
+                seconds = each * len(entry.crystal)
+                results[place] = build_result(entry, relaxation, predictor, self.options, seconds)
         return [results[place] for place in range(len(inputs))]
 
     def _failed(self, structure: Any, error: Exception) -> RelaxResult[Any]:

@@ -26,21 +26,30 @@ _IS_ALKALI = np.isin(
     np.arange(MAX_ATOMIC_NUMBER + 1), [atomic_numbers[one] for one in _ALKALIS.split()]
 )
 """As ions they are smaller than as atoms: relaxed pnictides have Rb at 2.9 Å from Rb."""
+_IS_ANION = np.isin(
+    np.arange(MAX_ATOMIC_NUMBER + 1),
+    [atomic_numbers[one] for one in f"{_NONMETALS} Ge Sn Sb Pb Bi Au Pt".split()],
+)
+_SHARE_OF_ANIONS = 0.25
 _CRUSHED = 0.75
 """Times the sum of their covalent radii that no bond of nonmetals is shorter than (of N2: 0.77)."""
 _CRUSHED_HYDROGEN = 0.95
 """The same for a bond of hydrogen to B, C, N, O or F (of 361 relaxed ones, the shortest: 0.985)."""
-_FLUORINE = 9
+_CARBON, _FLUORINE = 6, 9
 _OVERLAPPING = 0.64
 """The same for any two atoms (of 2,137 relaxed crystals, the nearest two have 0.66)."""
-_OVERLAPPING_IONS = 0.58
-"""The same for two alkali ions."""
+_OVERLAPPING_IONS = 0.62
+"""The same for two alkali ions, which a crystal with this share of anions has."""
 _INSIDE = 0.5
 """The same for two atoms that no move is trusted to part."""
 _NEAR = 0.85
 """The same for metal atoms that are not to be pressed further than the network wants them."""
 _AGAINST_NETWORK = 0.86
 """Times the length that the network predicts of such a pair, from which a solve made less of it."""
+_MOLECULAR = np.isin(np.arange(MAX_ATOMIC_NUMBER + 1), [1, 6, 7, 8, 9])
+"""Elements of molecules whose bonds have one length: H, C, N, O and F."""
+_TORN, _TORN_FROM = 1.10, 1.06
+"""Times the radii, and the bond before, that such a bond does not become longer than."""
 _SHORTENED = 0.97
 """A bond that was as short before is not crushed."""
 
@@ -78,6 +87,31 @@ def reason_to_refuse(
     return None
 
 
+def _torn_bond(
+    numbers: Int[np.ndarray, " atoms"],
+    edge_index: Int[np.ndarray, "2 bonds"],
+    usual: Float[np.ndarray, " bonds"],
+    before: Float[np.ndarray, " bonds"],
+    after: Float[np.ndarray, " bonds"],
+) -> str | None:
+    """Why a prediction that pulls a molecule apart is not to be trusted, or None."""
+    long = (after > _TORN * usual) & (before < _TORN_FROM * usual) & (after > _TORN_FROM * before)
+    if not long.any():
+        return None
+    ends = numbers[edge_index[:, long]]
+    are_same = (ends[0] == ends[1]) & (ends[0] != _CARBON)  # two anions at a site part
+    is_torn = _MOLECULAR[ends].all(axis=0) & ~are_same
+    wrong = np.flatnonzero(long)[is_torn]
+    if not len(wrong):
+        return None
+    worst = wrong[(after[wrong] / usual[wrong]).argmax()]
+    i, j = edge_index[:, worst]
+    return (
+        f"input kept: the bond of atoms {i} and {j} would be torn from {before[worst]:.2f} to "
+        f"{after[worst]:.2f} Å; is a molecule too near?"
+    )
+
+
 def crushed_bond(
     numbers: Int[np.ndarray, " atoms"],
     edge_index: Int[np.ndarray, "2 bonds"],
@@ -101,16 +135,18 @@ def crushed_bond(
     radii = covalent_radii[numbers]
     i, j = edge_index
     usual = radii[i] + radii[j]
+    torn = _torn_bond(numbers, edge_index, usual, before, after)
     near = np.flatnonzero(after < _CRUSHED_HYDROGEN * usual)
-    if not len(near):
-        return None
+    if torn is not None or not len(near):
+        return torn
     i, j, usual, old, new = i[near], j[near], usual[near], before[near], after[near]
     is_shorter, ends = new < _SHORTENED * old, _IS_NONMETAL[numbers[[i, j]]]
     has_hydrogen = (numbers[i] == 1) != (numbers[j] == 1)
     has_hydrogen &= np.maximum(numbers[i], numbers[j]) <= _FLUORINE
     least = np.where(has_hydrogen, _CRUSHED_HYDROGEN, _CRUSHED) * usual
     is_crushed = ends.all(axis=0) & (old < BONDED * usual) & (new < least) & is_shorter
-    are_ions = _IS_ALKALI[numbers[[i, j]]].all(axis=0)
+    is_ionic = bool(_IS_ANION[numbers].mean() >= _SHARE_OF_ANIONS)
+    are_ions = _IS_ALKALI[numbers[[i, j]]].all(axis=0) & is_ionic
     is_pressed = ~ends.any(axis=0) & ~are_ions & (new < _NEAR * usual) & is_shorter
     is_pressed &= new < _AGAINST_NETWORK * predicted[near]
     overlapping = np.where(are_ions, _OVERLAPPING_IONS, _OVERLAPPING) * usual

@@ -49,6 +49,9 @@ class Adapter(Protocol):
     ) -> str | None:
         """Say which constraint does not hold after a move, or None."""
 
+    def force_from_outside(self, structure: Any, /) -> str | None:
+        """Say which constraint pulls at a relaxed structure, or None."""
+
 
 _ADAPTERS: tuple[Adapter, ...] = (ase_adapter, pymatgen_adapter)
 

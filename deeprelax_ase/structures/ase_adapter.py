@@ -1,5 +1,6 @@
 """What has to be known of ASE's `Atoms`: how to read, copy and move them, losing nothing."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from deeprelax_ase.structures.validation import FULL, StructureError, disordered
 KIND = Atoms
 _FROM_OUTSIDE = (ExternalForce, MirrorForce, MirrorTorque)
 """What changes forces, so that a relaxation ends elsewhere."""
+_USUAL_FMAX = 0.05
+"""eV/Å, within which forces of a relaxation have vanished."""
 _LARGEST_STRAIN_STEP = 0.1
 _SAME_LENGTH = 1e-6
 _HELD = 1e-8
@@ -40,16 +43,8 @@ def read(atoms: Atoms) -> tuple[Crystal, Bool[np.ndarray, "atoms 3"]]:
     """Atoms as they stand there, and which of their coordinates may change.
 
     Raises:
-        StructureError: A site is not fully occupied by one species, or something of ASE's
-            `constraints` changes forces.
+        StructureError: A site is not fully occupied by one species.
     """
-    for constraint in atoms.constraints:
-        if isinstance(constraint, _FROM_OUTSIDE):
-            msg = (
-                f"{type(constraint).__name__} asks for forces from outside, which no prediction "
-                "knows: take it out"
-            )
-            raise StructureError(msg)
     occupancy = atoms.info.get("occupancy")
     if isinstance(occupancy, dict):  # as ASE's reader of CIF writes it; others write other things
         for site in occupancy.values():
@@ -82,9 +77,10 @@ def free_coordinates(atoms: Atoms) -> Bool[np.ndarray, "atoms 3"]:
     """Fractional coordinates that no constraint fixes."""
     free = np.ones((len(atoms), 3), dtype=bool)
     for constraint in atoms.constraints:
-        # An IndexError where it names no atom.
-        named = constraint.get_indices() if hasattr(constraint, "get_indices") else []
-        _ = free[getattr(constraint, "index", named)], free[named]
+        named: Any = getattr(constraint, "index", [])
+        with suppress(NotImplementedError, AttributeError):  # of other people's classes
+            named = constraint.get_indices()
+        _ = free[named]  # an IndexError where it names no atom
         if isinstance(constraint, FixScaled):
             free[np.ix_(constraint.index, constraint.mask)] = False
         elif holds_coordinates(constraint):
@@ -171,18 +167,21 @@ def broken_constraint(before: Atoms, after: Atoms, free: Bool[np.ndarray, "atoms
             new = min(lengths, key=lambda length: abs(length - old))
             if abs(new - old) > _SAME_LENGTH:
                 return f"the bond of atoms {i} and {j} is fixed at {old:.4f} Å, and is {new:.4f} Å"
-    return _pull(after)
+    return None
 
 
-def _pull(atoms: Atoms) -> str | None:
-    """Say where a spring pulls at atoms; one that is slack says nothing."""
+def force_from_outside(atoms: Atoms) -> str | None:
+    """Say which constraint pulls at atoms, so that a relaxation ends elsewhere, or None."""
     for constraint in atoms.constraints:
+        if isinstance(constraint, _FROM_OUTSIDE):
+            name = type(constraint).__name__
+            return f"{name} asks for forces from outside, which no prediction knows: take it out"
         if isinstance(constraint, Hookean):
             forces = np.zeros((len(atoms), 3))
             constraint.adjust_forces(atoms, forces)
             sizes = np.linalg.norm(forces, axis=1)
-            if sizes.any():
-                return f"Hookean pulls atom {sizes.argmax()} by {sizes.max():.3g} eV/Å"
+            if sizes.max() > _USUAL_FMAX:
+                return f"Hookean would pull atom {sizes.argmax()} by {sizes.max():.3g} eV/Å"
     return None
 
 

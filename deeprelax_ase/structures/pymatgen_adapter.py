@@ -142,3 +142,8 @@ def broken_constraint(
 ) -> str | None:
     """None: selective dynamics cannot contradict themselves."""
     return None
+
+
+def force_from_outside(structure: IStructure) -> str | None:  # noqa: ARG001 - as with ASE
+    """None: a structure names no forces."""
+    return None

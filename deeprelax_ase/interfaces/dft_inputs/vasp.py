@@ -16,9 +16,10 @@ from pymatgen.io.vasp import Incar
 
 from deeprelax_ase.datasets.importers.ended_runs import has_ended
 from deeprelax_ase.files.calculation import Calculation
-from deeprelax_ase.files.file_text import fortran_float
+from deeprelax_ase.files.file_text import fortran_float, has_value
 from deeprelax_ase.files.handedness import right_handed
 from deeprelax_ase.files.incar_text import joined_lines, read_tags, text_of
+from deeprelax_ase.files.moments import moments_of, up_or_down
 from deeprelax_ase.files.new_poscar import new_poscar_text
 from deeprelax_ase.files.poscar_text import (
     PoscarText,
@@ -33,8 +34,6 @@ _RECENT = 24 * 3600
 """Seconds for which an OUTCAR without an end may be that of a running job."""
 _AT_ONCE = 60
 """Seconds within which the files of a folder may have been put there together."""
-_COLLINEAR = 1e-3
-"""Components of moments across the direction of the others, in Bohr magnetons."""
 _PER_GROUP = ("LDAUL", "LDAUU", "LDAUJ")
 _OF_THE_OLD_CELL = ("WAVECAR", "CHGCAR", "CHG")
 
@@ -141,17 +140,14 @@ def write_vasp_inputs(structure: Structure, folder: Path, tags: Mapping[str, Any
 
 def _with_collinear(structure: Structure) -> Structure:
     """The structure with moments that are numbers: MAGMOM where spins are up or down."""
-    given = structure.site_properties.get("magmom", [])
+    given = moments_of(structure)
     if not any(np.ndim(moment) for moment in given):
         return structure
-    moments = np.array([np.broadcast_to(moment, 3) for moment in given], dtype=float)
-    axis = np.linalg.svd(moments)[2][0]
-    along = moments @ axis
-    if np.abs(moments - np.outer(along, axis)).max() > _COLLINEAR:
+    moments = up_or_down(given)
+    if moments is None:
         msg = "its moments are not collinear, which takes LNONCOLLINEAR and an INCAR of your own"
         raise ValueError(msg)
-    sign = np.sign(along[np.flatnonzero(np.abs(along) > _COLLINEAR)[:1]])
-    return structure.copy(site_properties={"magmom": (along * sign.prod() + 0.0).tolist()})
+    return structure.copy(site_properties={"magmom": moments})
 
 
 def is_finished(folder: Path) -> bool:
@@ -218,7 +214,8 @@ def _check_lengths(path: Path, incar: Incar, text: PoscarText) -> None:
     """Refuse an INCAR whose lists are not as long as the POSCAR needs."""
     atoms = sum(text.counts)
     # As they stand there: pymatgen puts three together where moments are not collinear.
-    magmom = read_tags(text_of(path / "INCAR") or "").get("MAGMOM", "").split()
+    given = read_tags(text_of(path / "INCAR") or "").get("MAGMOM", "")
+    magmom = given.replace(",", " ").split()
     if magmom:
         odd = next((word for word in magmom if not _is_number(word.rpartition("*")[2])), None)
         if odd is not None:
@@ -251,8 +248,12 @@ def _is_number(word: str) -> bool:
 
 def _are_cartesian(k_points: str) -> bool:
     """Whether a KPOINTS lists points, or vectors of a mesh, by Cartesian coordinates."""
-    third, fourth = [line.strip()[:1].lower() for line in k_points.splitlines()[2:4]] or ("", "")
-    return (fourth if third == "l" else third) in ("c", "k")
+    lines = [line.strip() for line in k_points.splitlines()]
+    mode, *points = lines[2:] or [""]
+    if mode[:1].lower() == "l":
+        mode, *points = points or [""]
+    numbers = [word for point in points for word in point.split()[:3]]
+    return mode[:1].lower() in ("c", "k") and any(map(has_value, numbers))
 
 
 def _repeats(word: str) -> int:
