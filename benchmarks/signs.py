@@ -112,10 +112,10 @@ def measure(
             read_structure(held_structure(pair.crystal), search=first.config.reach)
             for pair in batch
         ]
-        functionals = [pair.functional for pair in batch]
+        functionals, gains = [pair.functional for pair in batch], [0.0] * len(batch)
         anothers = [_ANOTHER if name != _ANOTHER else "PBE" for name in functionals]
         runs, others, twice, elsewhere = (
-            run_passes(inputs, names, one, passes, keep_symmetry=True, least_gain=0.0)
+            run_passes(inputs, names, one, passes, keep_symmetry=True, least_gains=gains)
             for one, names, passes in (
                 (first, functionals, 1),
                 (second, functionals, 1),

@@ -28,7 +28,9 @@ def rattled():
 def relax(atoms, prediction, calibration=SURE, seconds=0.0, held=None, **options):
     entry = read_structure(atoms, held=held or Held())
     predictor = Scripted([prediction], calibration=calibration)
-    (relaxation,) = run_passes([entry], ["f0"], predictor, 1, keep_symmetry=True, least_gain=0.65)
+    (relaxation,) = run_passes(
+        [entry], ["f0"], predictor, 1, keep_symmetry=True, least_gains=[0.65]
+    )
     return build_result(entry, relaxation, predictor, RelaxOptions(**options), seconds)
 
 

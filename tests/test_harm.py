@@ -8,6 +8,7 @@ from ase.constraints import FixAtoms
 from pymatgen.core import Lattice, Structure
 
 from deeprelax_ase import Relaxer
+from deeprelax_ase.relaxation.sanity_checks import stretched_bond
 
 
 def codes(result):
@@ -76,7 +77,7 @@ def test_fixed_atoms_that_move_with_the_plane_are_told_of():
     assert "fixed_atoms_strained" not in codes(held)
 
 
-def test_a_molecule_on_an_oxide_is_not_torn():
+def test_a_molecule_on_an_oxide_that_is_torn_is_told_of():
     slab = surface(bulk("MgO", "rocksalt", a=4.25, cubic=True), (0, 0, 1), 2, vacuum=9) * (2, 2, 1)
     slab.pbc = True
     heights = slab.positions[:, 2]
@@ -87,8 +88,22 @@ def test_a_molecule_on_an_oxide_is_not_torn():
     both = slab + methanol
     both.set_constraint(FixAtoms(indices=np.flatnonzero(heights < heights.mean())))
     result = Relaxer(functional="PBE", hold="cell").relax(both)
-    assert result.status == "refused"
-    assert "would be torn from 1.42 to" in result.message
+    assert result.status == "relaxed"
+    assert "bond_stretched" in codes(result)
+    assert "from 1.42 Å: too long for one of a molecule" in result.message
+
+
+def test_bonds_that_part_or_are_of_carbides_are_no_matter():
+    def of(symbols, before, after):
+        pairs = np.arange(2 * len(before)).reshape(-1, 2).T
+        return stretched_bond(Atoms(symbols).numbers, pairs, np.array(before), np.array(after))
+
+    assert of("COOH", [1.42, 0.97], [1.45, 1.0]) is None
+    assert "atoms 0 and 1 comes out at 1.63 Å" in of("COOH", [1.42, 0.97], [1.63, 1.0])
+    assert "atoms 2 and 3 comes out at 1.16 Å" in of("COOH", [1.42, 0.97], [1.45, 1.16])
+    assert of("COOH", [1.42, 0.97], [1.45, 1.58]) is None  # parted
+    assert of("COOH", [1.60, 1.09], [1.66, 1.12]) is None  # as long before
+    assert of("CCFFOO", [1.5, 1.04, 1.3], [2.0, 1.5, 1.6]) is None
 
 
 def test_what_would_stay_anyway_is_not_refused():

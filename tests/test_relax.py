@@ -570,7 +570,7 @@ def test_foreign_kinds_are_told_in_words(random_weights):
     chain = Atoms("TiO", [[0, 0, 0], [0, 0, 1.9]], cell=[20, 20, 3.8], pbc=[False, False, True])
     assert "a chain" in foreign(chain, random_weights)["foreign_kind"]
     told = foreign(rattled(), random_weights, functional="optB88-vdW")
-    assert "a bulk crystal: the weights know optB88-vdW of layers" in told["foreign_kind"]
+    assert "a bulk crystal: the weights know optB88-vdW of layers" in told["dispersion_elsewhere"]
     told = foreign(layer(2), random_weights, functional="PBEsol")
     assert "a layer: the weights know PBEsol of bulk crystals" in told["foreign_kind"]
     open_one = Atoms("O6", [[k, 0, 0] for k in range(0, 12, 2)], cell=[12, 6, 6], pbc=True)

@@ -16,7 +16,7 @@ from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.options import RelaxOptions
 from deeprelax_ase.relaxation.passes import Move, Relaxation
 from deeprelax_ase.relaxation.result import Bonds, RelaxResult, Status
-from deeprelax_ase.relaxation.sanity_checks import crushed_bond, reason_to_refuse
+from deeprelax_ase.relaxation.sanity_checks import crushed_bond, reason_to_refuse, stretched_bond
 from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import exp_symmetric, log_symmetric, relaxed_lengths
 from deeprelax_ase.structures.notes import Note
@@ -84,6 +84,11 @@ def build_result(
         pulled = entry.adapter.force_from_outside(outcome["structure"])
         if pulled is not None:
             wrong = Note("force_from_outside", f"input kept: {pulled}")
+        stretched = stretched_bond(
+            entry.crystal.numbers, prediction.edge_index, prediction.lengths, lengths
+        )
+        if stretched is not None:
+            outcome["notes"] = (*outcome["notes"], Note("bond_stretched", stretched))
         if wrong is not None:
             outcome = _kept(entry, "refused", wrong)
     is_still = np.logical_not(entry.free.any(axis=1)) | bool(stays)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 MEANINGS = {
     "all_held": "everything of it is held: nothing moves",
+    "bond_stretched": "a bond of a molecule comes out too long",
     "constraints_contradict": "its constraints contradict each other",
     "force_from_outside": "a constraint of it pulls at its atoms",
     "functional_differs": "its calculation is with another functional than the prediction",
