@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from tqdm import tqdm
 
@@ -97,9 +98,17 @@ def _comparison(case: Case, runs: Sequence[Mapping[str, Any]]) -> Comparison:
             (ours["energies"][0] - ours["energies"][-1]) * scale,
         ),
         ends_above=ends_above,
-        is_same=abs(ends_above) <= _SAME_ENERGY and bool(StructureMatcher().fit(*ends)),
+        is_same=abs(ends_above) <= _SAME_ENERGY and _is_one(*ends),
         converged=bool(raw["converged"] and ours["converged"]),
     )
+
+
+def _is_one(one: Structure, other: Structure) -> bool:
+    """Whether two ends are one structure, also where pymatgen finds no reduced cell, of a slab."""
+    try:
+        return bool(StructureMatcher().fit(one, other))
+    except ValueError:
+        return bool(StructureMatcher().fit(one, other, skip_structure_reduction=True))
 
 
 def _structure(atoms: Atoms, run: Mapping[str, Any]) -> Any:

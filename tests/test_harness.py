@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from ase.build import bulk
 from datasets import write_pairs
+from pymatgen.core import Lattice, Structure
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
@@ -352,3 +353,17 @@ def test_answers_of_other_geometries_cells_and_weights_are_asked_for_anew(some_c
         clients._key(case, clients.USUAL, "0" * 64),
     }
     assert len(keys) == 4
+
+
+def test_ends_of_which_pymatgen_finds_no_reduced_cell_are_compared(monkeypatch):
+    def lost(*_args, **_others):
+        msg = "can't find niggli"
+        raise ValueError(msg)
+
+    lattice, places = Lattice.hexagonal(4.07, 23.98), [[0, 0, 0.4], [1 / 3, 2 / 3, 0.47]]
+    one, other = (Structure(lattice, symbols, places) for symbols in (["Zn", "Te"], ["Zn", "Se"]))
+    monkeypatch.setattr(Lattice, "get_niggli_reduced_lattice", lost)
+    with pytest.raises(ValueError, match="niggli"):
+        steps.StructureMatcher().fit(one, one.copy())
+    assert steps._is_one(one, one.copy())
+    assert not steps._is_one(one, other)
