@@ -38,8 +38,9 @@ def read_castep_text(text: str) -> Atoms:
         places = np.array([_numbers(row[1:4]) for row in rows]).reshape(-1, 3)
         positions = places @ cell if name == "POSITIONS_FRAC" else places * factor
         atoms = Atoms([_element(row[0]) for row in rows], positions, cell=cell, pbc=True)
-        if any(_spins(rows)):
-            atoms.set_initial_magnetic_moments(_spins(rows))
+        spins = _spins(rows)
+        if any(spins):
+            atoms.set_initial_magnetic_moments(spins)
     except ValueError as error:
         msg = f"cannot be read as a CASTEP .cell file: {error}"
         raise StructureError(msg) from error

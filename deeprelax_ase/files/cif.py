@@ -273,11 +273,7 @@ def _lattice(block: Mapping[str, Any]) -> Lattice:
             below = "" if most == np.inf else f" and below {most}"
             msg = f"has {tag} = {value:g}, which has to be above 0{below} {unit}"
             raise StructureError(msg)
-    try:
-        lattice = Lattice.from_parameters(*values)
-    except (ValueError, TypeError, AttributeError) as error:
-        msg = f"has a cell that cannot be read: {error}"
-        raise StructureError(msg) from error
+    lattice = Lattice.from_parameters(*values)
     if not np.isfinite(lattice.matrix).all() or lattice.volume < LEAST_DISTANCE**3:
         msg = f"has a cell without a volume: {', '.join(f'{value:g}' for value in values)}"
         raise StructureError(msg)

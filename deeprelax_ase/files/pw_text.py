@@ -66,8 +66,9 @@ def read_pw_text(text: str) -> Atoms:
         raise StructureError(msg)
     try:
         cell, alat = _cell(text, system)
-        _check_species(text, integer_of(system, "ntyp"))
-        return _atoms(text, integer_of(system, "nat"), cell, alat)
+        units, rows = read_card(text, "ATOMIC_POSITIONS")
+        _check_species(text, integer_of(system, "ntyp"), rows)
+        return _atoms(units, rows, integer_of(system, "nat"), cell, alat)
     except StructureError:
         raise
     except ValueError as error:
@@ -168,7 +169,7 @@ def _cell(text: str, system: Mapping[str, str]) -> tuple[Float[np.ndarray, "3 3"
     return cell, alat or float(np.linalg.norm(cell[0]))
 
 
-def _check_species(text: str, count: int | None) -> None:
+def _check_species(text: str, count: int | None, rows: Sequence[Sequence[str]]) -> None:
     """Refuse positions of species that have no pseudopotential.
 
     pw.x reads `ntyp` lines of ATOMIC_SPECIES, and ignores what comes after them.
@@ -180,15 +181,20 @@ def _check_species(text: str, count: int | None) -> None:
         msg = f"says ntyp is {count}, and ATOMIC_SPECIES has {len(known)} species"
         raise StructureError(msg)
     known = known[:count]
-    for row in read_card(text, "ATOMIC_POSITIONS")[1]:
+    for row in rows:
         if row[0].lower() not in map(str.lower, known):
             names = ", ".join(known)
             msg = f"has {row[0]!r} in ATOMIC_POSITIONS, and ATOMIC_SPECIES knows {names}: add it"
             raise StructureError(msg)
 
 
-def _atoms(text: str, count: int | None, cell: Float[np.ndarray, "3 3"], alat: float) -> Atoms:
-    units, rows = read_card(text, "ATOMIC_POSITIONS")
+def _atoms(
+    units: str,
+    rows: Sequence[Sequence[str]],
+    count: int | None,
+    cell: Float[np.ndarray, "3 3"],
+    alat: float,
+) -> Atoms:
     if count != len(rows):
         given = "does not give nat" if count is None else f"says nat is {count}"
         msg = f"{given}, and there are {len(rows)} positions"

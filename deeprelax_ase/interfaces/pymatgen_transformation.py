@@ -100,11 +100,8 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
 
         relaxer = shared_relaxer(self.options)
         result = relaxer.relax(structure)
-        weights = result.weights
-        if weights.sha256 == relaxer.weights.sha256:
-            self._check_weights(weights, {self._sha256(), weights.sha256}, self.sha256)
-        else:
-            self._check_weights(weights, {weights.sha256}, self.sheets_sha256)
+        is_specialist = result.weights.sha256 != relaxer.weights.sha256
+        self._check_weights(result.weights, self.sheets_sha256 if is_specialist else self.sha256)
         if not result.is_sound:
             warnings.warn(f"{result.formula}: {result.message}", stacklevel=2)
         made = result.structure if result.is_sound else adapter_of(structure).copied(structure)
@@ -128,20 +125,24 @@ class DeepRelaxTransformation(AbstractTransformation):  # type: ignore[misc]
         """Hash of the weights, and of their replicates where these are asked for."""
         return weights_sha256(self.options.model, ensemble=self.options.ensemble)
 
-    def _check_weights(self, weights: Any, found: set[str], expected: str | None) -> None:
-        if expected is not None and expected not in found:
-            is_ours = weights.name in available_weights()
-            way = (
-                "install the version of deeprelax-ase it was made with"
-                if is_ours
-                else "put the file back that was there then"
-            )
-            msg = (
-                f"the weights {weights.name!r} have the SHA-256 {weights.sha256[:12]}..., and this "
-                f"transformation was made with {expected[:12]}...: {way}, or pass sha256=None and "
-                "sheets_sha256=None"
-            )
-            raise ValueError(msg)
+    def _check_weights(self, weights: Any, expected: str | None) -> None:
+        if expected is None or expected == weights.sha256:
+            return
+        has_replicates = self.options.ensemble and weights.name != SPECIALIST
+        if has_replicates and expected == self._sha256():
+            return
+        is_ours = weights.name in available_weights()
+        way = (
+            "install the version of deeprelax-ase it was made with"
+            if is_ours
+            else "put the file back that was there then"
+        )
+        msg = (
+            f"the weights {weights.name!r} have the SHA-256 {weights.sha256[:12]}..., and this "
+            f"transformation was made with {expected[:12]}...: {way}, or pass sha256=None and "
+            "sheets_sha256=None"
+        )
+        raise ValueError(msg)
 
     def __call__(self, structure: Structure) -> Structure:
         """The same as `apply_transformation`."""

@@ -4,18 +4,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Bool, Float, Int
-from scipy.sparse.csgraph import connected_components
 
 from deeprelax_ase.network.config import NetworkConfig
 from deeprelax_ase.structures.crystal import Crystal
+from deeprelax_ase.structures.joined import joined_copies, joined_parts
 
 SHELL_GAP = 0.01
 """Neighbours closer than this (Å) in distance belong to one shell."""
 _COPIES = np.array([[k >> 2, k >> 1 & 1, k & 1] for k in range(8)])
-_PLACES = np.array([4, 2, 1])
-"""Bits of the number of a copy."""
 _FEW = 320
 """Nodes of which a dense matrix is faster than a sparse one."""
 
@@ -121,8 +118,8 @@ def _hold_together(
     other may be taken for loose ones, which does no harm.
     """
     exists = (pbc[:, None, :] >= _COPIES).all(axis=2)
-    sources, targets = _joins(pairs)
-    find = _joined_to_the_first if 8 * num_atoms.sum() <= _FEW and len(pbc) == 1 else _components
+    sources, targets = joined_copies(pairs.first, pairs.second, pairs.offsets)
+    find = _joined_to_the_first if 8 * num_atoms.sum() <= _FEW and len(pbc) == 1 else joined_parts
     labels = find(sources, targets, 8 * int(num_atoms.sum()))
     # All copies have the label of the first one of their crystal, along what repeats.
     starts = np.cumsum(num_atoms) - num_atoms
@@ -136,29 +133,12 @@ def _num_parts(
     pairs: PairList, num_atoms: Int[np.ndarray, " crystals"]
 ) -> Int[np.ndarray, " crystals"]:
     """Number of parts that two cells along each axis of a crystal are in."""
-    labels = _components(*_joins(pairs), 8 * int(num_atoms.sum()))
+    labels = joined_parts(
+        *joined_copies(pairs.first, pairs.second, pairs.offsets), 8 * int(num_atoms.sum())
+    )
     firsts = np.unique(labels, return_index=True)[1]
     crystals = np.repeat(np.arange(len(num_atoms)), 8 * num_atoms)
     return np.bincount(crystals[firsts], minlength=len(num_atoms))
-
-
-def _joins(pairs: PairList) -> tuple[Int[np.ndarray, " joins"], Int[np.ndarray, " joins"]]:
-    """Atoms that pairs join, in the copies of a cell, two along each axis."""
-    copies = np.arange(8)
-    # Going an odd number of cells along an axis leads to the other copy, whose bit is the other.
-    ends = copies ^ ((pairs.offsets & 1) @ _PLACES)[:, None]
-    sources = np.broadcast_to(8 * pairs.first[:, None] + copies, ends.shape)
-    return sources.ravel(), (8 * pairs.second[:, None] + ends).ravel()
-
-
-def _components(
-    sources: Int[np.ndarray, " edges"], targets: Int[np.ndarray, " edges"], count: int
-) -> Int[np.ndarray, " nodes"]:
-    """A label for each node, the same for all that are joined."""
-    ones = np.ones(len(sources), dtype=np.int8)
-    joined = scipy.sparse.coo_array((ones, (sources, targets)), shape=(count, count))
-    labels: np.ndarray = connected_components(joined, directed=False)[1]
-    return labels
 
 
 def _joined_to_the_first(

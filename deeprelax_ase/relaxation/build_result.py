@@ -92,7 +92,7 @@ def build_result(
         if wrong is not None:
             outcome = _kept(entry, "refused", wrong)
     is_still = np.logical_not(entry.free.any(axis=1)) | bool(stays)
-    is_cell_held = bool(stays) or not bool(entry.crystal.strain_freedom().any())
+    freedom = entry.crystal.strain_freedom()
     return RelaxResult(
         **outcome,
         formula=entry.formula,
@@ -105,8 +105,8 @@ def build_result(
         uncertainty=system_uncertainty(prediction.distance_scales),
         error_signs=relaxation.signs,
         site_errors=calibration.displacement * prediction.displacement_scales * ~is_still,
-        strain_error=0.0 if is_cell_held else calibration.strain * prediction.strain_scale,
-        bonds=_bonds(entry, relaxation, lengths, predictor, is_still, is_cell_held=is_cell_held),
+        strain_error=calibration.strain * prediction.strain_scale if freedom.any() else 0.0,
+        bonds=_bonds(entry, relaxation, lengths, predictor, is_still, freedom),
         seconds=seconds + time.perf_counter() - started,
         weights=predictor.weights,
     )
@@ -198,14 +198,14 @@ def _moved(entry: StructureInput, move: Move) -> dict[str, Any]:
         if reason is not None:
             return _kept(entry, "refused", Note("prediction_unsound", reason))
     notes, stale = entry.notes, entry.stale()
-    fixed = np.flatnonzero(~entry.free.any(axis=1))
-    apart = np.abs(np.linalg.eigvalsh(strain)).max()
-    if len(fixed) and not entry.crystal.pbc.all() and apart > _NOTED_STRAIN:
+    fixed = np.count_nonzero(~entry.free.any(axis=1))
+    if fixed and not entry.crystal.pbc.all():
+        apart = np.abs(np.linalg.eigvalsh(strain)).max()
         text = (
-            f"its {len(fixed)} fixed atoms moved with the cell, which is strained by "
+            f"its {fixed} fixed atoms moved with the cell, which is strained by "
             f"{100 * apart:.1f} %: hold='cell' keeps it"
         )
-        notes = (*notes, Note("fixed_atoms_strained", text))
+        notes = (*notes, Note("fixed_atoms_strained", text)) if apart > _NOTED_STRAIN else notes
     if stale:
         text = f"dropped, being of the unrelaxed atoms: {', '.join(stale)}"
         notes = (*notes, Note("stale_dropped", text))
@@ -234,22 +234,19 @@ def _bonds(
     lengths: Float[np.ndarray, " bonds"],
     predictor: Predictor,
     is_still: Bool[np.ndarray, " atoms"],
-    *,
-    is_cell_held: bool,
+    freedom: Float[np.ndarray, "9 9"],
 ) -> Bonds:
     """Bonds of these lengths, between the cells of the input; what is held is known."""
     prediction, calibration = relaxation.prediction, predictor.calibration
     scales = calibration.bond_scales(prediction.distance_scales, relaxation.expected_error)
     first, second = prediction.edge_index
     is_fixed = (is_still[first] & is_still[second]) | (first == second)  # an atom and its image
-    if is_cell_held:
-        scales = np.where(is_fixed, 0.0, scales)
-    elif is_fixed.any():  # no strain that is free may change the length
+    if is_fixed.any():  # no strain that is free may change the length
         crystal = entry.crystal
         vectors = crystal.positions[second] - crystal.positions[first]
         vectors = vectors + prediction.offsets @ crystal.cell
         outer = (vectors[:, :, None] * vectors[:, None, :]).reshape(-1, 9)
-        change = np.linalg.norm(outer @ crystal.strain_freedom(), axis=1)
+        change = np.linalg.norm(outer @ freedom, axis=1)
         is_same = change < _STILL * np.linalg.norm(outer, axis=1)
         scales = np.where(is_fixed & is_same, 0.0, scales)
     return Bonds(

@@ -6,13 +6,12 @@ What counts of kinds is what the files of the recipe hold: bulk crystals, sheets
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from deeprelax_ase.network.config import FUNCTIONALS
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.elements import BONDED, chemical_symbols, covalent_radii
+from deeprelax_ase.structures.joined import COPIES, joined_copies, joined_parts
 from deeprelax_ase.structures.notes import Note
 from deeprelax_ase.structures.validation import StructureError
 
@@ -104,9 +103,11 @@ def _of_kind_with(crystal: Crystal, functional: str) -> Iterator[tuple[str, str]
         code = CAREFUL if functional == "optB88-vdW" else "foreign_kind"
         yield code, f"a {own}: the weights know {functional} of {other}s only"
     if functional == "PBE-D3" and periodic in (_LAYER, _BULK):
-        parts, along_all, is_layers = _parts(crystal)
-        if not is_layers:
-            code = "foreign_kind" if parts == along_all == 1 else CAREFUL
+        parts, of_copies = _parts(crystal)
+        is_one = parts == 1 and of_copies == (1 if periodic == _BULK else 2)
+        is_stack = of_copies == 2 * parts and not is_one
+        if not is_stack:
+            code = "foreign_kind" if is_one else CAREFUL
             yield code, "no stack of layers: the weights know PBE-D3 of layered crystals only"
     magnetic = _elements(crystal) & _OPEN_SHELLS
     if functional == "PBEsol" and magnetic:
@@ -117,28 +118,22 @@ def _of_kind_with(crystal: Crystal, functional: str) -> Iterator[tuple[str, str]
         yield "low_spin", text
 
 
-def _parts(crystal: Crystal) -> tuple[int, int, bool]:
-    """How many bonded parts a cell has, and one of twice its axes, and whether they are layers.
+def _parts(crystal: Crystal) -> tuple[int, int]:
+    """How many bonded parts a cell has, and how many its copies, two along each axis.
 
-    Twice the cell has no more of what is bonded along all of its axes, twice as many layers of a
-    crystal, and more of molecules and chains.
+    There is one of what is bonded along three axes, two for each layer, eight for each molecule.
     """
     usual = covalent_radii[crystal.numbers]
     pairs = crystal.pairs_within(2 * BONDED * float(usual.max()))
     is_bond = pairs.lengths < BONDED * (usual[pairs.first] + usual[pairs.second])
     first, second, offsets = (of[is_bond] for of in (pairs.first, pairs.second, pairs.offsets))
-    counts = []
-    for sizes in ((1, 1, 1), tuple(np.where(crystal.pbc, 2, 1).tolist())):
-        cells = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
-        images = np.moveaxis((cells[:, None] + offsets) % sizes, -1, 0)
-        here = np.arange(len(cells))[:, None] * len(crystal) + first
-        there = np.ravel_multi_index(tuple(images), sizes) * len(crystal) + second
-        size = len(cells) * len(crystal)
-        graph = coo_array((np.ones(here.size), (here.ravel(), there.ravel())), shape=(size, size))
-        counts.append(int(connected_components(graph)[0]))
-    parts, doubled = counts
-    is_flat = int(crystal.pbc.sum()) == _LAYER
-    return parts, doubled, doubled == parts > 1 if is_flat else doubled == 2 * parts
+    copies = joined_copies(first, second, offsets)
+    labels = (
+        joined_parts(first, second, len(crystal)),
+        joined_parts(*copies, COPIES * len(crystal)),
+    )
+    parts, of_copies = (int(one.max()) + 1 for one in labels)
+    return parts, of_copies
 
 
 def _elements(crystal: Crystal) -> frozenset[int]:

@@ -2,11 +2,10 @@
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from deeprelax_ase.structures.crystal import Crystal
 from deeprelax_ase.structures.elements import BONDED, covalent_radii
+from deeprelax_ase.structures.joined import joined_parts
 
 _METALS = (21, 22, 23, 24, 39, 40, 41, 42, 57, 72, 73, 74)
 _CORES = (6, 7)
@@ -55,10 +54,8 @@ def _holds_another(
     second: Int[np.ndarray, " bonds"],
 ) -> bool:
     """Whether a part without metal is more than an atom, OH or NH that is still too far away."""
-    count = len(numbers)
-    bonds = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
-    parts, part_of = connected_components(bonds, directed=False)
-    for part in set(range(parts)) - set(part_of[is_metal].tolist()):
+    part_of = joined_parts(first, second, len(numbers))
+    for part in set(part_of.tolist()) - set(part_of[is_metal].tolist()):
         if sorted(numbers[part_of == part].tolist())[1:] not in ([], [7], [8]):
             return True
     return False
