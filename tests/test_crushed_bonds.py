@@ -7,7 +7,11 @@ from ase.build import add_adsorbate, bulk, fcc111, molecule, surface
 from ase.constraints import FixAtoms
 
 from deeprelax_ase import Relaxer
+from deeprelax_ase.relaxation.bonds_to_hydrogen import with_bonds_to_hydrogen
+from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.relaxation.sanity_checks import crushed_bond
+from deeprelax_ase.solver.status import SolveStatus
+from deeprelax_ase.structures.read_structure import read_structure
 
 
 def wrong_way_round(metal, name, height, site):
@@ -20,16 +24,73 @@ def wrong_way_round(metal, name, height, site):
     return slab
 
 
-@pytest.mark.parametrize(
-    ("metal", "name", "height", "site"),
-    [("Cu", "CO", 1.8, "fcc"), ("Pt", "OH", 2.0, "ontop"), ("Al", "OH", 1.8, "fcc")],
-)
-def test_a_crushed_molecule_is_refused(metal, name, height, site):
-    atoms = wrong_way_round(metal, name, height, site)
+def test_a_crushed_molecule_is_refused():
+    atoms = wrong_way_round("Cu", "CO", 1.8, "fcc")
     result = Relaxer(functional="PBE").relax(atoms)
     assert result.status == "refused"
     assert "would be crushed from" in result.message
     np.testing.assert_array_equal(result.structure.positions, atoms.positions)
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize(
+    ("metal", "height", "site"), [("Pt", 2.0, "ontop"), ("Al", 1.8, "fcc"), ("Ni", 1.8, "fcc")]
+)
+def test_hydrogen_goes_along_with_its_oxygen(metal, height, site, passes):
+    atoms = wrong_way_round(metal, "OH", height, site)
+    result = Relaxer(functional="PBE", passes=passes).relax(atoms)
+    assert result.status == "relaxed", result.message
+    oxygen, hydrogen = np.flatnonzero(atoms.numbers < 10)
+    assert 0.94 < result.structure.get_distance(oxygen, hydrogen, mic=True) < 1.03
+    bond = [sorted(pair) == [oxygen, hydrogen] for pair in result.bonds.edge_index.T]
+    np.testing.assert_allclose(result.bonds.lengths[bond].min(), 0.97, atol=0.06)
+
+
+def hydroxyl(apart, symbols, wanted):
+    """A prediction that leaves the two atoms of a molecule so far apart."""
+    crystal = read_structure(
+        Atoms(symbols, [(0, 0, 0), (0, 0, 1)], cell=[8, 8, 8], pbc=True)
+    ).crystal
+    index = np.array([[0], [1]])
+    prediction = CrystalPrediction(
+        displacements=np.array([[0, 0, 0.3], [0, 0, apart + 0.3 - 1.0]]),
+        deformation=np.diag([1.02, 0.99, 1.0]),
+        status=SolveStatus.SOLVED,
+        displacement_scales=np.full(2, 0.1),
+        strain_scale=0.01,
+        edge_index=index,
+        offsets=np.zeros((1, 3), dtype=int),
+        lengths=np.array([1.0]),
+        distances=np.array([wanted]),
+        distance_scales=np.array([0.05]),
+    )
+    return crystal, prediction
+
+
+@pytest.mark.parametrize(
+    ("symbols", "apart", "wanted", "length"),
+    [
+        ("OH", 0.6, 0.99, 0.99),
+        ("HO", 0.6, 0.99, 0.99),
+        ("OH", -0.5, 0.99, 0.99),  # pressed through it
+        ("OH", 0.6, 0.7, 0.97),  # the sum of the radii
+        ("OH", 0.6, 1.4, 1.0282),
+        ("NH", 0.9, 1.03, 1.03),
+        ("OH", 0.95, 0.99, 0.95),  # is short, and no more
+        ("SH", 0.6, 0.99, 0.6),  # for others to judge
+        ("CO", 0.6, 1.15, 0.6),
+        ("HH", 0.6, 0.75, 0.6),
+    ],
+)
+def test_only_crushed_bonds_of_hydrogen_get_their_length_back(symbols, apart, wanted, length):
+    crystal, prediction = hydroxyl(apart, symbols, wanted)
+    given = prediction.displacements.copy()
+    moved = with_bonds_to_hydrogen(crystal, prediction, given, prediction.deformation)
+    places = (crystal.positions + moved) @ prediction.deformation
+    np.testing.assert_allclose(np.linalg.norm(places[1] - places[0]), length, atol=1e-9)
+    heavy = crystal.numbers != 1
+    np.testing.assert_array_equal(moved[heavy], prediction.displacements[heavy])
+    np.testing.assert_array_equal(given, prediction.displacements)
 
 
 def test_bonds_that_are_short_or_were_are_no_matter():

@@ -264,6 +264,27 @@ def test_two_atoms_on_top_are_refused():
     assert lengths_of(graph, solution.displacements, solution.deformations).min() > 0.5
 
 
+def test_atoms_that_overlap_only_by_the_heads_are_parted():
+    """The lengths say where they belong: hydrogen that would go through its oxygen."""
+    crystal = Crystal(
+        np.array([8, 1]), np.array([[0, 0, 0], [0, 0, 1.0]]), np.eye(3), np.array([False] * 3)
+    )
+    graph = build_graph([crystal] * 2, ["PBE"] * 2, CONFIG)
+    prediction = prediction_of(graph, torch.tensor([0.97, 0.97], dtype=torch.float64), prior=0.05)
+    prediction.displacements[[1, 3], 2] = torch.tensor([-0.8, 0.1], dtype=torch.float64)
+    solution = solver.solve(graph, prediction, max_steps=1)
+    assert solution.status.tolist() == [solver.SolveStatus.SOLVED] * 2
+    lengths = lengths_of(graph, solution.displacements, solution.deformations)
+    assert 0.9 < lengths[0] < 0.97
+    assert 0.97 < lengths[1] < 1.0
+    far = replace(prediction, distances=torch.tensor([0.1, 0.97], dtype=torch.float64))
+    solution = solver.solve(graph, far, max_steps=1)
+    assert solution.status[0] == solver.SolveStatus.ATOMS_OVERLAP
+    assert not solution.displacements[:2].any()
+    unasked = solver.solve(graph, prediction, max_steps=0)
+    assert unasked.status[0] == solver.SolveStatus.ATOMS_OVERLAP
+
+
 @pytest.mark.parametrize("method", ["joint", "bed"])
 def test_nan_and_collapse_keep_the_input(rng, method):
     graph, displacements, deformations = problem(crystals(3, rng))

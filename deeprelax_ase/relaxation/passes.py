@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import polar
 
+from deeprelax_ase.relaxation.bonds_to_hydrogen import with_bonds_to_hydrogen
 from deeprelax_ase.relaxation.calibration import (
     Calibration,
     crystal_signs,
@@ -135,6 +136,8 @@ def _add_pass(
     keep_symmetry: bool,
 ) -> Relaxation:
     move = _composed(before, prediction)
+    displacements = with_bonds_to_hydrogen(entry.crystal, prediction, *move)
+    move = Move(displacements, move.deformation)
     if keep_symmetry:
         move = Move(*entry.symmetrise(*move))
     move = Move(entry.hold_still(move.displacements), entry.hold_strain(move.deformation))

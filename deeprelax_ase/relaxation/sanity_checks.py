@@ -1,7 +1,7 @@
 """Check that a predicted structure can be believed, and say in one sentence why not."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from deeprelax_ase.solver.status import SolveStatus
 from deeprelax_ase.structures.crystal import (
@@ -33,7 +33,7 @@ _IS_ANION = np.isin(
 _SHARE_OF_ANIONS = 0.25
 _CRUSHED = 0.75
 """Times the sum of their covalent radii that no bond of nonmetals is shorter than (of N2: 0.77)."""
-_CRUSHED_HYDROGEN = 0.95
+CRUSHED_HYDROGEN = 0.95
 """The same for a bond of hydrogen to B, C, N, O or F (of 361 relaxed ones, the shortest: 0.985)."""
 _FLUORINE = 9
 _OVERLAPPING = 0.64
@@ -50,7 +50,7 @@ _MOLECULAR = np.isin(np.arange(MAX_ATOMIC_NUMBER + 1), [1, 6, 7, 8, 9])
 """Elements of molecules whose bonds have one length: H, C, N, O and F."""
 _STRETCHED, _UNSTRETCHED, _PARTED = 1.10, 1.06, 1.35
 """Times the radii: of a bond that is too long, of one that is not, of one that is none."""
-_SHORTENED = 0.97
+SHORTENED = 0.97
 """A bond that was as short before is not crushed."""
 
 
@@ -85,6 +85,15 @@ def reason_to_refuse(
     if nearest_pair(crystal.moved(displacement, deformation), LEAST_DISTANCE) is not None:
         return f"input kept: {SolveStatus.ATOMS_OVERLAP.sentence}"
     return None
+
+
+def is_to_hydrogen(
+    numbers: Int[np.ndarray, " atoms"], pairs: Int[np.ndarray, "2 pairs"]
+) -> Bool[np.ndarray, " pairs"]:
+    """Which pairs are of hydrogen and B, C, N, O or F."""
+    i, j = numbers[pairs]
+    is_to: np.ndarray = ((i == 1) != (j == 1)) & (np.maximum(i, j) <= _FLUORINE)
+    return is_to
 
 
 def stretched_bond(
@@ -141,14 +150,12 @@ def crushed_bond(
     radii = covalent_radii[numbers]
     i, j = edge_index
     usual = radii[i] + radii[j]
-    near = np.flatnonzero(after < _CRUSHED_HYDROGEN * usual)
+    near = np.flatnonzero(after < CRUSHED_HYDROGEN * usual)
     if not len(near):
         return None
     i, j, usual, old, new = i[near], j[near], usual[near], before[near], after[near]
-    is_shorter, ends = new < _SHORTENED * old, _IS_NONMETAL[numbers[[i, j]]]
-    has_hydrogen = (numbers[i] == 1) != (numbers[j] == 1)
-    has_hydrogen &= np.maximum(numbers[i], numbers[j]) <= _FLUORINE
-    least = np.where(has_hydrogen, _CRUSHED_HYDROGEN, _CRUSHED) * usual
+    is_shorter, ends = new < SHORTENED * old, _IS_NONMETAL[numbers[[i, j]]]
+    least = np.where(is_to_hydrogen(numbers, np.array([i, j])), CRUSHED_HYDROGEN, _CRUSHED) * usual
     is_crushed = ends.all(axis=0) & (old < BONDED * usual) & (new < least) & is_shorter
     is_ionic = bool(_IS_ANION[numbers].mean() >= _SHARE_OF_ANIONS)
     are_ions = _IS_ALKALI[numbers[[i, j]]].all(axis=0) & is_ionic

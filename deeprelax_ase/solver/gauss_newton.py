@@ -45,6 +45,8 @@ def solve_joint(
 ) -> Solution:
     """Iterate to convergence; a crystal stops at its last sound and better iterate.
 
+    It starts at the structure of the heads, or at the input where atoms of that one overlap.
+
     Args:
         graph: The unrelaxed crystals.
         prediction: What to fit.
@@ -59,9 +61,10 @@ def solve_joint(
 
     best = iterate(heads)
     status = best.status
-    active = status == SolveStatus.SOLVED
+    active, overlaps = status == SolveStatus.SOLVED, status == SolveStatus.ATOMS_OVERLAP
     if not bool(active.all()):
         best = iterate(choose(graph, active, heads, unmoved(graph)))
+        active = active | overlaps
     steps = torch.zeros_like(graph.num_atoms)
     for step in range(max_steps):
         state = best.state
@@ -75,6 +78,7 @@ def solve_joint(
             active = better & (largest_change(graph, state, new.state) > tolerance)
             if not bool(active.any()):
                 break
+    status = torch.where(overlaps & (steps == 0), int(SolveStatus.ATOMS_OVERLAP), status)
     residuals = residuals_of(graph, prediction, best.lengths)
     return Solution(*best.state, residuals, steps, status)
 
