@@ -69,7 +69,7 @@ def test_fixed_atoms_that_move_with_the_plane_are_told_of():
     slab = bcc100("W", (2, 2, 4), a=3.18, vacuum=8)
     slab.pbc = True
     slab.set_constraint(FixAtoms(mask=slab.get_tags() > 2))
-    result = Relaxer(functional="PBE").relax(slab)
+    result = Relaxer(functional="PBE", hold="nothing").relax(slab)
     assert abs(result.strain[0, 0]) > 0.01
     assert "fixed_atoms_strained" in codes(result)
     held = Relaxer(functional="PBE", hold="cell", always_move=True).relax(slab)
@@ -110,9 +110,9 @@ def test_what_would_stay_anyway_is_not_refused():
     rng = np.random.default_rng(6)
     box = Atoms(cell=[9.3] * 3, pbc=True)
     for k in range(27):
-        water = molecule("H2O")
-        water.rotate(rng.random() * 360, rng.normal(size=3))
-        water.translate(np.array([k // 9, k // 3 % 3, k % 3]) * 3.1 + 0.8)
-        box += water
+        gas = molecule("CO")
+        gas.rotate(rng.random() * 360, rng.normal(size=3))
+        gas.translate(np.array([k // 9, k // 3 % 3, k % 3]) * 3.1 + 0.8)
+        box += gas
     assert Relaxer(functional="PBE").relax(box).status == "unchanged"
     assert Relaxer(functional="PBE", always_move=True).relax(box).status == "refused"

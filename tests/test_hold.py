@@ -38,6 +38,9 @@ def rocksalt():
     return atoms
 
 
+SOME = [hold for hold in HOLDS if hold != "nothing"]
+
+
 def obeys(hold, before, after):
     """Whether a move leaves what is held."""
     old, new = np.array(before.cell), np.array(after.cell)
@@ -54,7 +57,7 @@ def obeys(hold, before, after):
     return np.abs(new - old)[rows].max() < 1e-9
 
 
-@pytest.mark.parametrize("hold", HOLDS)
+@pytest.mark.parametrize("hold", SOME)
 def test_relaxer_holds(random_weights, hold):
     atoms = rocksalt()
     free = Relaxer(random_weights).relax(atoms)
@@ -127,7 +130,7 @@ def test_filters_that_keep_volume_or_shape(random_weights, option, hold):
     assert obeys(hold, before, atoms)
 
 
-@pytest.mark.parametrize("option", [*({"hold": hold} for hold in HOLDS), {"relax_cell": False}])
+@pytest.mark.parametrize("option", [*({"hold": hold} for hold in SOME), {"relax_cell": False}])
 def test_what_is_named_stays_under_a_filter_too(random_weights, option):
     atoms, before = rocksalt(), rocksalt()
     DeepRelaxOptimizer(FrechetCellFilter(atoms), model=random_weights, **option).run()

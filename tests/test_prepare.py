@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from ase.build import fcc111
+from ase.constraints import FixAtoms
 from ase.io import read
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Incar, Poscar
@@ -342,6 +344,17 @@ def test_inputs_made_of_a_cif_are_those_of_the_prediction(call, tmp_path, option
     assert result.exit_code == 0, result.output
     incar = Incar.from_file(tmp_path / "a" / "INCAR")
     assert {name: incar[name] for name in tags} == tags
+
+
+@pytest.mark.parametrize(("options", "isif"), [((), 2), (("--hold", "nothing"), 3)])
+def test_inputs_of_a_slab_with_fixed_atoms_keep_its_cell(call, tmp_path, options, isif):
+    slab = fcc111("Ti", (1, 1, 4), a=4.1, vacuum=9.0)
+    slab.pbc = True
+    slab.set_constraint(FixAtoms([0, 1]))
+    slab.write(tmp_path / "a.xyz", format="extxyz")
+    result = call("vasp", tmp_path / "a.xyz", *options)
+    assert result.exit_code == 0, result.output
+    assert Incar.from_file(tmp_path / "a" / "INCAR")["ISIF"] == isif
 
 
 def test_what_no_isif_holds_is_refused(call, tmp_path):

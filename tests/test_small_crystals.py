@@ -287,7 +287,9 @@ def test_a_step_is_made_exactly_where_the_general_solve_makes_it(crystal, seed, 
     )
     solution = solver.solve(graph, prediction, max_steps=1)
     found = make_step(known, said)
+    begun = int(solver.solve(graph, prediction, max_steps=0).status)
     is_made = bool(solution.steps) and int(solution.status) == solver.SolveStatus.SOLVED
+    is_made &= begun == solver.SolveStatus.SOLVED  # the other begins at the input as well
     # A strain so large that the cell may collapse is left to the general way.
     assert (found is not None) == (is_made and np.linalg.norm(strain) < -np.log(LEAST_STRETCH))
     if found is not None:

@@ -217,6 +217,8 @@ def _from_cif(path: Path, way: _Way) -> str:
     from deeprelax_ase.files.vasp_calculation import tags_of
     from deeprelax_ase.interfaces.dft_inputs.swap_and_undo import record_path
     from deeprelax_ase.interfaces.dft_inputs.vasp import write_vasp_inputs
+    from deeprelax_ase.structures.held import Held
+    from deeprelax_ase.structures.read_structure import read_structure
 
     folder = path.with_suffix("")
     if poscar_ending(path.name) is not None:
@@ -230,7 +232,10 @@ def _from_cif(path: Path, way: _Way) -> str:
         msg = f"{path} holds {len(structures)} structures: a run folder is of one"
         raise ValueError(msg)
     structure = as_structure(structures[0])
-    tags = tags_of(way.relaxer.functional, way.relaxer.options.held)
+    options = way.relaxer.options
+    notes = read_structure(structure, options.vacuum, held=options.held).notes
+    is_held = any(note.code == "slab_cell_held" for note in notes)
+    tags = tags_of(options.functional, Held.of("cell") if is_held else options.held)
     line, result = _predict(path, way.join(structure, Calculation()), way)
     if way.dry_run:
         return line if result is None else f"{line}: would be written"

@@ -45,7 +45,7 @@ def read_aims_calculation(path: Path, cell: Float[np.ndarray, "3 3"]) -> Calcula
     given, refusal = keywords.get("relax_unit_cell", "none"), ""
     if given != "none" and not re.fullmatch(r"[-+]?[0.]+([ed][-+]?\d+)?", pressure):
         refusal = f"{control} asks for an external pressure: external_pressure {pressure}"
-    held = Held()
+    held = Held.of("nothing")
     if given == "none":
         held = Held.of("cell")
     elif given == "fixed_angles":

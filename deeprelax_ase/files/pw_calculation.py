@@ -119,7 +119,7 @@ def _held(freedom: str, cell: Float[np.ndarray, "3 3"]) -> Held:
     # The symmetry of the crystal, and with it that of the lattice (ibrav), always stays.
     part = freedom.removeprefix("ibrav+")
     if part in ("all", "default", "ibrav"):
-        return Held()
+        return Held.of("nothing")
     if part in ("volume", "shape"):
         return Held.of("shape" if part == "volume" else "volume")
     names = {"volume"} if part == "2dshape" else set()

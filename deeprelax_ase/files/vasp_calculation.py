@@ -68,7 +68,7 @@ HELD_BY_ISIF = {
     0: "cell",
     1: "cell",
     2: "cell",
-    3: "",
+    3: "nothing",
     4: "volume",
     5: "volume,positions",
     6: "positions",
@@ -248,7 +248,7 @@ def tags_of(functional: str, held: Held) -> dict[str, Any]:
     Raises:
         ValueError: No ISIF holds that.
     """
-    names = held.names
+    names = held.names or frozenset({"nothing"})
     if "cell" in names:  # and with it all that is of the cell
         names = names & {"cell", "positions"}
     # Of several ISIF that hold the same, the last: 0 and 1 leave out the stress as well.

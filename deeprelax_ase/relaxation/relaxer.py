@@ -154,7 +154,8 @@ class Relaxer:
         """
         if held is None:
             changes = {} if relax_cell is None else {"relax_cell": relax_cell}
-            held = self.options.changed(**changes).held
+            is_free = Held.of("nothing" if relax_cell else None)
+            held = self.options.changed(**changes).held | is_free
         return self._relax_batch([self._read(structure, held)])[0]
 
     def relax_many(self, structures: Iterable[S]) -> Iterator[RelaxResult[S]]:

@@ -18,9 +18,10 @@ HOLDS = (
     "shape",
     *("".join(chosen) for count in (1, 2) for chosen in combinations(_VECTORS, count)),
     "positions",
+    "nothing",
 )
 """What can be held: the cell; its volume (area, length); its shape; some of its vectors; the
-fractional coordinates."""
+fractional coordinates; nothing, not even the cell of a slab whose atoms are fixed."""
 _ROOT = 2.0**0.5
 _UPPER = ((1, 0, 0), (2, 2, 1))
 _RANK = 1e-8
@@ -75,13 +76,21 @@ class Held:
             if name not in HOLDS:
                 msg = f"unknown hold {name!r}: choose from {', '.join(HOLDS)}"
                 raise ValueError(msg)
+        if "nothing" in names and len({*names}) > 1:
+            msg = f"hold is {hold!r}: nothing goes by itself"
+            raise ValueError(msg)
         return cls(frozenset(names))
 
     def __or__(self, other: "Held") -> "Held":
         return Held(self.names | other.names, self.parts + other.parts)
 
     def __bool__(self) -> bool:
-        return bool(self.names or len(self.rows))
+        return bool(self.names - {"nothing"} or len(self.rows))
+
+    @property
+    def is_told(self) -> bool:
+        """Whether somebody said what becomes of the cell, be it that all of it is free."""
+        return bool(self.names or self.parts)
 
     @property
     def rows(self) -> Float[np.ndarray, "rows 9"]:

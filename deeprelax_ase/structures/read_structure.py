@@ -66,7 +66,8 @@ def read_structure(
             of 14 Å along any other direction, for vacuum, which is never strained; `none` strains
             every periodic axis.
         search: Cutoff (Å) of the pairs that will be asked for.
-        held: What must stay, besides what the structure itself says.
+        held: What must stay, besides what the structure itself says. Where nobody says what
+            becomes of its cell, a slab (or chain) with fixed atoms keeps it, as is the custom.
 
     Raises:
         StructureError: It is no crystal, or one that cannot be relaxed; see the message.
@@ -90,6 +91,8 @@ def read_structure(
         find_vacuum(positions, cell, pbc, numbers) if vacuum == "auto" else given_axes(len(numbers))
     )
     periodic = pbc & ~axes.is_vacuum
+    if not held.is_told:
+        held = _held_by_fixed_atoms(free, periodic, notes)
     is_given = bool((axes.basis == np.eye(3)).all())
     given_cell, cell = cell, axes.basis @ cell
     shifted = positions + axes.shifts @ cell
@@ -194,6 +197,18 @@ def plain_crystal(structure: Any) -> Crystal:
         StructureError: It is neither Atoms nor Structure, or disordered.
     """
     return adapter_of(structure).read(structure)[0]
+
+
+def _held_by_fixed_atoms(
+    free: Bool[np.ndarray, "atoms 3"], periodic: Bool[np.ndarray, "3"], notes: list[Note]
+) -> Held:
+    """The cell, of a slab or a chain with fixed atoms, and then with a note."""
+    fixed = np.count_nonzero(~free.any(axis=1))
+    if fixed <= 1 or not periodic.any() or periodic.all():  # one says only where it stands
+        return _NOTHING
+    text = f"its {fixed} fixed atoms keep the cell of the slab: hold='nothing' frees it"
+    notes.append(Note("slab_cell_held", text))
+    return Held.of("cell")
 
 
 def held_structure(crystal: Crystal) -> HeldStructure:

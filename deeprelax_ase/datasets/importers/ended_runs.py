@@ -98,9 +98,9 @@ def _why_tags_make_none(tags: Mapping[str, Any]) -> str | None:
     held = HELD_BY_ISIF.get(tags.get("ISIF", 2), "cell")
     if "positions" in held:
         return f"its atoms keep their fractional coordinates (ISIF = {tags['ISIF']:g})"
-    if held and held != "cell":
+    if held not in ("cell", "nothing"):
         return f"its {held} is held (ISIF = {tags['ISIF']:g}), and pairs know whole cells alone"
-    if not held and _holds_some(tags.get("LATTICE_CONSTRAINTS", ())):
+    if held == "nothing" and _holds_some(tags.get("LATTICE_CONSTRAINTS", ())):
         return "a part of its cell is held (LATTICE_CONSTRAINTS), and pairs know whole cells alone"
     return None
 
