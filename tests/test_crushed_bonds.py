@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from ase import Atom, Atoms
-from ase.build import add_adsorbate, bulk, fcc111, molecule, surface
+from ase.build import add_adsorbate, bcc110, bulk, fcc111, molecule, surface
 from ase.constraints import FixAtoms
+from ase.data import covalent_radii
+from ase.spacegroup import crystal
 
 from deeprelax_ase import Relaxer
 from deeprelax_ase.relaxation.bonds_to_hydrogen import with_bonds_to_hydrogen
@@ -33,17 +35,51 @@ def test_a_crushed_molecule_is_refused():
 
 
 @pytest.mark.parametrize("passes", [1, 3])
-@pytest.mark.parametrize(
-    ("metal", "height", "site"), [("Pt", 2.0, "ontop"), ("Al", 1.8, "fcc"), ("Ni", 1.8, "fcc")]
-)
-def test_hydrogen_goes_along_with_its_oxygen(metal, height, site, passes):
-    atoms = wrong_way_round(metal, "OH", height, site)
+def test_hydrogen_goes_along_with_its_oxygen(passes):
+    atoms = wrong_way_round("Al", "OH", 1.8, "hcp")
     result = Relaxer(functional="PBE", passes=passes).relax(atoms)
     assert result.status == "relaxed", result.message
     oxygen, hydrogen = np.flatnonzero(atoms.numbers < 10)
     assert 0.94 < result.structure.get_distance(oxygen, hydrogen, mic=True) < 1.03
+    # It is pushed through: the molecule turns round.
+    assert result.structure.positions[hydrogen, 2] > result.structure.positions[oxygen, 2]
     bond = [sorted(pair) == [oxygen, hydrogen] for pair in result.bonds.edge_index.T]
     np.testing.assert_allclose(result.bonds.lengths[bond].min(), 0.97, atol=0.06)
+
+
+@pytest.mark.parametrize(("metal", "height"), [("Ni", 1.6), ("Al", 1.8), ("Ag", 2.0), ("W", 2.0)])
+def test_no_hydrogen_is_driven_into_a_metal(metal, height):
+    slab = (bcc110 if metal == "W" else fcc111)(metal, (2, 2, 3), vacuum=8)
+    slab.pbc = True
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() > 1))
+    add_adsorbate(slab, Atoms("HO", [[0, 0, 0], [0, 0, 0.97]]), height, "ontop")
+    result = Relaxer(functional="PBE").relax(slab)
+    near = result.structure.get_distances(12, np.arange(12), mic=True).min()
+    before = slab.get_distances(12, np.arange(12), mic=True).min()
+    least = 0.93 * (covalent_radii[1] + covalent_radii[slab.numbers[0]])
+    assert near >= min(before, least)
+
+
+def test_a_bond_of_hydrogen_that_the_move_makes_is_not_crushed():
+    sites = [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0)]
+    atoms = crystal(["Sr", "Ti", "O"], sites, spacegroup=221, cellpar=[3.92] * 3 + [90] * 3)
+    atoms = atoms.repeat((2, 2, 2)) + Atoms("H", [[0.245, 0.735, 1.715]])
+    result = Relaxer(functional="PBE").relax(atoms)
+    distances = result.structure.get_distances(40, np.arange(40), mic=True)
+    assert result.status == "relaxed"
+    assert 0.92 < distances.min() < 1.1
+
+
+def test_passes_end_before_one_that_crushes():
+    slab = fcc111("Al", (2, 2, 3), vacuum=8)
+    slab.pbc = True
+    water = molecule("H2O")
+    add_adsorbate(slab, water, 2.3 - water.positions[:, 2].min() + water.positions[0, 2], "ontop")
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() == 3))
+    for passes in (1, 2, 3):
+        result = Relaxer(functional="PBE", always_move=True, passes=passes).relax(slab)
+        assert result.status == "relaxed", (passes, result.message)
+        assert result.structure.get_distances(12, [13, 14], mic=True).min() > 0.92
 
 
 def hydroxyl(apart, symbols, wanted):
@@ -74,7 +110,7 @@ def hydroxyl(apart, symbols, wanted):
         ("HO", 0.6, 0.99, 0.99),
         ("OH", -0.5, 0.99, 0.99),  # pressed through it
         ("OH", 0.6, 0.7, 0.97),  # the sum of the radii
-        ("OH", 0.6, 1.4, 1.0282),
+        ("OH", 0.6, 1.4, 1.4),
         ("NH", 0.9, 1.03, 1.03),
         ("OH", 0.95, 0.99, 0.95),  # is short, and no more
         ("SH", 0.6, 0.99, 0.6),  # for others to judge
@@ -85,12 +121,15 @@ def hydroxyl(apart, symbols, wanted):
 def test_only_crushed_bonds_of_hydrogen_get_their_length_back(symbols, apart, wanted, length):
     crystal, prediction = hydroxyl(apart, symbols, wanted)
     given = prediction.displacements.copy()
-    moved = with_bonds_to_hydrogen(crystal, prediction, given, prediction.deformation)
+    deformation, everyone = prediction.deformation, np.full(2, True)
+    moved = with_bonds_to_hydrogen(crystal, prediction, given, deformation, everyone)
     places = (crystal.positions + moved) @ prediction.deformation
     np.testing.assert_allclose(np.linalg.norm(places[1] - places[0]), length, atol=1e-9)
     heavy = crystal.numbers != 1
     np.testing.assert_array_equal(moved[heavy], prediction.displacements[heavy])
     np.testing.assert_array_equal(given, prediction.displacements)
+    held = with_bonds_to_hydrogen(crystal, prediction, given, deformation, ~everyone)
+    np.testing.assert_array_equal(held, given)
 
 
 def test_bonds_that_are_short_or_were_are_no_matter():

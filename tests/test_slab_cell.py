@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import fcc111
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixCartesian
 from ase.filters import FrechetCellFilter
 
 from deeprelax_ase import DeepRelaxOptimizer, Relaxer
@@ -36,8 +36,25 @@ def test_fixed_atoms_keep_the_cell_of_a_slab(random_weights):
     bulk_like.pbc = True
     assert Relaxer(random_weights, **options).relax(bulk_like).strain.any()
     loose = slab.copy()
-    loose.set_constraint(FixAtoms([0]))  # it says only where the slab stands
+    loose.set_constraint(FixCartesian([0], (True, True, False)))
     assert Relaxer(random_weights, **options).relax(loose).strain.any()
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize(("hold", "is_kept"), [(None, True), ("c", True), ("a", False)])
+def test_a_vector_across_vacuum_says_nothing_of_it(random_weights, lean, hold, repeat, is_kept):
+    slab = fcc111("Al", (1, 1, 4), vacuum=9.0)
+    slab.rattle(0.05, seed=1)
+    slab.pbc = True
+    slab.set_constraint(FixAtoms([0]))
+    slab = slab.repeat((repeat, 1, 1))
+    if lean:
+        slab.cell[2] += slab.cell[1]
+    relaxer = Relaxer(random_weights, hold=hold, allow_unseen=True, always_move=True)
+    result = relaxer.relax(slab)
+    assert result.status == "relaxed"
+    assert result.strain.any() != is_kept
 
 
 @pytest.mark.parametrize("way", ["hold", "relax_cell", "filter", "INCAR", "vc-relax"])

@@ -51,7 +51,7 @@ def read_castep_calculation(
     reasons = [flag for flag in _FLAGS if _is_true(keywords.get(flag, "false"))]
     if refusal:  # of what is no relaxation, these say nothing
         return Calculation(Held(), "", functional, refusal, nearest)
-    if param is not None and not names:
+    if not names and (param is not None or any(flag in keywords for flag in _FLAGS)):
         held = Held.of("nothing")
     if "CELL_CONSTRAINTS" in blocks and "cell" not in names:
         combinations = _cell_constraints(blocks["CELL_CONSTRAINTS"])

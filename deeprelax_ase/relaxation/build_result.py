@@ -51,6 +51,7 @@ def build_result(
     expected_error = 0.0 if stays else relaxation.expected_error
     refusal = _refusal(entry, relaxation, predictor.config.cutoff)
     made = wrong = None
+    crushed = relaxation.crushed
     if refusal is None and getattr(entry.source, "constraints", None):
         # They can make less of the move than was predicted, and it is that which is judged.
         made = _moved(entry, relaxation.move)
@@ -58,15 +59,10 @@ def build_result(
             move = made["displacement"], exp_symmetric(made["strain"])
             pairs = prediction.edge_index, prediction.offsets
             lengths = relaxed_lengths(entry.crystal, *pairs, *move)
-    if refusal is None and len(lengths):
-        crushed = crushed_bond(
-            entry.crystal.numbers,
-            prediction.edge_index,
-            prediction.lengths,
-            prediction.distances,
-            lengths,
-        )
-        wrong = None if crushed is None else Note("prediction_unsound", crushed)
+            known = prediction.edge_index, prediction.lengths, prediction.distances
+            crushed = crushed_bond(entry.crystal.numbers, *known, lengths)
+    if refusal is None and crushed is not None:
+        wrong = Note("prediction_unsound", crushed)
     change = np.abs(lengths - prediction.lengths) if len(lengths) else np.full(1, np.nan)
     calibration = predictor.calibration
     gain = calibration.gain_probability(root_mean_square(change), expected_error)

@@ -45,7 +45,8 @@ class RelaxOptions:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. ROCm goes by the name `cuda` in torch.
         relax_cell: False keeps the cell, as `hold="cell"` does.
         hold: What stays as it is: `cell`, `volume`, `shape`, cell vectors such as `ab` or `c`,
-            `positions` (fractional coordinates), or several with commas between.
+            `positions` (fractional coordinates), or several with commas between; or `nothing`, not
+            even the cell of a slab with fixed atoms.
         vacuum: `auto` never strains across a gap of at least 8 Å along an axis, or of 14 Å along
             any other direction; `none` strains every periodic axis.
         keep_symmetry: Average the result over the space group of the input.

@@ -23,7 +23,7 @@ from deeprelax_ase.relaxation.calibration import (
 )
 from deeprelax_ase.relaxation.inference import Predictor
 from deeprelax_ase.relaxation.prediction import CrystalPrediction
-from deeprelax_ase.relaxation.sanity_checks import reason_to_refuse
+from deeprelax_ase.relaxation.sanity_checks import crushed_bond, reason_to_refuse
 from deeprelax_ase.structures.crystal import relaxed_lengths
 from deeprelax_ase.structures.structure_input import StructureInput
 
@@ -66,6 +66,7 @@ class Relaxation:
         last_expected_error: What the last pass expects, Å. It is too sure of what it made itself.
         last_change: Root mean square change by the last pass of the lengths of its own pairs, Å.
         refusal: Why the prediction of the first pass is not to be used, or None.
+        crushed: What `crushed_bond` says of it.
         passes: How many were made.
     """
 
@@ -77,6 +78,7 @@ class Relaxation:
     last_expected_error: float
     last_change: float
     refusal: str | None
+    crushed: str | None
     passes: int
 
 
@@ -136,7 +138,8 @@ def _add_pass(
     keep_symmetry: bool,
 ) -> Relaxation:
     move = _composed(before, prediction)
-    displacements = with_bonds_to_hydrogen(entry.crystal, prediction, *move)
+    free = np.asarray(entry.free.all(axis=1))
+    displacements = with_bonds_to_hydrogen(entry.crystal, prediction, *move, free)
     move = Move(displacements, move.deformation)
     if keep_symmetry:
         move = Move(*entry.symmetrise(*move))
@@ -160,6 +163,7 @@ def _add_pass(
         own_error,
         root_mean_square(own - prediction.lengths) if len(own) else 0.0,
         reason_to_refuse(crystal, *move, status, nearest),
+        crushed_bond(crystal.numbers, first.edge_index, first.lengths, first.distances, lengths),
         1 if before is None else before.passes + 1,
     )
 
@@ -191,7 +195,7 @@ def _is_no_gain(
     before: Relaxation, after: Relaxation, calibration: Calibration, least_gain: float
 ) -> bool:
     """Whether a pass after the first is not worth making."""
-    if after.refusal is not None:
+    if after.refusal is not None or (after.crushed and not before.crushed):
         return True
     if calibration.gain_probability(after.last_change, after.last_expected_error) >= _SURE:
         return False

@@ -146,7 +146,7 @@ class Relaxer:
 
         Args:
             structure: Stays as it is.
-            relax_cell: Overrides the option of that name.
+            relax_cell: Overrides the option of that name; True also frees a slab with fixed atoms.
             held: What must stay as it is, in place of what the options say.
 
         Raises:

@@ -155,8 +155,10 @@ def crushed_bond(
         return None
     i, j, usual, old, new = i[near], j[near], usual[near], before[near], after[near]
     is_shorter, ends = new < SHORTENED * old, _IS_NONMETAL[numbers[[i, j]]]
-    least = np.where(is_to_hydrogen(numbers, np.array([i, j])), CRUSHED_HYDROGEN, _CRUSHED) * usual
-    is_crushed = ends.all(axis=0) & (old < BONDED * usual) & (new < least) & is_shorter
+    has_hydrogen = is_to_hydrogen(numbers, np.array([i, j]))
+    least = np.where(has_hydrogen, CRUSHED_HYDROGEN, _CRUSHED) * usual
+    is_bond = has_hydrogen | (old < BONDED * usual)
+    is_crushed = ends.all(axis=0) & is_bond & (new < least) & is_shorter
     is_ionic = bool(_IS_ANION[numbers].mean() >= _SHARE_OF_ANIONS)
     are_ions = _IS_ALKALI[numbers[[i, j]]].all(axis=0) & is_ionic
     is_pressed = ~ends.any(axis=0) & ~are_ions & (new < _NEAR * usual) & is_shorter

@@ -87,10 +87,10 @@ class Held:
     def __bool__(self) -> bool:
         return bool(self.names - {"nothing"} or len(self.rows))
 
-    @property
-    def is_told(self) -> bool:
-        """Whether somebody said what becomes of the cell, be it that all of it is free."""
-        return bool(self.names or self.parts)
+    def tells_of(self, vectors: Bool[np.ndarray, "3"]) -> bool:
+        """Whether it says what becomes of some cell vectors, be it that they are free."""
+        others = [name for name in self.names if not set(name) <= set(_VECTORS)]
+        return bool(others or self.parts or (self.vectors & vectors).any())
 
     @property
     def rows(self) -> Float[np.ndarray, "rows 9"]:

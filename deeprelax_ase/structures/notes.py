@@ -25,7 +25,7 @@ MEANINGS = {
     "prediction_unsound": "the prediction failed a check",
     "single_atom": "a single atom: nothing to relax",
     "symmetry_not_sought": "it is too large to look for its symmetry",
-    "slab_cell_held": "its fixed atoms keep the cell of a slab",
+    "slab_cell_held": "its fixed atoms keep its cell, as it has vacuum",
     "stale_dropped": "energies, forces and the like of the unrelaxed atoms were dropped",
     "unreadable": "it could not be read",
     "vacuum_axis": "it has vacuum along an axis, which is not strained",

@@ -91,8 +91,9 @@ def read_structure(
         find_vacuum(positions, cell, pbc, numbers) if vacuum == "auto" else given_axes(len(numbers))
     )
     periodic = pbc & ~axes.is_vacuum
-    if not held.is_told:
-        held = _held_by_fixed_atoms(free, periodic, notes)
+    # A vector leans over vacuum if it goes along one of those across it.
+    if not held.tells_of(~np.linalg.inv(axes.basis)[:, ~periodic].round().any(axis=1)):
+        held |= _held_by_fixed_atoms(free, periodic, notes)
     is_given = bool((axes.basis == np.eye(3)).all())
     given_cell, cell = cell, axes.basis @ cell
     shifted = positions + axes.shifts @ cell
@@ -204,9 +205,9 @@ def _held_by_fixed_atoms(
 ) -> Held:
     """The cell, of a slab or a chain with fixed atoms, and then with a note."""
     fixed = np.count_nonzero(~free.any(axis=1))
-    if fixed <= 1 or not periodic.any() or periodic.all():  # one says only where it stands
+    if not fixed or not periodic.any() or periodic.all():
         return _NOTHING
-    text = f"its {fixed} fixed atoms keep the cell of the slab: hold='nothing' frees it"
+    text = f"its fixed atoms ({fixed}) keep the cell, as it has vacuum: hold='nothing' frees it"
     notes.append(Note("slab_cell_held", text))
     return Held.of("cell")
 
