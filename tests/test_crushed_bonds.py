@@ -1,15 +1,18 @@
 """A molecule that lies the wrong way round is left as it is, not pushed together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase import Atom, Atoms
 from ase.build import add_adsorbate, bcc110, bulk, fcc111, molecule, surface
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixCartesian
 from ase.data import covalent_radii
 from ase.spacegroup import crystal
 
 from deeprelax_ase import Relaxer
 from deeprelax_ase.relaxation.bonds_to_hydrogen import with_bonds_to_hydrogen
+from deeprelax_ase.relaxation.passes import Move, Relaxation, _is_no_gain, _loose
 from deeprelax_ase.relaxation.prediction import CrystalPrediction
 from deeprelax_ase.relaxation.sanity_checks import crushed_bond
 from deeprelax_ase.solver.status import SolveStatus
@@ -68,6 +71,17 @@ def test_a_bond_of_hydrogen_that_the_move_makes_is_not_crushed():
     distances = result.structure.get_distances(40, np.arange(40), mic=True)
     assert result.status == "relaxed"
     assert 0.92 < distances.min() < 1.1
+
+
+def test_hydrogen_that_is_held_stays_and_moves_nothing_else():
+    """Its bond is not lengthened by a shift of all that is free."""
+    for constraint in (FixAtoms([13]), FixCartesian([13], (False, False, True))):
+        atoms = wrong_way_round("Al", "OH", 1.8, "hcp")
+        atoms.set_constraint([*atoms.constraints, constraint])
+        entry = read_structure(atoms)
+        assert not _loose(entry)[13]
+        assert _loose(entry)[[8, 12]].all()
+        assert not _loose(entry)[0]
 
 
 def test_passes_end_before_one_that_crushes():
@@ -132,6 +146,53 @@ def test_only_crushed_bonds_of_hydrogen_get_their_length_back(symbols, apart, wa
     np.testing.assert_array_equal(held, given)
 
 
+def test_hydrogen_stays_where_others_are_in_its_way():
+    """What it would go away from is not in its way."""
+    for height, length in ((-1.4, 0.6), (-2.7, 0.99), (-0.9, 0.99)):
+        crystal, prediction = hydroxyl(-0.6, "OH", 0.99)
+        numbers = np.append(crystal.numbers, 28)
+        places = np.vstack([crystal.positions, [0, 0, height]])
+        first = np.array([0.0, 0.0, 0.45 if height > -1 else 0.3])
+        crystal = replace(crystal, numbers=numbers, positions=places)
+        prediction = replace(
+            prediction,
+            displacements=np.vstack([prediction.displacements, first]),
+            displacement_scales=np.full(3, 0.1),
+            edge_index=np.array([[0, 1], [1, 2]]),
+            offsets=np.zeros((2, 3), dtype=int),
+            lengths=np.array([1.0, 1 - height]),
+            distances=np.array([0.99, 1.6]),
+            distance_scales=np.full(2, 0.05),
+        )
+        given, deformation = prediction.displacements, prediction.deformation
+        moved = with_bonds_to_hydrogen(crystal, prediction, given, deformation, np.full(3, True))
+        places = (crystal.positions + moved) @ deformation
+        np.testing.assert_allclose(np.linalg.norm(places[1] - places[0]), length, atol=1e-9)
+
+
+def test_no_pass_is_made_that_crushes_a_bond():
+    _, prediction = hydroxyl(0.6, "OH", 0.99)
+    calibration = Relaxer()._general.calibration
+    bonds = np.array([1.0])
+    first = Relaxation(
+        prediction,
+        Move(np.zeros((2, 3)), np.eye(3)),
+        bonds,
+        np.zeros(0),
+        0.01,
+        0.01,
+        0.5,
+        None,
+        None,
+        1,
+    )
+    second = replace(first, lengths=bonds + 0.5, passes=2)
+    assert not _is_no_gain(first, second, calibration, 0.65)
+    crushed = replace(second, crushed="a bond")
+    assert _is_no_gain(first, crushed, calibration, 0.65)
+    assert not _is_no_gain(replace(first, crushed="a bond"), crushed, calibration, 0.65)
+
+
 def test_bonds_that_are_short_or_were_are_no_matter():
     def of(symbols, before, after, predicted=None):
         pairs = np.arange(2 * len(before)).reshape(-1, 2).T
@@ -144,6 +205,7 @@ def test_bonds_that_are_short_or_were_are_no_matter():
     assert of("CO", [1.0], [0.98]) is None  # so it came
     assert of("OHNH", [1.0, 1.05], [0.97, 1.0]) is None
     assert "atoms 0 and 1 would be crushed" in of("OH", [0.97], [0.90])
+    assert "from 2.00 to 0.80 Å" in of("OH", [2.0], [0.80])  # no bond was there
     assert of("HBrHI", [1.50, 1.69], [1.414, 1.609]) is None  # as they are
     assert "would be 1.00 Å apart, which is too near" in of("CK", [0.8], [1.0])
     assert of("ZnZn", [2.6], [2.05], [2.3]) is None

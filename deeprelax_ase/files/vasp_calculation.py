@@ -79,7 +79,7 @@ HELD_BY_ISIF = {
 
 
 def read_vasp_calculation(folder: Path, ending: str = "") -> Calculation:
-    """Read what the INCAR of a run folder asks for; without one, all is free.
+    """Read what the INCAR of a run folder asks for; without one, nothing is said.
 
     Args:
         folder: With the INCAR.

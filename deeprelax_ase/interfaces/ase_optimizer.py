@@ -232,7 +232,7 @@ class _DeepRelaxFirst(_WithRelaxer, Optimizer):  # type: ignore[misc]
             raise ValueError(msg)
         steps = kwargs.get("steps", args[1] if len(args) > 1 else 1)
         if not self._move_made and steps > 0:
-            held = Held.of("cell" if atoms is self.atoms else "nothing")
+            held = Held() if atoms is not self.atoms else Held.of("cell")
             self.result = relax_target(self.atoms, self.relaxer, self._options.held | held)
             if not self.result.is_sound:
                 text = f"{name} starts from the input itself: {self.result.message}"

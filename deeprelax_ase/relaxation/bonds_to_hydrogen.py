@@ -21,7 +21,7 @@ def with_bonds_to_hydrogen(
     deformation: Float[np.ndarray, "3 3"],
     free: Bool[np.ndarray, " atoms"],
 ) -> Float[np.ndarray, "atoms 3"]:
-    """Displacements (Å) that leave fewer bonds of hydrogen to B, C, N, O or F crushed.
+    """Lengthen bonds of hydrogen to B, C, N, O or F that displacements (Å) crush.
 
     Each hydrogen is moved along the shortest such bond it has, to the length that is predicted, or
     to the sum of the radii where that is more. It stays where others are in the way: of what is
@@ -32,31 +32,33 @@ def with_bonds_to_hydrogen(
         prediction: What was predicted, of the input or of a structure on the way.
         displacements: Since the input, in the frame of its cell, Å.
         deformation: Since the input.
-        free: Which atoms may move.
+        free: Which atoms may move along all directions.
     """
     numbers = crystal.numbers
-    if not (numbers == 1).any():
+    known, shifts = prediction.edge_index, prediction.offsets
+    to_hydrogen = np.flatnonzero(is_to_hydrogen(numbers, known))
+    of_these = known[:, to_hydrogen], shifts[to_hydrogen]
+    lengths = relaxed_lengths(crystal, *of_these, displacements, deformation)
+    radii = covalent_radii[numbers]
+    if not (lengths < CRUSHED_HYDROGEN * radii[of_these[0]].sum(axis=0)).any():
         return displacements
-    pairs = np.hstack([prediction.edge_index, prediction.edge_index[::-1]])
-    offsets = np.vstack([prediction.offsets, -prediction.offsets])
-    wanted = np.tile(prediction.distances, 2)
+
+    pairs = np.hstack([known, known[::-1]])
     is_of = (numbers[pairs[1]] == 1) & free[pairs[1]]
-    pairs, offsets, wanted = pairs[:, is_of], offsets[is_of], wanted[is_of]
-    first, hydrogen = pairs
-    usual = covalent_radii[numbers[first]] + covalent_radii[numbers[hydrogen]]
+    first, hydrogen = pairs = pairs[:, is_of]
+    offsets = np.vstack([shifts, -shifts])[is_of]
+    wanted = np.tile(prediction.distances, 2)[is_of]
+    usual = radii[first] + radii[hydrogen]
     unmoved = np.zeros_like(displacements), np.eye(3)
+    before = relaxed_lengths(crystal, pairs, offsets, *unmoved)
+    now = relaxed_lengths(crystal, pairs, offsets, displacements, deformation)
 
     def too_near(lengths: Float[np.ndarray, " pairs"]) -> Bool[np.ndarray, " pairs"]:
         is_near: np.ndarray = lengths < CRUSHED_HYDROGEN * usual
         return is_near & (lengths < SHORTENED * before)
 
-    before = relaxed_lengths(crystal, pairs, offsets, *unmoved)
-    now = relaxed_lengths(crystal, pairs, offsets, displacements, deformation)
     is_crushed = is_to_hydrogen(numbers, pairs) & too_near(now) & (now > 0)
-    if not is_crushed.any():
-        return displacements
-    moved, back = displacements.copy(), np.linalg.inv(deformation)
-    places = crystal.positions + displacements
+    moved, places = displacements.copy(), crystal.positions + displacements
     put_back: set[int] = set()
     for bond in sorted(np.flatnonzero(is_crushed), key=lambda one: now[one] / usual[one]):
         atom = int(hydrogen[bond])
@@ -64,8 +66,7 @@ def with_bonds_to_hydrogen(
             continue
         put_back.add(atom)
         vector = places[atom] + offsets[bond] @ crystal.cell - places[first[bond]]
-        longer = max(wanted[bond], usual[bond]) / now[bond] - 1
-        moved[atom] += longer * vector @ deformation @ back
+        moved[atom] += (max(wanted[bond], usual[bond]) / now[bond] - 1) * vector
     after = relaxed_lengths(crystal, pairs, offsets, moved, deformation)
     in_the_way = np.isin(hydrogen, list(put_back)) & too_near(after) & (after < now)
     stays = hydrogen[in_the_way]

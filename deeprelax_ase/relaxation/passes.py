@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.linalg import polar
 
 from deeprelax_ase.relaxation.bonds_to_hydrogen import with_bonds_to_hydrogen
@@ -66,7 +66,7 @@ class Relaxation:
         last_expected_error: What the last pass expects, Å. It is too sure of what it made itself.
         last_change: Root mean square change by the last pass of the lengths of its own pairs, Å.
         refusal: Why the prediction of the first pass is not to be used, or None.
-        crushed: What `crushed_bond` says of it.
+        crushed: Why a bond is crushed, or None.
         passes: How many were made.
     """
 
@@ -138,9 +138,9 @@ def _add_pass(
     keep_symmetry: bool,
 ) -> Relaxation:
     move = _composed(before, prediction)
-    free = np.asarray(entry.free.all(axis=1))
-    displacements = with_bonds_to_hydrogen(entry.crystal, prediction, *move, free)
-    move = Move(displacements, move.deformation)
+    if (entry.crystal.numbers == 1).any():
+        longer = with_bonds_to_hydrogen(entry.crystal, prediction, *move, _loose(entry))
+        move = Move(longer, move.deformation)
     if keep_symmetry:
         move = Move(*entry.symmetrise(*move))
     move = Move(entry.hold_still(move.displacements), entry.hold_strain(move.deformation))
@@ -166,6 +166,13 @@ def _add_pass(
         crushed_bond(crystal.numbers, first.edge_index, first.lengths, first.distances, lengths),
         1 if before is None else before.passes + 1,
     )
+
+
+def _loose(entry: StructureInput) -> Bool[np.ndarray, " atoms"]:
+    """Which atoms may move along all directions."""
+    loose: np.ndarray = np.array(entry.free.all(axis=1))
+    loose[entry.adapter.fixed_directions(entry.source)[0]] = False
+    return loose
 
 
 def _composed(before: Relaxation | None, prediction: CrystalPrediction) -> Move:

@@ -48,7 +48,7 @@ _AGAINST_NETWORK = 0.86
 """Times the length that the network predicts of such a pair, from which a solve made less of it."""
 _MOLECULAR = np.isin(np.arange(MAX_ATOMIC_NUMBER + 1), [1, 6, 7, 8, 9])
 """Elements of molecules whose bonds have one length: H, C, N, O and F."""
-_STRETCHED, _UNSTRETCHED, _PARTED = 1.10, 1.06, 1.35
+_STRETCHED, _UNSTRETCHED, _PARTED = 1.10, 1.06, 1.5
 """Times the radii: of a bond that is too long, of one that is not, of one that is none."""
 SHORTENED = 0.97
 """A bond that was as short before is not crushed."""

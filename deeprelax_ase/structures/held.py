@@ -87,8 +87,8 @@ class Held:
     def __bool__(self) -> bool:
         return bool(self.names - {"nothing"} or len(self.rows))
 
-    def tells_of(self, vectors: Bool[np.ndarray, "3"]) -> bool:
-        """Whether it says what becomes of some cell vectors, be it that they are free."""
+    def decides_on(self, vectors: Bool[np.ndarray, "3"]) -> bool:
+        """Whether it says whether some cell vectors change, be it that they do."""
         others = [name for name in self.names if not set(name) <= set(_VECTORS)]
         return bool(others or self.parts or (self.vectors & vectors).any())
 

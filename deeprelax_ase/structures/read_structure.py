@@ -15,6 +15,7 @@ from deeprelax_ase.structures.structure_input import StructureInput
 from deeprelax_ase.structures.vacuum import (
     SAME_GAP,
     SHEET_GAP,
+    Axes,
     check_vacuum,
     find_vacuum,
     given_axes,
@@ -22,6 +23,7 @@ from deeprelax_ase.structures.vacuum import (
 from deeprelax_ase.structures.validation import check_distances, check_input
 
 _AXES_OF_A_SHEET = 2
+_KEPT = "its fixed atoms ({}) keep the cell, as it has vacuum: hold='nothing' frees it"
 _NOTHING = Held()
 _LEVEL = 1e-3
 """Heights (Å) and components of unit vectors that differ by less are the same."""
@@ -91,9 +93,11 @@ def read_structure(
         find_vacuum(positions, cell, pbc, numbers) if vacuum == "auto" else given_axes(len(numbers))
     )
     periodic = pbc & ~axes.is_vacuum
-    # A vector leans over vacuum if it goes along one of those across it.
-    if not held.tells_of(~np.linalg.inv(axes.basis)[:, ~periodic].round().any(axis=1)):
-        held |= _held_by_fixed_atoms(free, periodic, notes)
+    if _is_slab_with_fixed_atoms(free, periodic, axes) and not held.decides_on(
+        ~np.linalg.inv(axes.basis)[:, ~periodic].round().any(axis=1)  # those not across vacuum
+    ):
+        held |= Held.of("cell")
+        notes.append(Note("slab_cell_held", _KEPT.format(np.count_nonzero(~free.any(axis=1)))))
     is_given = bool((axes.basis == np.eye(3)).all())
     given_cell, cell = cell, axes.basis @ cell
     shifted = positions + axes.shifts @ cell
@@ -152,6 +156,14 @@ def read_structure(
     )
 
 
+def _is_slab_with_fixed_atoms(
+    free: Bool[np.ndarray, "atoms 3"], periodic: Bool[np.ndarray, "3"], axes: Axes
+) -> bool:
+    """Whether it repeats, or a chain does, with vacuum beside and atoms that cannot move."""
+    has_vacuum = not periodic.all() or len(axes.normals) > 0
+    return bool(has_vacuum and periodic.any() and not free.any(axis=1).all())
+
+
 def _leans_matter(
     positions: Float[np.ndarray, "atoms 3"],
     cell: Float[np.ndarray, "3 3"],
@@ -198,18 +210,6 @@ def plain_crystal(structure: Any) -> Crystal:
         StructureError: It is neither Atoms nor Structure, or disordered.
     """
     return adapter_of(structure).read(structure)[0]
-
-
-def _held_by_fixed_atoms(
-    free: Bool[np.ndarray, "atoms 3"], periodic: Bool[np.ndarray, "3"], notes: list[Note]
-) -> Held:
-    """The cell, of a slab or a chain with fixed atoms, and then with a note."""
-    fixed = np.count_nonzero(~free.any(axis=1))
-    if not fixed or not periodic.any() or periodic.all():
-        return _NOTHING
-    text = f"its fixed atoms ({fixed}) keep the cell, as it has vacuum: hold='nothing' frees it"
-    notes.append(Note("slab_cell_held", text))
-    return Held.of("cell")
 
 
 def held_structure(crystal: Crystal) -> HeldStructure:

@@ -279,14 +279,16 @@ class StructureInput:
     ) -> Float[np.ndarray, "atoms 3"]:
         """Displacements without the fractional components that are held.
 
-        The crystal as a whole may be anywhere, so it is first shifted to where its held atoms
-        move least. Cartesian components that ASE's constraints fix are held by those, later.
+        A crystal without fixed atoms may be anywhere, so it is first shifted to where its held
+        atoms move least. Cartesian components that ASE's constraints fix are held by those, later.
         """
         atoms, axes = np.nonzero(~self.free)
         more_atoms, directions = self.adapter.fixed_directions(self.source)
         if not len(atoms) + len(more_atoms):
             return displacements
         cell = self._back @ self.crystal.cell
+        if self.crystal.fixed is not None:  # the move is against these already
+            return ((displacements @ np.linalg.inv(cell)) * self.free) @ cell
         across = np.linalg.inv(cell).T
         along = (across / np.linalg.norm(across, axis=1, keepdims=True))[axes]
         atoms, along = np.append(atoms, more_atoms), np.concatenate([along, directions])
