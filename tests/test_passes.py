@@ -134,7 +134,7 @@ def test_a_further_pass_has_to_be_probably_a_gain(size, passes):
 
 
 def test_what_the_first_pass_leaves_the_others_leave():
-    says_twice = [says(moves(0, size=0.001), scale=0.1), says(moves(1, size=0.5), scale=0.1)]
+    says_twice = [says(moves(0, size=0.001), scale=0.1), says(moves(1, size=0.2), scale=0.1)]
     calibration = Calibration(crystal=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
     for least_gain, passes in ((0.65, 1), (0.0, 2)):
         predictor = Scripted(says_twice, calibration=calibration)
