@@ -31,7 +31,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 """Kinds of crystals, each with the file of pairs and the functional."""
 ENERGIES = 12
 """Crystals of a group."""
-RELAXATIONS: Mapping[str, int] = {"bulk": 16, "slab": 4}
+RELAXATIONS: Mapping[str, int] = {"bulk": 16, "slab": 1}
 """Crystals of these groups that are relaxed."""
 CONVERGED = 2
 """Crystals of the first group whose energies are computed with the finer settings, too."""
