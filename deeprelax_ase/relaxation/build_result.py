@@ -83,10 +83,10 @@ def build_result(
         stretched = stretched_bond(
             entry.crystal.numbers, prediction.edge_index, prediction.lengths, lengths
         )
-        if stretched is not None:
-            outcome["notes"] = (*outcome["notes"], Note("bond_stretched", stretched))
         if wrong is not None:
             outcome = _kept(entry, "refused", wrong)
+        elif stretched is not None:
+            outcome["notes"] = (*outcome["notes"], Note("bond_stretched", stretched))
     is_still = np.logical_not(entry.free.any(axis=1)) | bool(stays)
     freedom = entry.crystal.strain_freedom()
     return RelaxResult(

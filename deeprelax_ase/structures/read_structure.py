@@ -159,7 +159,7 @@ def read_structure(
 def _is_slab_with_fixed_atoms(
     free: Bool[np.ndarray, "atoms 3"], periodic: Bool[np.ndarray, "3"], axes: Axes
 ) -> bool:
-    """Whether it repeats, or a chain does, with vacuum beside and atoms that cannot move."""
+    """Whether it repeats with vacuum beside it, as slabs and chains do, and has fixed atoms."""
     has_vacuum = not periodic.all() or len(axes.normals) > 0
     return bool(has_vacuum and periodic.any() and not free.any(axis=1).all())
 

@@ -287,12 +287,11 @@ class StructureInput:
         if not len(atoms) + len(more_atoms):
             return displacements
         cell = self._back @ self.crystal.cell
-        if self.crystal.fixed is not None:  # the move is against these already
-            return ((displacements @ np.linalg.inv(cell)) * self.free) @ cell
-        across = np.linalg.inv(cell).T
-        along = (across / np.linalg.norm(across, axis=1, keepdims=True))[axes]
-        atoms, along = np.append(atoms, more_atoms), np.concatenate([along, directions])
-        moves = (along * displacements[atoms]).sum(axis=1)
-        shifted = displacements - np.linalg.lstsq(along, moves)[0]
-        held: np.ndarray = ((shifted @ np.linalg.inv(cell)) * self.free) @ cell
+        back = np.linalg.inv(cell)
+        if self.crystal.fixed is None:  # else the move is against what is fixed already
+            along = (back.T / np.linalg.norm(back.T, axis=1, keepdims=True))[axes]
+            atoms, along = np.append(atoms, more_atoms), np.concatenate([along, directions])
+            moves = (along * displacements[atoms]).sum(axis=1)
+            displacements = displacements - np.linalg.lstsq(along, moves)[0]
+        held: np.ndarray = ((displacements @ back) * self.free) @ cell
         return held
